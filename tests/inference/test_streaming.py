@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vqm_jax import errors, restorers
+from vqm_jax.inference import reflect_index, restore_frames
+from vqm_jax.restorers.ecnu import C2CNet
+
+
+class Window(nnx.Module):
+  """A restorer of any window whose encode is not linear and whose units may overlap, to test the streaming."""
+
+  size_multiple = 4
+
+  def __init__(self, num_frames, unit_frames, rngs):
+    self.num_frames, self.unit_frames = num_frames, unit_frames
+    self.units = num_frames - unit_frames + 1
+    self.weights = nnx.Param(jax.random.normal(rngs.params(), (self.units, unit_frames)) / num_frames)
+
+  def encode(self, frames):
+    return {'sum': jnp.square(frames).sum(1), 'frames': frames}
+
+  def restore(self, features):
+    mixed = jnp.einsum('buthwc,ut->bhwc', features['frames'], self.weights[...])
+    return 0.5 + 0.1 * mixed + 0.01 * features['sum'].mean(1)
+
+  def __call__(self, clip):
+    units = [self.encode(clip[:, k : k + self.unit_frames]) for k in range(self.units)]
+    return self.restore(jax.tree.map(lambda *x: jnp.stack(x, 1), *units))
+
+
+def clip(length, height=8, width=12, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, (length, height, width, 3), np.uint8)
+
+
+def whole(network, frames):
+  """The same by definition: every window gathered from the whole clip in memory."""
+  n, radius = len(frames), network.num_frames // 2
+  out = []
+  for t in range(n):
+    window = np.stack([frames[reflect_index(i, n)] for i in range(t - radius, t + radius + 1)])
+    window = window.astype(np.float32)[None] / 255
+    h, w = window.shape[2:4]
+    m = network.size_multiple
+    padded = np.pad(window, ((0, 0), (0, 0), (0, -h % m), (0, -w % m), (0, 0)), mode='reflect')
+    y = np.asarray(network(jnp.asarray(padded)))[0, :h, :w]
+    out.append(np.rint(np.clip(y, 0, 1) * 255).astype(np.uint8))
+  return np.stack(out)
+
+
+def assert_same(a, b):
+  assert a.shape == b.shape
+  assert np.abs(a.astype(int) - b.astype(int)).max() <= 1  # ties of the rounding may fall either way
+  assert (a != b).mean() < 1e-3
+
+
+@pytest.mark.parametrize('devices', [1, 3])
+@pytest.mark.parametrize(('num_frames', 'unit_frames'), [(1, 1), (5, 1), (5, 3), (7, 1)])
+@pytest.mark.parametrize('length', [1, 2, 9])
+def test_streaming_equals_whole_windows(num_frames, unit_frames, length, devices):
+  network = Window(num_frames, unit_frames, nnx.Rngs(0))
+  frames = clip(length)
+  got = np.stack(list(restore_frames(network, iter(frames), devices=jax.devices()[:devices])))
+  assert_same(got, whole(network, frames))
+
+
+def test_reflection_does_not_repeat_the_end_frame():
+  assert [reflect_index(i, 4) for i in range(-4, 8)] == [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
+  assert [reflect_index(i, 1) for i in (-2, 0, 3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize('size', [(16, 16), (17, 23), (33, 64), (5, 3), (1, 9)])
+def test_any_frame_size(size):
+  network = C2CNet(width=4, mapping_width=4, num_blocks=1, image_residual=True, tail_gain=0.0, rngs=nnx.Rngs(0))
+  network.tail.bias[...] = network.tail.bias[...] * 0
+  frames = clip(2, *size)
+  np.testing.assert_array_equal(np.stack(list(restore_frames(network, frames))), frames)
+
+
+def test_padding_does_not_leak():
+  network = restorers.create('none', rngs=nnx.Rngs(0))
+  frames = clip(3, 7, 9)
+  np.testing.assert_array_equal(np.stack(list(restore_frames(network, frames))), frames)
+
+
+def test_memory_is_bounded_by_the_window():
+  network = Window(5, 1, nnx.Rngs(0))
+  alive, most = [], 0
+
+  class Frame(np.ndarray):
+    def __del__(self):
+      if len(self.shape) == 3 and self.base is None:
+        alive.pop()
+
+  def source():
+    for frame in clip(60):
+      alive.append(1)
+      own = np.ndarray.__new__(Frame, frame.shape, np.uint8)
+      own[...] = frame
+      yield own
+
+  count = 0
+  for _ in restore_frames(network, source(), devices=jax.devices()[:1]):
+    count += 1
+    most = max(most, len(alive))
+  assert count == 60 and most <= 12
+
+
+def test_self_ensemble_averages_the_eight_symmetries_and_keeps_a_symmetric_network():
+  frames = clip(3, 8, 12)
+  symmetric = Window(3, 1, nnx.Rngs(0))  # acts per pixel, so every symmetry gives the same
+  plain, ensemble = (list(restore_frames(symmetric, frames, self_ensemble=n)) for n in (1, 8))
+  assert_same(np.stack(plain), np.stack(ensemble))
+  other = C2CNet(width=4, mapping_width=4, num_blocks=1, rngs=nnx.Rngs(0))
+  turned = [np.ascontiguousarray(f[::-1].swapaxes(0, 1)) for f in frames]
+  a = np.stack(list(restore_frames(other, frames, self_ensemble=8)))
+  b = np.stack(list(restore_frames(other, turned, self_ensemble=8)))
+  assert_same(a[:, ::-1].swapaxes(1, 2), b)  # equivariant, which the plain network is not
+  with pytest.raises(errors.ConfigError, match='use 1 or 8'):
+    next(restore_frames(other, frames, self_ensemble=3))
+
+
+def test_a_frame_of_another_size_is_refused_by_number():
+  network = Window(3, 1, nnx.Rngs(0))
+  with pytest.raises(errors.DataError, match='Frame 2'):
+    list(restore_frames(network, [*clip(2), clip(1, 4, 4)[0]]))

@@ -1,0 +1,34 @@
+import jax
+import numpy as np
+from jax.nn.initializers import normal
+
+from vqm_jax.layers.initializers import icnr, torch_bias, torch_kernel
+from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
+
+
+def test_shuffle_follows_the_channel_order_of_the_published_code():
+  x = np.arange(2 * 2 * 8).reshape(1, 2, 2, 8)
+  out = np.asarray(pixel_shuffle(x, 2))
+  for y, x_, c, i, j in np.ndindex(2, 2, 2, 2, 2):
+    assert out[0, y * 2 + i, x_ * 2 + j, c] == x[0, y, x_, c * 4 + i * 2 + j]
+
+
+def test_unshuffle_inverts_shuffle():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 5, 32))
+  np.testing.assert_array_equal(pixel_unshuffle(pixel_shuffle(x, 4), 4), x)
+
+
+def test_icnr_starts_as_nearest_upsampling():
+  kernel = icnr(normal(1.0), 2)(jax.random.key(0), (3, 3, 4, 12))
+  x = jax.random.normal(jax.random.key(1), (1, 5, 6, 4))
+  conv = lambda k: jax.lax.conv_general_dilated(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  up = pixel_shuffle(conv(kernel), 2)
+  np.testing.assert_allclose(up, conv(kernel[..., ::4]).repeat(2, axis=1).repeat(2, axis=2), atol=1e-5)
+
+
+def test_torch_initialisers_are_uniform_within_one_over_root_fan_in():
+  kernel = np.asarray(torch_kernel()(jax.random.key(0), (3, 3, 16, 64)))
+  bias = np.asarray(torch_bias(144)(jax.random.key(0), (4096,)))
+  for values in (kernel, bias):
+    assert np.abs(values).max() <= 1 / 12 + 1e-6
+    np.testing.assert_allclose(values.std(), 1 / 12 / np.sqrt(3), rtol=0.05)

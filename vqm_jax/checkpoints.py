@@ -1,0 +1,279 @@
+"""Checkpoints: thin over Orbax, with a digest of every file.
+
+A checkpoint is `<workdir>/checkpoints/<step>/` with
+
+    state/          the training state, arrays only
+    meta/           JSON: step, number of samples drawn (the whole state of the data pipeline), versions, devices
+    metrics/        JSON: validation PSNR, when the step was validated
+    digests.json    SHA-256 of every file above, written before Orbax renames the folder into place
+
+Orbax writes into a temporary folder, so a save that was cut off is never mistaken for a checkpoint. Flipped bits are
+another matter: they restore without a word. Therefore every reader verifies the digests first, and a trainer that
+meets a damaged checkpoint sets it aside and goes on from the one before.
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from vqm_jax import errors
+
+DIGESTS = 'digests.json'
+# Orbax touches these while or after it renames the folder; neither holds anything of the run.
+_NOT_DIGESTED = {DIGESTS, 'commit_success.txt', '_CHECKPOINT_METADATA'}
+
+
+class Checkpoints:
+  """Writes and restores the checkpoints of one run; use in a `with` block.
+
+  Saving is asynchronous: `save` returns when the arrays are copied, and the state may be donated at once. The newest
+  `keep_last` checkpoints are kept, and the one with the best validation PSNR.
+  """
+
+  def __init__(self, directory: pathlib.Path, *, keep_last: int = 2):
+    self.directory = pathlib.Path(directory).resolve()
+    self._saving = 0
+    keep = preservation_policy.AnyPreservationPolicy(
+      [
+        preservation_policy.LatestN(keep_last),
+        preservation_policy.BestN(get_metric_fn=lambda m: m['psnr'], n=1, keep_checkpoints_without_metrics=False),
+      ]
+    )
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=keep,
+        best_fn=lambda m: m['psnr'],
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+      ),
+    )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind, value, trace) -> None:
+    if kind is None:
+      self.wait()
+    self._manager.close()
+
+  def reached_preemption(self, step: int) -> bool:
+    """Whether the processes of a distributed run have agreed to stop after `step`."""
+    return self._manager.reached_preemption(step)
+
+  def save(self, step: int, state: Any, meta: dict, psnr: float | None = None) -> None:
+    """Starts to save `state` (a pytree of arrays) and `meta` (JSON) as checkpoint `step`.
+
+    Raises:
+      CheckpointError: this save could not start, or the one before it failed (disk full, no permission, ...).
+    """
+    try:
+      self._manager.wait_until_finished()
+      self._saving = step
+      args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+      self._manager.save(step, args=args, metrics=None if psnr is None else {'psnr': psnr}, force=True)
+    except Exception as error:
+      raise self._save_error(step, error) from error
+
+  def wait(self) -> None:
+    """Blocks until the last save is on disk. Raises CheckpointError if it failed."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:
+      raise self._save_error(self._saving, error) from error
+
+  def _save_error(self, step: int, error: Exception) -> errors.CheckpointError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return errors.CheckpointError(
+      f'Could not save checkpoint {step} in {self.directory}: {reason}. Earlier checkpoints are untouched; '
+      'make room or check permissions, then start the same command again to resume.'
+    )
+
+  def _write_digests(self) -> None:
+    # Called by Orbax on its saving thread, when all files are complete and the folder still has its temporary name.
+    if jax.process_index() != 0:
+      return
+    candidates = [
+      *self.directory.glob(f'{self._saving}.orbax-checkpoint-tmp*'),
+      self.directory / str(self._saving),
+    ]
+    folder = next(path for path in candidates if path.is_dir())
+    (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
+
+  def restore_latest(self, abstract_state: Any) -> tuple[Any, dict] | None:
+    """Returns (state, meta) of the newest intact checkpoint, or None when there is none.
+
+    Damaged checkpoints are renamed to `<step>.damaged` with a warning, and the one before is tried.
+
+    Args:
+      abstract_state: `jax.ShapeDtypeStruct` leaves with shardings.
+
+    Raises:
+      CheckpointError: checkpoints exist, but none is intact; or the state has another structure.
+    """
+    found = steps(self.directory)
+    for step in reversed(found):
+      try:
+        verify(self.directory, step)
+      except errors.CheckpointError as error:
+        logging.error('%s Going back to the checkpoint before it.', error)
+        if jax.process_index() == 0:
+          _set_aside(self.directory / str(step))
+        continue
+      self._manager.reload()
+      args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
+      try:
+        restored = self._manager.restore(step, args=args)
+      except ValueError as error:
+        raise errors.CheckpointError(
+          f'Checkpoint {self.directory / str(step)} holds another state than this code and config build: '
+          f'{" ".join(str(error).split())[:300]}'
+        ) from error
+      return restored.state, restored.meta
+    if found:
+      raise errors.CheckpointError(
+        f'None of the checkpoints {found} in {self.directory} is intact; see the .damaged folders. '
+        'Move them away to start afresh.'
+      )
+    return None
+
+
+def _set_aside(folder: pathlib.Path) -> None:
+  for count in range(1000):
+    target = folder.with_name(f'{folder.name}.damaged' + (f'.{count}' if count else ''))
+    if not target.exists():
+      folder.rename(target)
+      return
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name not in _NOT_DIGESTED)
+  return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+  """Returns the steps with a finished checkpoint in `directory`, ascending."""
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return []
+  return sorted(int(path.name) for path in directory.iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def verify(directory: pathlib.Path, step: int) -> None:
+  """Checks every file of checkpoint `step` against its digest.
+
+  Raises:
+    CheckpointError: names the first file that is missing, changed or was never finished.
+  """
+  folder = pathlib.Path(directory) / str(step)
+  try:
+    expected = json.loads((folder / DIGESTS).read_text())
+  except (OSError, ValueError) as error:
+    raise errors.CheckpointError(
+      f'Checkpoint {folder} has no readable {DIGESTS}: it was not finished or is damaged.'
+    ) from error
+  for name, digest in expected.items():
+    path = folder / name
+    if not path.is_file():
+      raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} is missing.')
+    if _sha256(path) != digest:
+      raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} does not match its SHA-256 digest.')
+
+
+def select(directory: pathlib.Path, step: int | str) -> int:
+  """Returns the step that `step` means: a number, 'latest', or 'best' (highest validation PSNR, else the latest).
+
+  Raises:
+    CheckpointError: there is no checkpoint, or not this one; the message lists what is there.
+  """
+  found = steps(directory)
+  if not found:
+    raise errors.CheckpointError(f'No checkpoint in {directory}; train first, or check --workdir.')
+  if step == 'latest':
+    return found[-1]
+  if step == 'best':
+    scores = {s: score for s in found if (score := validation_psnr(directory, s)) is not None}
+    return max(scores, key=lambda s: (scores[s], s)) if scores else found[-1]
+  if not str(step).isdigit() or int(step) not in found:
+    raise errors.CheckpointError(
+      f'No checkpoint of step {step} in {directory}; there are {", ".join(map(str, found))} (or best, latest).'
+    )
+  return int(step)
+
+
+def validation_psnr(directory: pathlib.Path, step: int) -> float | None:
+  """Returns the validation PSNR in dB saved with checkpoint `step`, or None."""
+  path = pathlib.Path(directory) / str(step) / 'metrics' / 'metrics'
+  try:
+    return json.loads(path.read_text())['psnr']
+  except (OSError, ValueError, KeyError):  # not validated, or damaged, which `verify` reports
+    return None
+
+
+def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.ndarray]:
+  """Returns one part of the saved state ('params', 'ema', ...) as {'blocks/0/kernel': array}, after verification.
+
+  Arrays come as numpy, whatever devices they were saved from.
+
+  Raises:
+    CheckpointError: damaged, or no such part.
+  """
+  verify(directory, step)
+  path = (pathlib.Path(directory) / str(step) / 'state').resolve()
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    saved = reader.metadata(path).item_metadata.tree
+    if part not in saved:
+      raise errors.CheckpointError(f'Checkpoint {path.parent} has no {part!r}; it holds {sorted(saved)}.')
+    target = {part: jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved[part])}
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    args = ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+    return flatten(reader.restore(path, args=args)[part])
+
+
+def read_meta(directory: pathlib.Path, step: int) -> dict:
+  """Returns the JSON metadata of checkpoint `step`."""
+  return json.loads((pathlib.Path(directory) / str(step) / 'meta' / 'metadata').read_text())
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+  """Returns {'a/b/0': leaf} of a nested dict, with the keys of lists and of integer dicts alike."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+
+
+def warm_start(new: Any, old: dict[str, np.ndarray]) -> tuple[Any, dict[str, list[str]]]:
+  """Returns `new` with every leaf that `old` has under the same path and shape, and a report.
+
+  The report lists paths under 'copied', 'new' (absent in `old`), 'misfit' (other shape, left as in `new`) and
+  'unused' (only in `old`).
+  """
+  source = dict(old)
+  report: dict[str, list[str]] = {'copied': [], 'new': [], 'misfit': [], 'unused': []}
+
+  def pick(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    found = source.pop(name, None)
+    if found is None:
+      report['new'].append(name)
+      return leaf
+    if found.shape != leaf.shape:
+      report['misfit'].append(f'{name} {found.shape} -> {leaf.shape}')
+      return leaf
+    report['copied'].append(name)
+    return np.asarray(found, leaf.dtype)
+
+  tree = jax.tree_util.tree_map_with_path(pick, new)
+  report['unused'] = sorted(source)
+  return tree, report

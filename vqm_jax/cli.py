@@ -1,0 +1,126 @@
+"""What all binaries share: how they start, how they fail, how they show progress.
+
+A binary is a module with a docstring (its `--help`), absl flags and `main(argv)`; it ends with `cli.run(main)`.
+Exit codes: 0 success and `--help`, 2 bad flags or config, 1 everything else.
+"""
+
+import collections.abc
+import logging as std_logging
+import os
+import pathlib
+import sys
+import time
+import traceback
+from typing import NoReturn, TypeVar
+
+import tqdm
+from absl import app, flags, logging
+
+from vqm_jax import errors
+
+FLAGS = flags.FLAGS
+T = TypeVar('T')
+
+# The checkout: experiments/ and the dataset folders are found from any working directory.
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+flags.DEFINE_bool('debug', False, 'Show the full traceback of an error.')
+
+
+class _QuietLibraries(std_logging.Filter):
+  """Drops the INFO records that Orbax, Grain and JAX write about their own inner life."""
+
+  def filter(self, record: std_logging.LogRecord) -> bool:
+    return record.levelno >= std_logging.WARNING or 'vqm_jax' in record.pathname
+
+
+def _help(main) -> str:
+  module = sys.modules[main.__module__]
+  text = [module.__doc__.strip(), '', 'Flags:']
+  for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) + [FLAGS['debug']]:
+    default = '' if flag.default in (None, '', False) else f' (default: {flag.default})'
+    text.append(f'  --{flag.name:<18} {flag.help}{default}')
+  return '\n'.join(text)
+
+
+def _parse(main, argv: list[str]) -> list[str]:
+  if any(arg in ('--help', '-help', '-h', '--helpshort') for arg in argv[1:]):
+    # Config files need no parsing to explain the flags; mark as parsed so that defaults can be read.
+    FLAGS.mark_as_parsed()
+    print(_help(main))
+    sys.exit(0)
+  try:
+    rest = FLAGS(argv)
+    if len(rest) > 1:
+      raise errors.ConfigError(f'Unexpected argument {rest[1]!r}; options are written as --name=value.')
+    return rest
+  except (flags.Error, errors.ConfigError) as error:
+    _fail(' '.join(str(error).replace('FATAL Flags parsing error:', '').split()), 2)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    # ml_collections reports an unknown or mistyped --config.* field in these ways.
+    if '--debug' in argv:
+      traceback.print_exc()
+    _fail(' '.join(str(error).strip('"\'').split()), 2)
+  except (ImportError, OSError) as error:
+    _fail(f'cannot load the config: {error}', 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(code)
+
+
+def run(main) -> NoReturn:
+  """Parses the flags, runs `main(argv)` and turns the errors of `errors.py` into one line and an exit code."""
+  if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+  def guarded(argv):
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_QuietLibraries())
+    logging.get_absl_handler().setFormatter(std_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    try:
+      main(argv)
+    except errors.VqmError as error:
+      if FLAGS.debug:
+        raise
+      _fail(' '.join(str(error).split('\n')), error.exit_code)
+    except KeyboardInterrupt:
+      _fail('interrupted', 1)
+    except OSError as error:
+      if FLAGS.debug:
+        raise
+      _fail(f'{error.strerror or error}: {error.filename or ""}'.rstrip(': '), 1)
+
+  app.run(guarded, flags_parser=lambda argv: _parse(main, argv))
+
+
+def enable_compilation_cache() -> None:
+  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+  import jax
+
+  home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', str(home / 'vqm_jax' / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def progress(
+  items: collections.abc.Iterable[T], total: int | None = None, desc: str = '', unit: str = 'it'
+) -> collections.abc.Iterator[T]:
+  """Yields `items` with rate and ETA: a bar on a terminal, a line every ten seconds in a log."""
+  if total is None and isinstance(items, collections.abc.Sized):
+    total = len(items)
+  if sys.stderr.isatty():
+    yield from tqdm.tqdm(items, total=total, desc=desc, unit=unit, dynamic_ncols=True)
+    return
+  start = last = time.monotonic()
+  count = 0
+  for item in items:
+    yield item
+    count += 1
+    now = time.monotonic()
+    if now - last > 10 or (count == total and count > 1):
+      last, rate = now, count / (now - start + 1e-9)
+      left = f', {(total - count) / rate:.0f} s left' if total and count < total else ''
+      logging.info('%s %d/%s, %.3g %s/s%s', desc, count, total or '?', rate, unit, left)

@@ -1,0 +1,165 @@
+"""Prepared records on disk: found by name, read one at a time, with errors that say where."""
+
+import bisect
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from google.protobuf import json_format, message
+from tensorflow_datasets.core.data_sources import base
+
+from vqm_jax import errors
+
+DataSource = base.BaseDataSource
+
+# What TFDS raises for a description of records that it or our features do not know.
+UNREADABLE = (ValueError, TypeError, KeyError, OSError, json_format.Error)
+
+_FILE_FORMAT = 'array_record'
+_VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+
+def open_source(dataset: str, config: str, split: str, data_dir: str | None = None) -> DataSource:
+  """A random-access source of the prepared records in `<data_dir>/<dataset>/<config>/<version>`.
+
+  The newest version is opened. The code that built the records is not needed.
+
+  Args:
+    dataset, config: names as given to `vqm_jax.prepare.build`.
+    split: a split, or a part of one in TFDS's notation ('train[:50%]').
+    data_dir: default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+  Raises:
+    DataError: nothing under these names (the message lists what there is), missing files, or
+      records that this version cannot read.
+  """
+  data_dir = str(data_dir or tfds.core.constants.get_default_data_dir())
+  if '://' in data_dir:
+    raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')
+  root = pathlib.Path(data_dir).expanduser()
+  folder = _find(root, dataset, config)
+  build = _build_command(dataset, config, root)
+  try:
+    builder = tfds.builder_from_directory(folder)
+  except UNREADABLE as error:
+    raise errors.DataError(
+      f'{folder}: this version cannot read the description of the records '
+      f'({str(error).splitlines()[0]}); build them again with `{build} --overwrite`.'
+    ) from error
+  found = builder.info.file_format
+  if found is None or found.value != _FILE_FORMAT:
+    raise errors.DataError(
+      f'{folder}: records are stored as {found and found.value}, expected {_FILE_FORMAT}; '
+      f'build them again with `{build} --overwrite`.'
+    )
+  splits = builder.info.splits
+  name = split.split('[')[0]
+  if name not in splits:
+    raise errors.DataError(f'{folder}: no split {name!r}; available: {", ".join(sorted(splits)) or "none"}.')
+  try:
+    part = splits[split]
+  except (ValueError, AssertionError) as error:
+    raise errors.ConfigError(f'split={split!r} is not a split or a part of one such as {name}[:50%].') from error
+  if part.num_examples == 0:
+    raise errors.DataError(f'{folder}: split {split!r} has no records.')
+  for file in part.file_instructions:
+    if not os.path.exists(file.filename):
+      raise errors.DataError(
+        f'{file.filename}: record file is missing; copy it back or build again with `{build} --overwrite`.'
+      )
+  return builder.as_data_source(split=split)
+
+
+def prepared_configs(root: pathlib.Path, dataset: str) -> dict[str, pathlib.Path]:
+  """{config: folder of its newest version} of one dataset prepared under `root`."""
+  newest = {}
+  for folder in sorted(root.glob(f'{dataset}/*/*'), key=_version_key):
+    if _VERSION.fullmatch(folder.name) and (folder / 'dataset_info.json').exists():
+      newest[folder.parent.name] = folder
+  return newest
+
+
+def describe(source: DataSource) -> str:
+  """'vqm_demo/tiles split train', for messages."""
+  info = source.dataset_info
+  return f'{info.name}/{info.config_name} split {source.split}'
+
+
+class Records(Sequence[dict[str, Any]]):
+  """Some fields of each record of a source; the other fields are not decoded.
+
+  Indexing raises DataError that names dataset, split, file and index of a record that cannot be
+  read. May be used from many threads and pickled.
+
+  Args:
+    source: from `open_source`.
+    fields: names of the fields wanted.
+    decoders: TFDS decoders of some fields, such as `tfds.decode.SkipDecoding()`.
+  """
+
+  def __init__(
+    self,
+    source: DataSource,
+    fields: Sequence[str],
+    decoders: Mapping[str, Any] | None = None,
+  ):
+    features = source.dataset_info.features
+    missing = [field for field in fields if field not in features]
+    if missing:
+      raise errors.DataError(f'{describe(source)}: records have no field {missing[0]!r}, only {", ".join(features)}.')
+    self._features = tfds.features.FeaturesDict({field: features[field] for field in fields})
+    self._decoders = decoders
+    self._bytes = source.data_source
+    self._name = describe(source)
+    files = source.dataset_info.splits[source.split].file_instructions
+    self._files = [(file.filename, file.skip) for file in files]
+    self._ends = list(itertools.accumulate(file.take for file in files))
+
+  def __len__(self) -> int:
+    return len(self._bytes)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    try:
+      data = self._bytes[index]
+      if not data:  # A file cut short reads as empty records.
+        raise ValueError('the record is empty')
+      return self._features.deserialize_example_np(data, decoders=self._decoders)
+    except (errors.DataError, message.Error, RuntimeError, ValueError, KeyError, OSError) as error:
+      raise self.damaged(index, f'{error}'.partition('\n')[0]) from error
+
+  def damaged(self, index: int, reason: str) -> errors.DataError:
+    """The error to raise for record `index`, naming its file and the place in it."""
+    which = bisect.bisect_right(self._ends, index)
+    file, skip = self._files[which]
+    position = index - (self._ends[which - 1] if which else 0) + skip
+    return errors.DataError(
+      f'{self._name}: record {index} (number {position} of {file}) cannot be read: {reason}; '
+      'copy the file back or build the dataset again.'
+    )
+
+
+def _find(root: pathlib.Path, dataset: str, config: str) -> pathlib.Path:
+  remedy = f'build it with `{_build_command(dataset, config, root)}`'
+  if not root.is_dir():
+    raise errors.DataError(f'data_dir={root} does not exist; {remedy}.')
+  configs = prepared_configs(root, dataset)
+  if config in configs:
+    return configs[config]
+  if configs:
+    raise errors.DataError(f'{root / dataset}: no config {config!r}; prepared: {", ".join(sorted(configs))}; {remedy}.')
+  datasets = sorted({path.parents[2].name for path in root.glob('*/*/*/dataset_info.json')})
+  raise errors.DataError(
+    f'data_dir={root} has no dataset {dataset!r}; prepared: {", ".join(datasets) or "none"}; {remedy}.'
+  )
+
+
+def _version_key(folder: pathlib.Path) -> tuple[int, ...]:
+  return tuple(int(number) for number in re.findall(r'\d+', folder.name))
+
+
+def _build_command(dataset: str, config: str, root: pathlib.Path) -> str:
+  return f'python -m vqm_jax.prepare.build --dataset={dataset} --config={config} --data_dir={root}'

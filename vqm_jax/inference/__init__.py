@@ -1,0 +1,18 @@
+"""Trained networks on frames: opening runs, streaming, evaluating clips.
+
+`load(workdir)` gives a network for notebooks; `restore_frames(network, frames)` restores a whole clip.
+"""
+
+from vqm_jax.inference.run import Run, count_params, create_network, load, open_run, read_config
+from vqm_jax.inference.streaming import reflect_index, restore_frames
+
+__all__ = [
+  'Run',
+  'count_params',
+  'create_network',
+  'load',
+  'open_run',
+  'read_config',
+  'reflect_index',
+  'restore_frames',
+]

@@ -1,0 +1,344 @@
+"""Scoring clips frame by frame: validation in training and `vqm_jax.eval` run this very code.
+
+A clip's score is the mean over its frames, a data set's score the mean over its clips; identical
+frames count as 100 dB in means.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from vqm_jax import errors, metrics
+from vqm_jax.data import ClipReader
+from vqm_jax.inference import streaming
+from vqm_jax.report import results
+
+# uint8 (H, W, 3) frames of one clip in, as many restored ones out, in order.
+Restore = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFrames:
+  """One clip to score.
+
+  Attributes:
+    name: the clip's name.
+    num_frames: how many frames `frames()` yields.
+    category: what the clip shows, '' if unknown.
+    frames: starts an iterator of (input or None, output, target), each uint8 (H, W, 3).
+  """
+
+  name: str
+  num_frames: int
+  category: str
+  frames: Callable[[], Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipScores:
+  """The scores of one clip, one number per scored frame.
+
+  Attributes:
+    frames: indices of the scored frames.
+    output: {'psnr': [dB], 'ssim': [...]} of the outputs under protocol `ntire`; another protocol
+      adds 'psnr_<protocol>' and 'ssim_<protocol>'.
+    input: the same of the unprocessed inputs; empty when there were none.
+    category: of the clip.
+    height, width: of its frames.
+    seconds: per frame, end to end: reading, restoring and scoring.
+  """
+
+  frames: list[int]
+  output: dict[str, list[float]]
+  input: dict[str, list[float]]
+  category: str
+  height: int
+  width: int
+  seconds: float
+
+  @property
+  def psnr(self) -> list[float]:
+    return self.output['psnr']
+
+  @property
+  def ssim(self) -> list[float]:
+    return self.output.get('ssim', [])
+
+  @property
+  def psnr_input(self) -> list[float]:
+    return self.input.get('psnr', [])
+
+  @property
+  def ssim_input(self) -> list[float]:
+    return self.input.get('ssim', [])
+
+
+def evaluate_clips(
+  restore: Restore,
+  reader: ClipReader,
+  *,
+  clips: list[str] | None = None,
+  max_frames: int | None = None,
+  every: int = 1,
+  protocol: str = 'ntire',
+  with_ssim: bool = True,
+  on_clip: Callable[[str, ClipScores], None] | None = None,
+  on_frame: Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None] | None = None,
+  progress: Callable[..., Iterable[int]] | None = None,
+) -> dict[str, ClipScores]:
+  """Restores clips and scores them against their targets, in memory for a few frames.
+
+  Args:
+    restore: for example `functools.partial(restore_frames, network)`; called once per clip.
+    reader: inputs and targets.
+    clips: names; all clips of the reader by default.
+    max_frames: only the first `max_frames` of each clip, as if the clip ended there: all but the
+      last half window see their true neighbours.
+    every: score every n-th frame (n-1, 2n-1, ...), though all are restored.
+    protocol: scored beside `ntire`, see `metrics.PROTOCOLS`.
+    with_ssim: whether to compute SSIM, which costs far more than PSNR.
+    on_clip: called with name and scores as soon as a clip is done.
+    on_frame: called for every frame with (clip, index, input, output, target).
+    progress: called as progress(range(number of frames)) and advanced once per frame.
+
+  Raises:
+    DataError: unknown clip, targets withheld, or another number or size of frames came out.
+  """
+  names = list(reader.clips) if clips is None else clips
+  if missing := [name for name in names if name not in reader.clips]:
+    raise errors.DataError(f'No clip {missing[0]!r}; available: {", ".join(reader.clips)}.')
+  jobs = []
+  for name in names:
+    clip = reader.clips[name]
+    stop = min(clip.num_frames, max_frames or clip.num_frames)
+    frames = functools.partial(_restored, restore, reader, name, stop)
+    jobs.append(ClipFrames(name, stop, clip.category, frames))
+  return score_clips(
+    jobs,
+    every=every,
+    protocol=protocol,
+    with_ssim=with_ssim,
+    on_clip=on_clip,
+    on_frame=on_frame,
+    progress=progress,
+  )
+
+
+def score_clips(
+  clips: list[ClipFrames],
+  *,
+  every: int = 1,
+  protocol: str = 'ntire',
+  with_ssim: bool = True,
+  on_clip: Callable[[str, ClipScores], None] | None = None,
+  on_frame: Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None] | None = None,
+  progress: Callable[..., Iterable[int]] | None = None,
+) -> dict[str, ClipScores]:
+  """Scores outputs that exist or are made on the way; arguments as of `evaluate_clips`."""
+  score = functools.partial(_score, protocols=dict.fromkeys(('ntire', protocol)), ssim=with_ssim)
+  total = sum(clip.num_frames for clip in clips)
+  ticks = iter(progress(range(total)) if progress else range(total))
+  scores = {}
+  for clip in clips:
+    if clip.num_frames < every:
+      raise errors.DataError(
+        f'Clip {clip.name!r} has {clip.num_frames} frames, none of them is every {every}th one; '
+        'score all frames.'
+      )
+    begin, count = time.perf_counter(), 0
+    frames, output, input_ = [], collections.defaultdict(list), collections.defaultdict(list)
+    for index, (lq, restored, hq) in enumerate(clip.frames()):
+      if restored.shape != hq.shape:
+        raise errors.DataError(
+          f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.'
+        )
+      if (index + 1) % every == 0:
+        frames.append(index)
+        for pair, into in ((restored, output), (lq, input_)):
+          for metric, value in score(pair, hq).items() if pair is not None else ():
+            into[metric].append(value)
+      if on_frame:
+        on_frame(clip.name, index, lq, restored, hq)
+      next(ticks, None)
+      count += 1
+    if count != clip.num_frames:
+      raise errors.DataError(
+        f'Clip {clip.name!r}: {count} frames to score, expected {clip.num_frames}.'
+      )
+    seconds = (time.perf_counter() - begin) / count
+    size = hq.shape[:2]
+    scores[clip.name] = ClipScores(
+      frames, dict(output), dict(input_), clip.category, *size, seconds
+    )
+    if on_clip:
+      on_clip(clip.name, scores[clip.name])
+  next(ticks, None)
+  return scores
+
+
+def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
+  """The mean over clips of every metric: {'psnr', 'ssim', 'psnr_input', 'gain', ...}.
+
+  Without inputs the last two are absent; `gain` is in dB over the unprocessed input.
+  """
+  out = {}
+  for suffix in ('', '_input'):
+    sides = [s.input if suffix else s.output for s in scores.values()]
+    for metric in sides[0]:
+      out[metric + suffix] = float(np.mean([_mean(metric, side[metric])[0] for side in sides]))
+  if 'psnr_input' in out:
+    out['gain'] = out['psnr'] - out['psnr_input']
+  return out
+
+
+def summarise(scores: Mapping[str, ClipScores]) -> dict[str, Any]:
+  """The measured part of a summary file: metrics, no_processing, gain, categories, counts."""
+
+  def table(side: str) -> dict[str, Any] | None:
+    per_clip = {name: getattr(s, side) for name, s in scores.items()}
+    out = {}
+    for metric in next(iter(per_clip.values())):
+      per_frame = {name: values[metric] for name, values in per_clip.items()}
+      means = {name: _mean(metric, values)[0] for name, values in per_frame.items()}
+      overall, identical = _mean(metric, list(itertools.chain(*per_frame.values())))
+      out[metric] = {
+        'mean': float(np.mean(list(means.values()))),
+        'mean_of_frames': overall,
+        'identical_frames': identical,
+        'per_clip': means,
+        'per_frame': per_frame,
+      }
+    return out or None
+
+  def category(name: str) -> dict[str, Any]:
+    members = {clip: s for clip, s in scores.items() if s.category == name}
+    return {'n_clips': len(members), **mean_scores(members)}
+
+  means = mean_scores(scores)
+  return {
+    'n_clips': len(scores),
+    'n_frames': sum(len(s.frames) for s in scores.values()),
+    'metrics': table('output'),
+    'no_processing': table('input'),
+    'gain': {
+      metric.removesuffix('_input'): means[metric.removesuffix('_input')] - value
+      for metric, value in means.items()
+      if metric.endswith('_input')
+    },
+    'category': {name: s.category for name, s in scores.items()},
+    'per_category': {name: category(name) for name in sorted({s.category for s in scores.values()})},
+    'seconds_end_to_end': statistics.median(s.seconds for s in scores.values()),
+  }
+
+
+def seconds_per_frame(
+  restore: Restore, frame: np.ndarray, *, frames: int = 20, warm_up: int = 3, budget: float = 20.0
+) -> float:
+  """Median seconds from one output to the next, while `restore` streams copies of `frame`.
+
+  The network and its transfers only: no decoding, no scoring, first outputs (compilation) left
+  out, and each output waited for. Stops early, after at least one output, when `budget` seconds
+  are spent.
+  """
+  outputs = iter(restore(itertools.repeat(frame)))
+  for _ in range(warm_up):
+    next(outputs)
+  taken = []
+  while not taken or (len(taken) < frames and sum(taken) < budget):
+    begin = time.perf_counter()
+    next(outputs)
+    taken.append(time.perf_counter() - begin)
+  return statistics.median(taken)
+
+
+def frame_by_frame(function: Callable[[jax.Array], jax.Array]) -> Restore:
+  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore`."""
+
+  @jax.jit
+  def apply(frame):
+    return streaming.to_uint8(function(frame[None].astype(jnp.float32) / 255.0)[0])
+
+  return lambda frames: (np.asarray(apply(frame)) for frame in frames)
+
+
+def best_of(
+  candidates: Mapping[str, Callable[[jax.Array], jax.Array]], reader: ClipReader, **options
+) -> tuple[str, dict[str, ClipScores]]:
+  """The name and scores of the candidate with the best mean PSNR on these very clips.
+
+  `candidates` are functions as for `frame_by_frame`, `options` those of `evaluate_clips`.
+  """
+  psnr = {
+    name: mean_scores(evaluate_clips(frame_by_frame(f), reader, **options, with_ssim=False))['psnr']
+    for name, f in candidates.items()
+  }
+  best = max(psnr, key=psnr.get)
+  return best, evaluate_clips(frame_by_frame(candidates[best]), reader, **options)
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+  """A name for everything that scores depend on; `identity` holds plain JSON values."""
+  return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def store(path: pathlib.Path, scores: ClipScores) -> None:
+  """Writes the scores of one clip as JSON, atomically."""
+  results.write_json(path, dataclasses.asdict(scores))
+
+
+def stored(path: pathlib.Path) -> ClipScores | None:
+  """The scores that `store` wrote to `path`; None when there are none or they are damaged."""
+  try:
+    scores = ClipScores(**json.loads(path.read_text()))
+    for side in (scores.output, scores.input):
+      side.update({metric: [float(v) for v in values] for metric, values in side.items()})
+  except FileNotFoundError:
+    return None
+  except (ValueError, TypeError) as error:
+    logging.warning('%s is damaged (%s); the clip is scored again.', path, error)
+    return None
+  return scores
+
+
+def _restored(restore: Restore, reader: ClipReader, name: str, stop: int):
+  waiting = collections.deque()
+
+  def inputs():
+    for lq, hq in reader.frames(name, 0, stop):
+      if hq is None:
+        raise errors.DataError(
+          f'Clip {name!r} has no targets to score against (they are withheld); use another split.'
+        )
+      waiting.append((lq, hq))
+      yield lq
+
+  for restored in restore(inputs()):
+    lq, hq = waiting.popleft()
+    yield lq, restored, hq
+
+
+def _score(frame, target, *, protocols: Iterable[str], ssim: bool) -> dict[str, float]:
+  out = {}
+  for protocol in protocols:
+    suffix = '' if protocol == 'ntire' else f'_{protocol}'
+    out[f'psnr{suffix}'] = float(metrics.psnr(frame, target, protocol))
+    if ssim:
+      out[f'ssim{suffix}'] = float(metrics.ssim(frame, target, protocol))
+  return out
+
+
+def _mean(metric: str, values: list[float]) -> tuple[float, int]:
+  return metrics.mean_psnr(values) if metric.startswith('psnr') else (float(np.mean(values)), 0)

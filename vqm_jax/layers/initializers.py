@@ -1,0 +1,33 @@
+"""Initialisers of the published code bases, for kernels in HWIO order."""
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, variance_scaling
+
+
+def torch_kernel() -> Initializer:
+  """PyTorch's default convolution kernel: U(-b, b) with b = 1 / sqrt(fan_in)."""
+  return variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def torch_bias(fan_in: int) -> Initializer:
+  """PyTorch's default convolution bias, U(-b, b) with b = 1 / sqrt(fan_in) and fan_in = cin * kh * kw."""
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+  return init
+
+
+def icnr(base: Initializer, r: int) -> Initializer:
+  """Kernel for a convolution before a pixel shuffle by `r`: shuffle(conv(x)) starts as nearest upsampling.
+
+  (Aitken et al. 2017.) A base kernel with r*r fewer output channels is drawn, and each of its output channels is
+  repeated r*r times in a row.
+  """
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    kernel = base(key, (*shape[:-1], shape[-1] // (r * r)), dtype)
+    return jnp.repeat(kernel, r * r, axis=-1)
+
+  return init

@@ -1,0 +1,367 @@
+"""`VqmBuilder`: pairs of degraded and original videos in, TFDS records out.
+
+Two kinds of config [D]. *Tiles* hold short windows cut from training videos, each a lossless strip,
+for random access in training. *Frames* hold every frame of the clips that are evaluated, as PNG, in
+order. No TensorFlow, one pass over the videos, bounded memory.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from tensorflow_datasets.core import example_serializer
+
+from vqm_jax import cli, errors
+from vqm_jax.data.features import FrameStrip
+from vqm_jax.prepare import tiles as tiles_lib
+from vqm_jax.video import VideoSource
+
+S, T = TypeVar('S'), TypeVar('T')
+
+_SHARD_BYTES = 512 << 20
+_PNG_LEVEL = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipPair:
+  """One clip twice: degraded (`lq`) and original (`hq`), frame by frame.
+
+  `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows
+  never cross their borders. `crf` is NaN where it is not known.
+  """
+
+  clip_id: str
+  lq: VideoSource
+  hq: VideoSource
+  category: str = ''
+  crf: float = float('nan')
+  scenes: tuple[tuple[int, int], ...] = ()
+
+  def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(lq, hq) uint8 (H, W, 3) of the frames start..stop-1; both sides are decoded at the same time.
+
+    Raises DataError if a side ends before `stop`.
+    """
+    sides = [self.lq.frames(start, stop), self.hq.frames(start, stop)]
+    with concurrent.futures.ThreadPoolExecutor(len(sides)) as pool:
+      for index in range(start, stop):
+        lq, hq = pool.map(lambda side: next(side, None), sides)
+        if lq is None or hq is None:
+          raise errors.DataError(
+            f'{self.clip_id}: {"LQ" if lq is None else "HQ"} ends after {index} frames, expected '
+            f'{self.hq.num_frames}; the file may be damaged.'
+          )
+        yield lq, hq
+
+
+@dataclasses.dataclass(kw_only=True)
+class TilesConfig(tfds.core.BuilderConfig):
+  """Windows of `num_frames` frames of `size` x `size` pixels, about `per_video` of each video.
+
+  `holdout` whole training videos give none: they are the holdout split of the frames.
+  """
+
+  num_frames: int = 7
+  size: int = 256
+  per_video: int = 400
+  codec: str = 'webp'
+  seed: int = 0
+  holdout: int = 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class FramesConfig(tfds.core.BuilderConfig):
+  """Every frame of the validation, test and holdout clips, and of `holdout` training videos."""
+
+  holdout: int = 0
+
+
+class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Base of the data sets: a subclass only says where clips come from, in `clips`.
+
+  Tiles: video, category, scene, start, yx, fps, crf, lq and hq (FrameStrip); split train.
+  Frames: clip, frame, lq and hq (PNG); splits val, test and holdout, as far as they have clips. The
+  metadata tell which records make a clip: {'clips': {split: {clip: {first_record, num_frames,
+  height, width, fps, category}}}}. Both keep under 'settings' what the build depended on.
+  """
+
+  def __init__(self, *, file_format: str | None = None, **kwargs):
+    super().__init__(file_format=file_format or 'array_record', **kwargs)
+
+  def clips(self, split: str, manual_dir: os.PathLike | None) -> Iterable[ClipPair]:
+    """The clips of 'train', 'val', 'test' or 'holdout'; none where a split does not exist."""
+    raise NotImplementedError
+
+  def fingerprint(self, manual_dir: os.PathLike | None) -> str:
+    """Changes when the input does; a build of other input is then not taken for a finished one."""
+    return ''
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    config = self.builder_config
+    text, integer, real = tfds.features.Text(), np.int32, np.float32
+    if isinstance(config, TilesConfig):
+      strip = (config.num_frames, config.size, config.size, config.codec)
+      features = dict(
+        video=text,
+        category=text,
+        scene=integer,
+        start=integer,
+        yx=tfds.features.Tensor(shape=(2,), dtype=integer),
+        fps=real,
+        crf=real,
+        lq=FrameStrip(*strip),
+        hq=FrameStrip(*strip),
+      )
+    else:
+      features = dict(
+        clip=text,
+        frame=integer,
+        lq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+        hq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+      )
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    manual_dir = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+    config = self.builder_config
+    tiled = isinstance(config, TilesConfig)
+    pairs = {split: self._pairs(split, manual_dir) for split in (('train',) if tiled else ('val', 'test', 'holdout'))}
+    pairs = {split: clips for split, clips in pairs.items() if clips}
+    if not pairs:
+      wanted = 'training' if tiled else 'validation, test or holdout'
+      raise errors.DataError(
+        f'{self.name}/{config.name}: no {wanted} clips in {manual_dir or "the data set"}; '
+        'see the README of the data set for the folders it reads.'
+      )
+    _check(pairs, config.size if tiled else 1)
+    # JSON values only: they are read back without this code.
+    self.info.metadata['settings'] = self.settings(manual_dir)
+    if not tiled:
+      self.info.metadata['clips'] = {split: _table(clips) for split, clips in pairs.items()}
+    return {split: self._generate_examples(split, clips) for split, clips in pairs.items()}
+
+  def settings(self, manual_dir: os.PathLike | None) -> dict[str, Any]:
+    """What, beside the code, decides about the records; stored with them."""
+    config = dataclasses.asdict(self.builder_config)
+    known = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+    own = {key: value for key, value in config.items() if key not in known}
+    return own | {'fingerprint': self.fingerprint(manual_dir)}
+
+  def _pairs(self, split: str, manual_dir) -> list[ClipPair]:
+    """The clips of a split after the training videos that are held out have moved to 'holdout'."""
+    clips = list(self.clips(split, manual_dir))
+    count = self.builder_config.holdout
+    if not count or split not in ('train', 'holdout'):
+      return clips
+    train = clips if split == 'train' else list(self.clips('train', manual_dir))
+    if count >= len(train):
+      raise errors.DataError(
+        f'holdout={count} leaves no video for training: there are {len(train)}; choose a smaller number.'
+      )
+    # By name alone, so that tiles and frames, built at different times, agree.
+    held = {
+      pair.clip_id for pair in sorted(train, key=lambda pair: zlib.crc32(f'holdout {pair.clip_id}'.encode()))[:count]
+    }
+    if split == 'train':
+      return [pair for pair in train if pair.clip_id not in held]
+    return clips + [pair for pair in train if pair.clip_id in held]
+
+  def _generate_examples(self, split: str, pairs: Sequence[ClipPair]) -> Iterator[tuple[str, dict[str, Any]]]:
+    tiled = isinstance(self.builder_config, TilesConfig)
+    plans = [self._plan(pair) if tiled else None for pair in pairs]
+    total = sum(len(plan) if tiled else pair.hq.num_frames for plan, pair in zip(plans, pairs, strict=True))
+    if not total:
+      raise errors.DataError(
+        f'{self.name}/{self.builder_config.name}: no scene of the {len(pairs)} training videos has '
+        f'{self.builder_config.num_frames} frames; choose a config with fewer frames.'
+      )
+    examples = itertools.chain.from_iterable(
+      self._tiles(pair, plan) if tiled else self._frames(pair) for pair, plan in zip(pairs, plans, strict=True)
+    )
+    return cli.progress(examples, total, desc=f'{self.name}/{self.builder_config.name} {split}', unit='record')
+
+  def _plan(self, pair: ClipPair) -> list[tiles_lib.Tile]:
+    config = self.builder_config
+    return tiles_lib.plan(
+      pair.clip_id,
+      pair.scenes or ((0, pair.hq.num_frames),),
+      pair.hq.height,
+      pair.hq.width,
+      num_frames=config.num_frames,
+      size=config.size,
+      per_video=config.per_video,
+      seed=config.seed,
+    )
+
+  def _tiles(self, pair: ClipPair, plan: Sequence[tiles_lib.Tile]) -> Iterator[tuple[str, dict]]:
+    if not plan:
+      return
+    config = self.builder_config
+    frames = pair.frames(plan[0].start, plan[-1].start + config.num_frames)
+    cut = tiles_lib.cut(frames, plan, num_frames=config.num_frames, size=config.size)
+    for tile, lq, hq in cut:
+      yield (
+        f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}',
+        dict(
+          video=pair.clip_id,
+          category=pair.category,
+          scene=tile.scene,
+          start=tile.start,
+          yx=np.array([tile.y, tile.x], np.int32),
+          fps=float(pair.hq.fps),
+          crf=pair.crf,
+          lq=lq,
+          hq=hq,
+        ),
+      )
+
+  def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict]]:
+    images = map_ahead(lambda sides: [_png(side) for side in sides], pair.frames(0, pair.hq.num_frames))
+    for index, (lq, hq) in enumerate(images):
+      yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, lq=lq, hq=hq)
+
+  def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
+    if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+      return super()._generate_splits(dl_manager, download_config)
+    # TFDS's own writer sorts a split by hashed key, in memory up to 1 GB and beyond that through
+    # TensorFlow's file API. Ours writes records as they come.
+    return [
+      _write_split(split, examples, self.info.features, self._get_filename_template(split))
+      for split, examples in self._split_generators(dl_manager).items()
+    ]
+
+
+def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
+  """Raises DataError with every pair that cannot be used, before anything is written."""
+  problems = []
+  for split, clips in pairs.items():
+    counts = collections.Counter(pair.clip_id for pair in clips)
+    problems += [f'{split}/{name}: {n} clips of this name' for name, n in counts.items() if n > 1]
+    for pair in clips:
+      lq, hq = ((s.num_frames, s.width, s.height) for s in (pair.lq, pair.hq))
+      if lq != hq:
+        lq, hq = ('{} frames {}x{}'.format(*side) for side in (lq, hq))
+        problems.append(f'{split}/{pair.clip_id}: LQ {lq}, HQ {hq}')
+      elif not hq[0] or min(hq[1:]) < smallest:
+        problems.append(
+          f'{split}/{pair.clip_id}: {hq[0]} frames {hq[1]}x{hq[2]}, expected at least {smallest}x{smallest}'
+        )
+      for start, stop in pair.scenes:
+        if not 0 <= start < stop <= pair.hq.num_frames:
+          problems.append(f'{split}/{pair.clip_id}: scene {start}-{stop} of {pair.hq.num_frames} frames')
+  if problems:
+    raise errors.DataError(
+      f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in the clips: '
+      f'{"; ".join(problems)}. Mend or remove them; LQ and HQ must match frame by frame.'
+    )
+
+
+def _table(pairs: Sequence[ClipPair]) -> dict[str, dict[str, Any]]:
+  """The 'clips' entry of one split's metadata."""
+  firsts = itertools.accumulate((pair.hq.num_frames for pair in pairs), initial=0)
+  return {
+    pair.clip_id: dict(
+      first_record=first,
+      num_frames=pair.hq.num_frames,
+      height=pair.hq.height,
+      width=pair.hq.width,
+      fps=float(pair.hq.fps),
+      category=pair.category,
+    )
+    for pair, first in zip(pairs, firsts, strict=False)
+  }
+
+
+def _write_split(split: str, examples: Iterable[tuple[str, dict[str, Any]]], features, template) -> tfds.core.SplitInfo:
+  """Writes (key, example) pairs in their order, in files of about half a gigabyte.
+
+  Raises DataError for two examples with one key, or if the disk does not take the records.
+  """
+  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+
+  def serialize(item):
+    key, example = item
+    return key, serializer.serialize_example(features.encode_example(example))
+
+  keys, lengths, total = set(), [], 0
+  records = map_ahead(serialize, examples)
+  for first in records:
+    # The final names tell how many files there are, which is known at the end only.
+    file = _RecordFile(template.data_dir / f'{split}.part{len(lengths)}')
+    size = length = 0
+    for key, record in itertools.chain([first], records):
+      if key in keys:
+        raise errors.DataError(f'{split}: two records have the key {key!r}.')
+      keys.add(key)
+      file.write(record)
+      size, length = size + len(record), length + 1
+      if size >= _SHARD_BYTES:
+        break
+    file.close()
+    lengths.append(length)
+    total += size
+  if not lengths:
+    raise errors.DataError(f'{split}: all windows are flat; check that the videos show something.')
+  for index in range(len(lengths)):
+    final = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
+    (template.data_dir / f'{split}.part{index}').rename(final)
+  return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=total, filename_template=template)
+
+
+class _RecordFile:
+  """An array_record file being written; raises DataError when the disk does not take it."""
+
+  def __init__(self, path: os.PathLike):
+    self._path = path
+    # One record per chunk: a random read decodes nothing else.
+    self._writer = self._try(array_record_module.ArrayRecordWriter, str(path), 'group_size:1')
+
+  def write(self, record: bytes) -> None:
+    self._try(self._writer.write, record)
+
+  def close(self) -> None:
+    self._try(self._writer.close)
+
+  def _try(self, function: Callable[..., T], *args) -> T:
+    try:
+      return function(*args)
+    except RuntimeError as error:
+      free = shutil.disk_usage(os.path.dirname(self._path)).free
+      raise errors.DataError(
+        f'{self._path}: cannot write records ({error}); {free / 1e9:.1f} GB are free there, make '
+        'room or choose another --data_dir.'
+      ) from error
+
+
+def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+  """Yields function(item) in order, computed in a thread per core, a few items ahead."""
+  workers = os.cpu_count() or 1
+  pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    for item in items:
+      pending.append(pool.submit(function, item))
+      if len(pending) > 2 * workers:
+        yield pending.popleft().result()
+    while pending:
+      yield pending.popleft().result()
+
+
+def _png(rgb: np.ndarray) -> bytes:
+  """PNG file of uint8 (H, W, 3)."""
+  import cv2
+
+  _, data = cv2.imencode('.png', rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
+  return data.tobytes()

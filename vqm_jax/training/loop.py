@@ -1,0 +1,315 @@
+"""The loop: draw, step, log, validate, save. It does not know what a step does.
+
+The data order is a function of (seed, position), so a run is resumed by its step alone, on any number of workers,
+devices and processes.
+"""
+
+import functools
+import json
+import pathlib
+import signal
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from vqm_jax import checkpoints, data, errors, inference
+from vqm_jax.inference import evaluation
+from vqm_jax.report import pictures
+from vqm_jax.training import workdir as workdirs
+from vqm_jax.training import writer as writers
+from vqm_jax.training.supervised import Supervised
+
+
+class _StopRequest:
+  """Turns SIGTERM and the first Ctrl-C into a flag, so that the loop saves before it leaves."""
+
+  def __enter__(self) -> '_StopRequest':
+    self.signal: signal.Signals | None = None
+    self._previous = {}
+    try:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._previous[number] = signal.signal(number, self._receive)
+    except ValueError:  # not the main thread (a notebook's or a test's): signals are somebody else's there
+      pass
+    return self
+
+  def _receive(self, number, _frame) -> None:
+    if self.signal is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.signal = signal.Signals(number)
+    logging.warning('%s received: saving after this step, then leaving.', self.signal.name)
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def reached(self, saver: checkpoints.Checkpoints, step: int) -> bool:
+    """Whether to leave after `step`; processes of a distributed run agree on it."""
+    return saver.reached_preemption(step) if jax.process_count() > 1 else self.signal is not None
+
+
+def initial_params(config, trainer: Supervised) -> Any:
+  """Returns the parameters of step 0: fresh, or warm-started from `config.init_from` with a logged report.
+
+  Raises:
+    CheckpointError: nothing of `init_from` fits, or it cannot be read.
+  """
+  params = trainer.fresh_params()
+  if not config.init_from:
+    return params
+  source = pathlib.Path(config.init_from)
+  if source.name.isdigit() and source.parent.name == 'checkpoints':
+    folder, step, kept_ema = (
+      source.parent,
+      int(source.name),
+      inference.read_config(source.parent.parent)['ema'] > 0,
+    )
+  else:
+    folder, kept_ema = source / 'checkpoints', inference.read_config(source)['ema'] > 0
+    step = checkpoints.select(folder, 'best')
+  params, report = checkpoints.warm_start(
+    params, checkpoints.read_arrays(folder, step, 'ema' if kept_ema else 'params')
+  )
+  logging.info(
+    'Warm start from %s, step %d: %s; optimiser and step start afresh.',
+    folder.parent, step, ', '.join(f'{len(names)} {kind}' for kind, names in report.items()),
+  )  # fmt: skip
+  for kind in ('new', 'misfit', 'unused'):
+    for name in report[kind]:
+      logging.info('  %s: %s', kind, name)
+  if not report['copied']:
+    raise errors.CheckpointError(f'config.init_from={source}: no parameter fits system={config.system!r}.')
+  return params
+
+
+class Validation:
+  """Periodic validation on the `frames` records of the config's dataset, by the code that `eval` uses.
+
+  Clips are shared out over the processes. Sample pictures come from the first frames of up to three clips.
+  """
+
+  def __init__(self, config):
+    self._reader = data.ClipReader(
+      data.open_source(config.dataset, 'frames', config.val_split, config.data_dir or None)
+    )
+    self._clips = sorted(self._reader.clips)[: config.eval_clips or None]
+    self._frames = config.eval_frames or None
+
+  def __call__(self, network) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Returns mean scores, {'val/psnr', 'val/ssim', 'val/gain'}, and pictures by clip (of this process)."""
+    mine = self._clips[jax.process_index() :: jax.process_count()]
+    samples = {}
+
+    def keep_sample(clip, index, lq, pred, hq):
+      if index == 0 and len(samples) < 3:
+        samples[clip] = pictures.comparison(lq, pred, hq)
+
+    scores = evaluation.evaluate_clips(
+      functools.partial(inference.restore_frames, network),
+      self._reader,
+      clips=mine,
+      max_frames=self._frames,
+      on_frame=keep_sample,
+    )
+    table = np.full((len(self._clips), 3), np.nan)
+    for name, score in scores.items():
+      psnr, before = score.mean_psnr(), score.mean_psnr_input()
+      table[self._clips.index(name)] = psnr, np.mean(score.ssim), psnr - before
+    if jax.process_count() > 1:
+      table = np.nanmax(multihost_utils.process_allgather(table), axis=0)
+    means = table.mean(axis=0)
+    return dict(zip(('val/psnr', 'val/ssim', 'val/gain'), map(float, means), strict=True)), samples
+
+
+def train(config, workdir: str | pathlib.Path, *, profile_steps: tuple[int, int] | None = None,
+          wandb_project: str | None = None) -> Any:  # fmt: skip
+  """Trains `config` in `workdir`, or continues the run that is there; returns the last state.
+
+  Args:
+    config: a ConfigDict with the fields of `experiments/common.py`.
+    workdir: the run's folder.
+    profile_steps: (first, last) step of a profiler trace written to `<workdir>/profile`.
+    wandb_project: see `Writer`.
+
+  Raises:
+    ConfigError, DataError, CheckpointError: see their places.
+    DivergenceError: loss or gradients are not finite; the state is not saved.
+  """
+  workdir = pathlib.Path(workdir).resolve()
+  workdirs.check(config)
+  # Everything that can be wrong is looked at before the folder is touched.
+  trainer = Supervised(config)
+  _check_fit(config, trainer)
+  source = data.open_source(config.dataset, config.dataset_config, 'train', config.data_dir or None)
+  draw = functools.partial(
+    data.train_batches, source, num_frames=config.num_frames, crop=config.crop, batch_size=config.batch_size,
+    seed=config.seed, num_workers=config.num_workers, process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )  # fmt: skip
+  validation = Validation(config)
+  if jax.process_index() == 0:
+    workdirs.claim(workdir, config)
+
+  with (
+    checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,
+    _StopRequest() as stop,
+  ):
+    restored = saver.restore_latest(trainer.abstract_state())
+    if restored is None:
+      state, first = trainer.init(initial_params(config, trainer)), 0
+      logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
+    else:
+      state, meta = restored
+      first = meta['step']
+      logging.info('Resuming at step %d of %d in %s', first, config.steps, workdir)
+    if first >= config.steps:
+      logging.info('Already finished; raise --config.steps to go on.')
+      return state
+    with writers.Writer(workdir, first, wandb_project) as writer:
+      batches = draw(start=first * config.batch_size)
+      try:
+        return _run(
+          config,
+          trainer,
+          state,
+          first,
+          batches,
+          validation,
+          saver,
+          stop,
+          writer,
+          workdir,
+          profile_steps,
+        )
+      finally:
+        batches.close()
+
+
+def _check_fit(config, trainer: Supervised) -> None:
+  network = trainer.abstract_network()
+  if config.num_frames != network.num_frames:
+    raise errors.ConfigError(
+      f'config.num_frames={config.num_frames}, but system={config.system!r} looks at {network.num_frames} frames.'
+    )
+  if config.crop % network.size_multiple:
+    raise errors.ConfigError(
+      f'config.crop={config.crop} must be a multiple of {network.size_multiple} for system={config.system!r}.'
+    )
+  logging.info(
+    '%s: %s parameters; %d device(s) (%s) in %d process(es), %d sample(s) per device and micro-batch',
+    config.system, f'{inference.count_params(network):,}', trainer.mesh.size, jax.devices()[0].platform,
+    jax.process_count(), config.batch_size // config.grad_accum // trainer.mesh.size,
+  )  # fmt: skip
+
+
+def _run(config, trainer, state, first, batches, validation, saver, stop, writer, workdir, profile_steps):
+  """The loop itself: steps `first` + 1 to `config.steps`."""
+  pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
+  clock = time.monotonic()
+  waited, counted, best = 0.0, 0, -np.inf
+  logging.info('Compiling the first step ...')
+  for step in range(first + 1, config.steps + 1):
+    if profile_steps and step == profile_steps[0]:
+      jax.profiler.start_trace(workdir / 'profile')
+    asked = time.monotonic()
+    batch = next(batches)
+    waited += time.monotonic() - asked
+    state, scalars = trainer.step(state, batch)
+    pending.append(scalars)
+    counted += 1
+    if step == first + 1:
+      jax.block_until_ready(scalars)
+      logging.info('First step done after %.1f s', time.monotonic() - clock)
+      clock, waited, counted = time.monotonic(), 0.0, 0  # rates leave compilation out
+    if profile_steps and step == profile_steps[1]:
+      jax.block_until_ready(scalars)
+      jax.profiler.stop_trace()
+      logging.info('Profile of steps %d to %d is in %s', *profile_steps, workdir / 'profile')
+
+    leaving = stop.reached(saver, step)
+    last = step == config.steps
+    evaluate = step % config.eval_every == 0 or last
+    save = step % config.save_every == 0 or evaluate or leaving
+    if step % config.log_every == 0 or save:
+      values = _fetch(pending, step, batch, config, saver, workdir)
+      pending.clear()
+      seconds = max(time.monotonic() - clock, 1e-9)
+      if counted:
+        rate = counted / seconds
+        values |= {
+          'train/lr': trainer.learning_rate(step),
+          'train/steps_per_s': rate,
+          'train/samples_per_s': rate * config.batch_size,
+          'train/data_wait': waited / seconds,
+        }
+        if step % config.log_every == 0 or last:
+          logging.info(
+            'step %d/%d  loss %.5f  |grad| %.3f  %.3g steps/s (%.3g samples/s)  data wait %.0f %%  ETA %s',
+            step, config.steps, values['train/loss'], values['train/grad_norm'], rate, rate * config.batch_size,
+            100 * waited / seconds, _duration((config.steps - step) / rate),
+          )  # fmt: skip
+      writer.scalars(step, values)
+    psnr = None
+    if evaluate:
+      started = time.monotonic()
+      scores, samples = validation(trainer.network(state))
+      writer.scalars(step, scores)
+      for name, image in samples.items():
+        writer.picture(step, name, image)
+      psnr = scores['val/psnr']
+      logging.info(
+        'step %d  validation PSNR %.3f dB (%+.3f over no processing), SSIM %.4f, %.1f s%s',
+        step, psnr, scores['val/gain'], scores['val/ssim'], time.monotonic() - started,
+        '  <- best of this start' if psnr > best else '',
+      )  # fmt: skip
+      best = max(best, psnr)
+    if save:
+      meta = {'step': step, 'samples': step * config.batch_size, 'devices': trainer.mesh.size,
+              'processes': jax.process_count(), 'jax': jax.__version__}  # fmt: skip
+      saver.save(step, state, meta, psnr)
+      clock, waited, counted = time.monotonic(), 0.0, 0
+    elif step % config.log_every == 0:
+      clock, waited, counted = time.monotonic(), 0.0, 0
+    if leaving and not last:
+      saver.wait()
+      logging.info('Saved step %d. The same command resumes from here.', step)
+      return state
+  saver.wait()
+  logging.info('Finished %d steps; checkpoints in %s', config.steps, workdir / 'checkpoints')
+  return state
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02d}:{seconds:02d}'
+
+
+def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
+  """Returns the means of the scalars since the last look.
+
+  Raises:
+    DivergenceError: one of them is not finite; the batch at hand and the scalars are written to `<workdir>/diverged`.
+  """
+  values = jax.device_get(pending)
+  for offset, scalars in enumerate(values, start=step - len(values) + 1):
+    bad = [name for name, value in scalars.items() if not np.isfinite(value)]
+    if not bad:
+      continue
+    folder = workdir / 'diverged'
+    if jax.process_index() == 0:
+      folder.mkdir(exist_ok=True)
+      record = [{k: str(v) for k, v in s.items()} for s in values]
+      (folder / f'step_{offset}.json').write_text(json.dumps({'first_bad_step': offset, 'scalars': record}, indent=1))
+      np.savez(folder / f'batch_{step}.npz', **batch)
+    good = checkpoints.steps(saver.directory)
+    raise errors.DivergenceError(
+      f'{bad[0]} is {scalars[bad[0]]} at step {offset}; last good checkpoint: {good[-1] if good else "none"}. '
+      f'Scalars and a batch are in {folder}. Go on with a lower rate in a new workdir: --config.init_from={workdir} '
+      f'--config.lr={config.lr / 2:g}'
+    )
+  return {name: float(np.mean([s[name] for s in values])) for name in values[0]} if values else {}

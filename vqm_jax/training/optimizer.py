@@ -1,0 +1,58 @@
+"""Optimisers and learning-rate schedules by name, all from Optax.
+
+Schedules are written in fractions of the run, so that a run of any length has the published shape.
+"""
+
+import optax
+
+from vqm_jax import errors
+
+OPTIMIZERS = {'adam': optax.adam, 'adamw': optax.adamw, 'sgd': optax.sgd}
+SCHEDULES = ('constant', 'cosine', 'step')
+
+
+def schedule(name: str, lr: float, steps: int, warmup: float, *, end=0.0, milestones=(), factor=0.5) -> optax.Schedule:
+  """Returns the learning rate as a function of the step.
+
+  Args:
+    name: 'constant', 'cosine' (to `end` times `lr`) or 'step' (times `factor` at every milestone).
+    lr: the peak rate.
+    steps: length of the run in updates.
+    warmup: linear warm-up from zero, as a fraction of the run.
+    end: final rate of 'cosine', as a fraction of `lr`.
+    milestones: fractions of the run at which 'step' acts.
+    factor: what 'step' multiplies by; one number for all milestones.
+
+  Raises:
+    ConfigError: unknown name.
+  """
+  rising = round(warmup * steps)
+  if name == 'constant':
+    main = optax.constant_schedule(lr)
+  elif name == 'cosine':
+    main = optax.cosine_decay_schedule(lr, max(steps - rising, 1), alpha=end)
+  elif name == 'step':
+    main = optax.piecewise_constant_schedule(lr, {round(m * steps) - rising: factor for m in milestones})
+  else:
+    raise errors.ConfigError(f'schedule={name!r} is unknown; choose one of {list(SCHEDULES)}.')
+  if not rising:
+    return main
+  return optax.join_schedules([optax.linear_schedule(0.0, lr, rising), main], [rising])
+
+
+def create(config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """Returns the optimiser of a config (clipping by global norm included) and its schedule.
+
+  Raises:
+    ConfigError: unknown optimizer or schedule, or arguments that do not fit it.
+  """
+  if config.optimizer not in OPTIMIZERS:
+    raise errors.ConfigError(f'optimizer={config.optimizer!r} is unknown; choose one of {sorted(OPTIMIZERS)}.')
+  try:
+    rate = schedule(config.schedule, config.lr, config.steps, config.warmup, **config.schedule_args)
+    update = OPTIMIZERS[config.optimizer](rate, **config.optimizer_args)
+  except TypeError as error:
+    raise errors.ConfigError(f'schedule_args or optimizer_args do not fit: {error}.') from error
+  if config.clip_norm:
+    update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+  return update, rate

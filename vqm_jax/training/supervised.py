@@ -1,0 +1,139 @@
+"""Supervised restoration: the state and the update.
+
+The state is a flat bundle of pure dicts of arrays: what a checkpoint holds and what a step maps to its successor.
+Randomness is not part of it: data order and augmentation are functions of the seed and the position in the data.
+"""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from vqm_jax import inference, losses, parallel
+from vqm_jax.training import optimizer
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a run needs to continue.
+
+  Attributes:
+    step: finished updates, int32.
+    params: trainable parameters, float32.
+    opt_state: Optax state.
+    ema: moving average of `params`, or None when the run keeps none.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: optax.OptState
+  ema: Any
+
+
+class Supervised:
+  """The supervised update of one config on one mesh.
+
+  Attributes:
+    mesh: the devices that share a micro-batch.
+  """
+
+  def __init__(self, config):
+    self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum)
+    self._config = config
+    self._optimizer, self._rate = optimizer.create(config)
+    self._loss = losses.pixel_loss(config.loss, **config.loss_args)
+    self._graphdef = nnx.graphdef(self.abstract_network())
+    mapped = functools.partial(parallel.data_parallel, mesh=self.mesh)
+    self._step = mapped(self._whole_step, donate=(0,))
+    self._accumulate = mapped(self._add_gradients, shared=2, donate=(1,))
+    self._apply = mapped(self._update, shared=2, donate=(0, 1))
+
+  def _create(self) -> nnx.Module:
+    return inference.create_network(self._config, self._config.seed)
+
+  def abstract_network(self) -> nnx.Module:
+    """Returns the network without arrays: shapes, counts and attributes only."""
+    return nnx.eval_shape(self._create)
+
+  def fresh_params(self) -> Any:
+    """Returns newly initialised parameters, a pure dict of arrays."""
+    return nnx.to_pure_dict(nnx.state(self._create(), nnx.Param))
+
+  def init(self, params: Any) -> TrainState:
+    """Returns the state before the first update, replicated over the mesh."""
+
+    def build(params):
+      copy = functools.partial(jax.tree.map, jnp.copy)  # donation must never reach a buffer somebody else holds
+      ema = copy(params) if self._config.ema else None
+      return TrainState(jnp.zeros((), jnp.int32), copy(params), self._optimizer.init(params), ema)
+
+    return jax.jit(build, out_shardings=parallel.replicated(self.mesh))(jax.device_get(params))
+
+  def abstract_state(self) -> TrainState:
+    """Returns shapes, dtypes and shardings of the state without computing it."""
+    params = jax.eval_shape(self.fresh_params)
+    ema = params if self._config.ema else None
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(step, params, jax.eval_shape(self._optimizer.init, params), ema)
+    sharding = parallel.replicated(self.mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+
+  def network(self, state: TrainState) -> nnx.Module:
+    """Returns the network to validate and use: EMA weights when the run keeps them."""
+    params = state.params if state.ema is None else state.ema
+    return nnx.merge(self._graphdef, parallel.to_host(params))
+
+  def learning_rate(self, step: int) -> float:
+    """Returns the rate of update number `step` (from 1)."""
+    return float(self._rate(step - 1))
+
+  def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
+
+    Returns the next state and scalars; nothing waits for the device. With `grad_accum` the batch is cut into
+    micro-batches whose gradients are added up by separate calls of one compiled program: a loop inside the program
+    would be many times slower on CPU.
+    """
+    parts = self._config.grad_accum
+    if parts == 1:
+      return self._step(state, parallel.put_batch(batch, self.mesh))
+    total = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), state.params))
+    total = jax.device_put(total, parallel.replicated(self.mesh))
+    for k in range(parts):
+      micro = jax.tree.map(lambda x, k=k: x[k::parts], batch)
+      total = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))
+    return self._apply(state, total)
+
+  def lower(self, state: TrainState, batch: dict, platforms: tuple[str, ...]) -> jax.stages.Lowered:
+    """Lowers the step for other platforms from this host, to see that nothing in it is refused there."""
+    return self._step.trace(state, batch).lower(lowering_platforms=platforms)
+
+  def _gradients(self, params, batch):
+    def loss_fn(params, batch):
+      lq = batch['lq'].astype(jnp.float32) / 255.0
+      hq = batch['hq'][:, batch['hq'].shape[1] // 2].astype(jnp.float32) / 255.0
+      return self._loss(nnx.merge(self._graphdef, params)(lq), hq), {}
+
+    (loss, _), grads = parallel.value_and_grad(loss_fn)(params, batch)
+    return loss, grads
+
+  def _whole_step(self, state, batch):
+    return self._update(state, self._gradients(state.params, batch), parts=1)
+
+  def _add_gradients(self, params, total, batch):
+    return jax.tree.map(jnp.add, total, self._gradients(params, batch))
+
+  def _update(self, state, total, parts=None):
+    loss, grads = jax.tree.map(lambda x: x / (parts or self._config.grad_accum), total)
+    updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = None
+    if self._config.ema:
+      ema = optax.incremental_update(params, state.ema, 1 - self._config.ema)
+    scalars = {'train/loss': loss, 'train/grad_norm': optax.tree.norm(grads)}
+    return TrainState(state.step + 1, params, opt_state, ema), scalars

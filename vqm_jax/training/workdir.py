@@ -1,0 +1,86 @@
+"""The run's folder: who it belongs to, and when a second start may continue it."""
+
+import json
+import os
+import pathlib
+import sys
+
+from absl import logging
+
+import vqm_jax
+from vqm_jax import errors, inference
+
+# Fields of operation: a resumed run may change them. All others define the run.
+OPERATION = frozenset({
+  'steps', 'data_dir', 'val_split', 'log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames', 'keep_last',
+  'num_workers',
+})  # fmt: skip
+
+
+def flat(config: dict, prefix: str = '') -> dict:
+  """Returns {'lr': 0.0002, 'system_args.width': 64, ...} of nested dicts."""
+  out = {}
+  for key, value in config.items():
+    out.update(flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value})
+  return out
+
+
+def resolved(config) -> dict:
+  """Returns a config as the plain dict that JSON gives back (tuples as lists)."""
+  return json.loads(config.to_json())
+
+
+def check(config) -> None:
+  """Checks the ranges of the shared fields. Raises ConfigError naming the field."""
+  for name in (
+    'batch_size',
+    'grad_accum',
+    'steps',
+    'crop',
+    'num_frames',
+    'log_every',
+    'save_every',
+    'eval_every',
+    'keep_last',
+  ):
+    if config[name] < 1:
+      raise errors.ConfigError(f'config.{name}={config[name]} must be at least 1.')
+  if config.batch_size % config.grad_accum:
+    raise errors.ConfigError(
+      f'config.grad_accum={config.grad_accum} does not divide config.batch_size={config.batch_size}.'
+    )
+  for name in ('ema', 'warmup'):
+    if not 0 <= config[name] < 1:
+      raise errors.ConfigError(f'config.{name}={config[name]} must be in [0, 1).')
+  if config.dtype not in ('float32', 'bfloat16'):
+    raise errors.ConfigError(f"config.dtype={config.dtype!r} must be 'float32' or 'bfloat16'.")
+
+
+def claim(workdir: pathlib.Path, config) -> None:
+  """Writes the resolved config to `workdir`, or checks that the run already there is this one.
+
+  Raises:
+    ConfigError: the folder holds a run with other defining fields (the differences are named), or other files.
+    CheckpointError: its config.json is damaged.
+  """
+  wanted = resolved(config)
+  path = workdir / 'config.json'
+  if path.exists():
+    old, new = flat(inference.read_config(workdir)), flat(wanted)
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    defining = [k for k in changed if k not in OPERATION]
+    if defining:
+      diff = '; '.join(f'{k}: {old.get(k)!r} there, {new.get(k)!r} now' for k in defining)
+      raise errors.ConfigError(
+        f'{workdir} holds another run ({diff}). Choose another --workdir, or start from its weights with '
+        f'--config.init_from={workdir}.'
+      )
+    for k in changed:
+      logging.info('config.%s changed from %r to %r', k, old.get(k), new.get(k))
+  elif workdir.exists() and any(workdir.iterdir()):
+    raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
+  workdir.mkdir(parents=True, exist_ok=True)
+  content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv}
+  temporary = path.with_name(f'config.json.{os.getpid()}.tmp')
+  temporary.write_text(json.dumps(content, indent=2) + '\n')
+  os.replace(temporary, path)

@@ -1,0 +1,199 @@
+"""H.264 and H.265 encoding through PyAV: degradation of the data sets, and delivered videos."""
+
+import collections.abc
+import contextlib
+import io
+import os
+import pathlib
+from fractions import Fraction
+from typing import Literal, Self
+
+import av
+
+from vqm_jax import errors
+from vqm_jax.video import colour as colour_lib
+from vqm_jax.video.colour import Colour
+
+Codec = Literal['h264', 'h265']
+
+_ENCODERS = {'h264': 'libx264', 'h265': 'libx265'}
+# Visually lossless [D].
+DELIVERY_CRF = {'h264': 15.0, 'h265': 17.0}
+SUFFIXES = ('.mp4', '.mkv', '.mov')
+PRESETS = ('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow', 'slower', 'veryslow', 'placebo')
+
+
+def encode(
+  frames: collections.abc.Iterable[av.VideoFrame],
+  output: pathlib.Path | io.BytesIO,
+  *,
+  fps: Fraction,
+  colour: Colour,
+  codec: Codec = 'h264',
+  crf: float | None = None,
+  bitrate: int | None = None,
+  preset: str = 'medium',
+  threads: int = 1,
+) -> int:
+  """Writes `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4); returns their number.
+
+  The rate is set by `crf` or by `bitrate` (bit/s, one pass), else by `DELIVERY_CRF`. yuv420p frames
+  are coded as they are, without a detour through RGB; other formats are converted. `pts` and picture
+  type of the frames are overwritten. One thread by default, because the bitstream depends on the
+  thread count. A file appears only when it is complete.
+  Raises VideoError for an empty iterable, frames of different sizes, an unknown suffix.
+  """
+  encoder = None
+  try:
+    for frame in frames:
+      if encoder is None:
+        encoder = Encoder(
+          output,
+          fps=fps,
+          height=frame.height,
+          width=frame.width,
+          colour=colour,
+          codec=codec,
+          crf=crf,
+          bitrate=bitrate,
+          preset=preset,
+          threads=threads,
+        )
+      encoder.write(frame)
+    if encoder is None:
+      raise errors.VideoError(f'{_name(output)}: no frames to encode')
+    return encoder.finish()
+  finally:
+    if encoder is not None:
+      encoder.close()
+
+
+class Encoder:
+  """A video stream being written: `finish()` completes the file, `close()` alone leaves nothing.
+
+  `timestamps` (in units of `time_base`) gives frame k its time instead of k/fps. `container` and
+  `before_mux` let a writer add streams and interleave their packets: `before_mux(seconds)` is
+  called with the decoding time of each video packet, and with infinity at the end.
+  """
+
+  def __init__(
+    self,
+    output: pathlib.Path | io.BytesIO,
+    *,
+    fps: Fraction,
+    height: int,
+    width: int,
+    colour: Colour,
+    codec: Codec = 'h264',
+    crf: float | None = None,
+    bitrate: int | None = None,
+    preset: str = 'medium',
+    threads: int = 1,
+    time_base: Fraction | None = None,
+    timestamps: collections.abc.Sequence[int] | None = None,
+  ):
+    if codec not in _ENCODERS:
+      raise errors.ConfigError(f'codec={codec!r} is unknown, expected one of {", ".join(_ENCODERS)}')
+    if preset not in PRESETS:
+      raise errors.ConfigError(f'preset={preset!r} is unknown, expected one of {", ".join(PRESETS)}')
+    if crf is not None and bitrate is not None:
+      raise errors.ConfigError('both crf and bitrate are set; set one of them')
+    if crf is None and bitrate is None:
+      crf = DELIVERY_CRF[codec]
+    if crf is not None and not 0 <= crf <= 51:
+      raise errors.ConfigError(f'crf={crf:g} is outside 0 (lossless) to 51')
+    self._output, self._size, self._colour = output, (height, width), colour
+    self._timestamps, self._count = timestamps, 0
+    self._time_base = time_base or 1 / Fraction(fps)
+    self.before_mux: collections.abc.Callable[[float], None] | None = None
+    if isinstance(output, io.BytesIO):
+      self._partial, suffix = None, '.mp4'
+      self.container = av.open(output, 'w', format='mp4')
+    else:
+      suffix = output.suffix.lower()
+      if suffix not in SUFFIXES:
+        raise errors.VideoError(f'{output}: unknown suffix, expected one of {", ".join(SUFFIXES)}')
+      self._partial = output.with_name(f'.{output.stem}.{os.getpid()}.part{suffix}')
+      # The index in front lets browsers start before the whole file is there.
+      options = {'movflags': '+faststart'} if suffix != '.mkv' else {}
+      try:
+        self.container = av.open(str(self._partial), 'w', container_options=options)
+      except OSError as error:
+        raise errors.VideoError(f'{output}: cannot be written ({error.strerror})') from error
+    options = {'preset': preset}
+    if crf is not None:
+      options['crf'] = f'{crf:g}'
+    if codec == 'h265':
+      options['x265-params'] = 'log-level=error' + (':pools=none:frame-threads=1' if threads == 1 else '')
+    self.stream = self.container.add_stream(_ENCODERS[codec], rate=Fraction(fps), options=options)
+    self.stream.height, self.stream.width = height, width
+    self.stream.pix_fmt = colour_lib.coded_format(height, width)
+    context = self.stream.codec_context
+    context.time_base = self._time_base
+    context.thread_count = threads
+    if bitrate is not None:
+      context.bit_rate = int(bitrate)
+    if codec == 'h265' and suffix != '.mkv':
+      # Apple players refuse the default tag hev1.
+      context.codec_tag = 'hvc1'
+    for name, value in colour.tags.items():
+      setattr(context, name, value)
+
+  def write(self, frame: av.VideoFrame) -> None:
+    """Encodes one frame; raises VideoError if its size is not that of the stream, or on failure."""
+    if (frame.height, frame.width) != self._size:
+      (height, width), what = self._size, _name(self._output)
+      raise errors.VideoError(f'{what}: frame {self._count} is {frame.width}x{frame.height}, expected {width}x{height}')
+    frame = colour_lib.to_coded(frame, self._colour)
+    frame.pts = self._timestamps[self._count] if self._timestamps else self._count
+    frame.time_base = self._time_base
+    # Else the picture types of a decoded source would be forced upon the encoder.
+    frame.pict_type = 0
+    self._count += 1
+    with self._reporting():
+      self._mux(self.stream.encode(frame))
+
+  def finish(self) -> int:
+    """Flushes, completes the file under its final name and returns the number of frames."""
+    with self._reporting():
+      self._mux(self.stream.encode(None))
+      if self.before_mux:
+        self.before_mux(float('inf'))
+      self.container.close()
+    if self._partial:
+      os.replace(self._partial, self._output)
+      self._partial = None
+    return self._count
+
+  def close(self) -> None:
+    """Frees the encoder and removes an unfinished file; harmless after `finish`."""
+    if self._partial:
+      try:
+        self.container.close()
+      except (av.FFmpegError, OSError):
+        pass  # Nothing of the unfinished file is wanted.
+      self._partial.unlink(missing_ok=True)
+      self._partial = None
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind, value, trace) -> None:
+    self.close()
+
+  @contextlib.contextmanager
+  def _reporting(self):
+    try:
+      yield
+    except av.FFmpegError as error:
+      raise errors.VideoError(f'{_name(self._output)}: cannot be written ({error.strerror})') from error
+
+  def _mux(self, packets: list[av.Packet]) -> None:
+    for packet in packets:
+      if self.before_mux and packet.dts is not None:
+        self.before_mux(float(packet.dts * packet.time_base))
+      self.container.mux_one(packet)
+
+
+def _name(output: pathlib.Path | io.BytesIO) -> str:
+  return str(output) if isinstance(output, pathlib.Path) else 'video in memory'

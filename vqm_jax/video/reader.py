@@ -1,0 +1,519 @@
+"""Frames of video files, image folders and zip archives as uint8 RGB, one at a time.
+
+What cannot be read exactly is refused with the remedy: damaged files, more than 8 bits, HDR,
+interlacing, rotation, alpha and, unless asked for, variable frame rate.
+"""
+
+import bisect
+import collections
+import collections.abc
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import zipfile
+from fractions import Fraction
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from PIL import Image
+
+from vqm_jax import errors
+from vqm_jax.video import colour as colour_lib
+
+VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
+IMAGE_SUFFIXES = ('.png', '.webp', '.bmp', '.tif', '.tiff')
+# Images carry no rate [D].
+IMAGE_FPS = Fraction(30)
+
+# One packet is one shown frame, so that counting needs no decoding.
+_PACKET_IS_FRAME = ('h264', 'hevc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo')
+# Decoder threads hold a frame each.
+_MAX_THREADS = 8
+
+Readable = str | os.PathLike | zipfile.Path
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+  """Frames of one clip, readable any number of times and from any position, in bounded memory."""
+
+  name: str
+  fps: Fraction
+  num_frames: int
+  height: int
+  width: int
+
+  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
+    """Yields frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
+    ...
+
+
+def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bool = False) -> VideoSource:
+  """The source behind a video file, a folder or zip of images, or a group of images `060_*.png`.
+
+  `fps` is the rate of images (30 if absent); for a video file it replaces the file's own timing.
+  `variable_rate` admits video files whose frames are not evenly spaced.
+  Raises VideoError for anything that cannot be read exactly.
+  """
+  if isinstance(path, zipfile.Path):
+    return _open_images(path, fps)
+  path = pathlib.Path(path)
+  if path.is_dir():
+    return _open_images(path, fps)
+  if path.suffix.lower() == '.zip' and path.is_file():
+    return _open_images(_zip_root(path), fps)
+  if '*' in path.name and not path.exists():
+    return _open_group(path, fps)
+  if not path.exists():
+    raise errors.VideoError(f'{path}: no such file or folder')
+  if path.suffix.lower() not in VIDEO_SUFFIXES:
+    raise errors.VideoError(f'{path}: not a video, expected {", ".join(VIDEO_SUFFIXES)}, a folder or a zip of images')
+  return VideoFile(path, fps=fps, variable_rate=variable_rate)
+
+
+def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
+  """Clip name -> what `open_video` takes, in natural order, for every clip in a folder or zip.
+
+  A clip is a sub-folder or zip of images, a video file, or a group of images `NNN_<number>.png` side
+  by side; plain numbered images make the folder itself the one clip. Hidden and unrelated files are
+  ignored.
+  Raises VideoError if two clips share a name or there is no folder.
+  """
+  if not isinstance(folder, zipfile.Path):
+    folder = pathlib.Path(folder)
+    if folder.suffix.lower() == '.zip' and folder.is_file():
+      folder = _zip_root(folder)
+    elif not folder.is_dir():
+      raise errors.VideoError(f'{folder}: no such folder')
+  found = []
+  groups = collections.defaultdict(list)
+  for entry in folder.iterdir():
+    suffix = pathlib.PurePath(entry.name).suffix.lower()
+    stem = pathlib.PurePath(entry.name).stem
+    if entry.name.startswith('.'):
+      continue
+    if entry.is_dir():
+      if any(_is_image(child) for child in entry.iterdir()):
+        found.append((entry.name, entry))
+    elif suffix in VIDEO_SUFFIXES or suffix == '.zip':
+      found.append((stem, entry))
+    elif suffix in IMAGE_SUFFIXES:
+      groups[_prefix(stem), suffix].append(entry)
+  for prefix, suffix in groups:
+    if prefix is None:
+      found.append((_name_of(folder), folder))
+    else:
+      found.append((prefix, folder / f'{prefix}_*{suffix}'))
+  names = [name for name, _ in found]
+  if duplicates := sorted(name for name, n in collections.Counter(names).items() if n > 1):
+    raise errors.VideoError(f'{folder}: several files or folders stand for clip {duplicates[0]!r}; keep one of them')
+  return dict(sorted(found, key=lambda item: _natural(item[0])))
+
+
+class VideoFile:
+  """A video file. Opening it checks the format; counting the frames reads the packets once.
+
+  Attributes: path, name, height, width, colour and tags (of the first frame), codec, pixel_format,
+  pixel_aspect, other_streams (a description of each audio, subtitle and data stream).
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    *,
+    fps: Fraction | None = None,
+    variable_rate: bool = False,
+  ):
+    self.path = pathlib.Path(path)
+    self.name = self.path.stem
+    self._fps, self._variable_rate = fps, variable_rate
+    with self._open() as (container, stream):
+      # In VP8 and VP9 alpha hides beside the frames, where decoders ignore it.
+      if stream.metadata.get('alpha_mode') == '1':
+        raise errors.VideoError(f'{self.path}: video with alpha is not supported; remove it first')
+      with self._reporting('frame 0'):
+        frame = next(container.decode(stream), None)
+      if frame is None:
+        raise errors.VideoError(f'{self.path}: holds no video frames')
+      if _is_turned(frame):
+        raise errors.VideoError(
+          f'{self.path}: to be shown rotated (by {frame.rotation} degrees) or mirrored, which is not '
+          'supported; turn the frames themselves first, for example with "ffmpeg -i IN OUT"'
+        )
+      try:
+        self.colour = colour_lib.colour_of(frame)
+      except errors.VideoError as error:
+        raise errors.VideoError(f'{self.path}: {error}') from None
+      self.height, self.width = frame.height, frame.width
+      self.codec = stream.codec_context.name
+      self.pixel_format = frame.format.name
+      self.pixel_aspect = stream.sample_aspect_ratio
+      self.tags = colour_lib.specified_tags(frame)
+      self._check_progressive(frame, 0)
+      self.other_streams = tuple(describe_stream(other) for other in container.streams if other.index != stream.index)
+
+  @property
+  def num_frames(self) -> int:
+    """How many frames there are, counted."""
+    return self._timing.num_frames
+
+  @property
+  def fps(self) -> Fraction:
+    """Frames per second; the average where the rate varies."""
+    return self._timing.fps
+
+  @property
+  def constant_rate(self) -> bool:
+    """Whether frame k is shown at k/fps, within a quarter of a frame."""
+    return self._timing.constant
+
+  @property
+  def time_base(self) -> Fraction:
+    """Seconds per unit of `timestamps`."""
+    return self._timing.time_base
+
+  @property
+  def timestamps(self) -> list[int] | None:
+    """When each frame is shown, in units of `time_base`; None where the file does not tell."""
+    return self._timing.timestamps
+
+  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
+    """Yields frames `start` to `stop` as uint8 (H, W, 3) RGB."""
+    for frame in self.yuv_frames(start, stop):
+      yield colour_lib.yuv_to_rgb(frame, self.colour)
+
+  def yuv_frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[av.VideoFrame]:
+    """Yields frames `start` to `stop` as decoded, for re-encoding without a detour through RGB.
+
+    Raises VideoError, naming the frame, for damage, a change of size or format, or missing frames.
+    """
+    stop = _checked_stop(self, start, stop)
+    if start >= stop:
+      return
+    keyframe = self._keyframe(start)
+    if keyframe is not None:
+      with self._open() as (container, stream):
+        container.seek(keyframe, stream=stream)
+        frames = self._after_seek(container, stream, start)
+        first = next(frames, None)
+        if first is not None:
+          yield from self._checked(_chain(first, frames), start, stop)
+          return
+    with self._open() as (container, stream):
+      yield from self._checked(self._decode(container, stream), 0, stop, skip=start)
+
+  def _keyframe(self, start: int) -> int | None:
+    """Time of the last keyframe at or before frame `start`; None to decode from the beginning."""
+    timing = self._timing
+    if start == 0 or timing.timestamps is None or not timing.keyframes:
+      return None
+    position = bisect.bisect_right(timing.keyframes, timing.timestamps[start]) - 1
+    return timing.keyframes[position] if position > 0 else None
+
+  def _after_seek(self, container, stream, start):
+    """Frames from exactly `start`; nothing if the seek missed, so that the caller begins anew."""
+    wanted = self._timing.timestamps[start]
+    reached = False
+    try:
+      for frame in container.decode(stream):
+        if not reached and frame.pts is not None and frame.pts >= wanted:
+          if frame.pts > wanted:
+            return
+          reached = True
+        if reached:
+          yield frame
+    except av.FFmpegError as error:
+      # Leading pictures of an open GOP have lost their references, which says nothing of the file.
+      if reached:
+        raise errors.VideoError(f'{self.path}: damaged after frame {start} ({error})') from error
+
+  def _decode(self, container, stream):
+    index = 0
+    try:
+      for frame in container.decode(stream):
+        yield frame
+        index += 1
+    except av.FFmpegError as error:
+      raise errors.VideoError(
+        f'{self.path}: damaged, frame {index} of {self.num_frames} cannot be decoded '
+        f'({error.strerror}); copy or download the file again'
+      ) from error
+
+  def _checked(self, frames, index, stop, skip=0):
+    """Yields those of `frames` with an index from `skip` to `stop`, or says what is wrong."""
+    times = self._timing.timestamps
+    for frame in frames:
+      if index >= stop:
+        return
+      if frame.is_corrupt or (times and frame.pts != times[index]):
+        raise errors.VideoError(
+          f'{self.path}: damaged, frame {index} of {self.num_frames} cannot be decoded; copy or download the file again'
+        )
+      if (frame.height, frame.width) != (self.height, self.width) or (frame.format.name != self.pixel_format):
+        raise errors.VideoError(
+          f'{self.path}: frame {index} is {frame.width}x{frame.height} {frame.format.name}, '
+          f'expected {self.width}x{self.height} {self.pixel_format}; split the file there'
+        )
+      self._check_progressive(frame, index)
+      if index >= skip:
+        yield frame
+      index += 1
+    if index < stop:
+      raise errors.VideoError(
+        f'{self.path}: decoding ended after {index} of {self.num_frames} frames; the file is '
+        'truncated or damaged, copy or download it again'
+      )
+
+  def _check_progressive(self, frame, index):
+    if frame.interlaced_frame:
+      raise errors.VideoError(
+        f'{self.path}: frame {index} is interlaced, which is not supported; deinterlace first, for '
+        'example with "ffmpeg -i IN -vf bwdif OUT"'
+      )
+
+  @contextlib.contextmanager
+  def _open(self):
+    if not self.path.is_file():
+      raise errors.VideoError(f'{self.path}: no such file')
+    try:
+      container = av.open(str(self.path))
+    except (av.FFmpegError, OSError) as error:
+      raise errors.VideoError(
+        f'{self.path}: not a readable video ({error.strerror}); it may be truncated, copy or download it again'
+      ) from error
+    with container:
+      pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+      if not pictures:
+        raise errors.VideoError(f'{self.path}: holds no video stream')
+      stream = pictures[0]
+      # Otherwise damaged macroblocks are painted over without a word.
+      stream.codec_context.options = {'err_detect': 'explode'}
+      stream.thread_type = 'AUTO'
+      stream.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+      yield container, stream
+
+  @contextlib.contextmanager
+  def _reporting(self, what):
+    try:
+      yield
+    except av.FFmpegError as error:
+      raise errors.VideoError(
+        f'{self.path}: damaged, {what} cannot be read ({error.strerror}); copy or download the file again'
+      ) from error
+
+  @functools.cached_property
+  def _timing(self) -> '_Timing':
+    with self._open() as (container, stream), self._reporting('the file'):
+      timing = _measure(self.path, container, stream)
+    if self._fps is not None:
+      return timing._replace(fps=Fraction(self._fps), constant=True, time_base=1 / Fraction(self._fps), timestamps=None)
+    if not timing.constant and not self._variable_rate:
+      raise errors.VideoError(
+        f'{self.path}: frames are missing or their rate varies (about {float(timing.fps):.4g} per '
+        'second), expected a constant rate; convert it first, for example with '
+        f'"ffmpeg -i IN -fps_mode cfr -r {round(timing.fps)} OUT"'
+      )
+    return timing
+
+
+class _Timing(NamedTuple):
+  """What one pass over the packets of a file tells; `timestamps` and `keyframes` ascend."""
+
+  num_frames: int
+  fps: Fraction
+  constant: bool
+  time_base: Fraction
+  timestamps: list[int] | None
+  keyframes: list[int]
+
+
+def _measure(path: pathlib.Path, container, stream) -> _Timing:
+  times, keyframes, packets, end = [], [], 0, 0
+  for packet in container.demux():
+    if not packet.size:
+      continue
+    if packet.pts is not None and packet.duration:
+      end = max(end, (packet.pts + packet.duration) * packet.time_base)
+    if packet.stream_index != stream.index:
+      continue
+    if packet.is_corrupt:
+      raise errors.VideoError(f'{path}: damaged or truncated at frame {packets}; copy or download the file again')
+    packets += 1
+    if packet.is_discard:
+      continue
+    times.append(packet.pts)
+    if packet.is_keyframe and packet.pts is not None:
+      keyframes.append(packet.pts)
+  if packets < stream.frames:
+    raise errors.VideoError(f'{path}: truncated, holds {packets} of {stream.frames} frames; copy or download it again')
+  # Matroska states no frame count, but how long the longest stream lasts.
+  if 'matroska' in container.format.name and container.duration:
+    missing = container.duration / av.time_base - float(end)
+    if missing > 0.5:
+      raise errors.VideoError(f'{path}: truncated, the last {missing:.1f} s are missing; copy or download it again')
+  if stream.codec_context.name not in _PACKET_IS_FRAME:
+    container.seek(0)
+    times = [frame.pts for frame in container.decode(stream)]
+  rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+  rates = [rate for rate in rates if rate] or [IMAGE_FPS]
+  # AVI has no presentation times: what libav reports there is a guess that ignores reordering.
+  if container.format.name == 'avi' or None in times or len(set(times)) < len(times):
+    return _Timing(len(times), rates[0], True, 1 / rates[0], None, [])
+  times.sort()
+  keyframes.sort()
+  if len(times) > 1:
+    rates.append((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base))
+  for rate in rates:
+    if _is_constant(times, stream.time_base, rate):
+      return _Timing(len(times), rate, True, stream.time_base, times, keyframes)
+  return _Timing(len(times), rates[-1], False, stream.time_base, times, keyframes)
+
+
+def _is_constant(times: list[int], time_base: Fraction, rate: Fraction) -> bool:
+  # A quarter frame admits rounding to milliseconds and camera jitter, but no lost or doubled frame.
+  step = float(rate * time_base)
+  return all(abs((time - times[0]) * step - k) <= 0.25 for k, time in enumerate(times))
+
+
+def _is_turned(frame: av.VideoFrame) -> bool:
+  for side_data in frame.side_data:
+    if side_data.type == SideDataType.DISPLAYMATRIX:
+      # 3x3, 16.16 fixed point; the upper left 2x2 part turns and mirrors.
+      matrix = np.frombuffer(bytes(side_data), np.int32)
+      return tuple(matrix[[0, 1, 3, 4]]) != (1 << 16, 0, 0, 1 << 16)
+  return False
+
+
+def describe_stream(stream) -> str:
+  """One line on an audio, subtitle or other stream: kind, codec, language."""
+  if stream.type == 'video':
+    return 'cover picture' if stream.disposition & Disposition.attached_pic else 'second video'
+  codec = stream.codec_context.name if stream.codec_context else 'unknown'
+  parts = [stream.type, codec]
+  if stream.type == 'audio':
+    parts.append(f'{stream.codec_context.sample_rate} Hz {stream.codec_context.layout.name}')
+  if (language := stream.metadata.get('language', 'und')) != 'und':
+    parts.append(language)
+  return ' '.join(parts)
+
+
+class ImageFrames:
+  """Images of one size as a clip; only the image asked for is in memory. `files` are their names."""
+
+  def __init__(self, name: str, files: list, fps: Fraction | None = None):
+    self.name, self.files = name, files
+    self.fps = Fraction(fps) if fps is not None else IMAGE_FPS
+    self.num_frames = len(files)
+    self.height, self.width = _read_image(files[0]).shape[:2]
+
+  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
+    """Yields images `start` to `stop` as uint8 (H, W, 3) RGB."""
+    for file in self.files[start : _checked_stop(self, start, stop)]:
+      image = _read_image(file)
+      if image.shape != (self.height, self.width, 3):
+        raise errors.VideoError(
+          f'{file}: {image.shape[1]}x{image.shape[0]} pixels, expected {self.width}x{self.height} '
+          'like the first image of the clip'
+        )
+      yield image
+
+
+def _open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
+  files = [entry for entry in folder.iterdir() if _is_image(entry)]
+  if not files:
+    folders = [entry for entry in folder.iterdir() if entry.is_dir()]
+    if isinstance(folder, zipfile.Path) and len(folders) == 1:
+      return _open_images(folders[0], fps)
+    raise errors.VideoError(
+      f'{folder}: no images, expected {", ".join(IMAGE_SUFFIXES)} (JPEG is lossy: convert to PNG)'
+    )
+  prefixes = {_prefix(pathlib.PurePath(entry.name).stem) for entry in files}
+  if len(prefixes) > 1:
+    raise errors.VideoError(
+      f'{folder}: images of several clips side by side; name one, for example '
+      f'{folder / (sorted(map(str, prefixes))[0] + "_*.png")}'
+    )
+  return ImageFrames(_name_of(folder), _in_order(files), fps)
+
+
+def _open_group(pattern: pathlib.Path, fps: Fraction | None) -> ImageFrames:
+  parent = pattern.parent
+  if not parent.is_dir():
+    raise errors.VideoError(f'{parent}: no such folder')
+  matcher = re.compile('.*'.join(re.escape(part) for part in pattern.name.split('*')))
+  files = [entry for entry in parent.iterdir() if matcher.fullmatch(entry.name) and _is_image(entry)]
+  if not files:
+    raise errors.VideoError(f'{pattern}: no images match')
+  return ImageFrames(pattern.name.split('*')[0].rstrip('_') or parent.name, _in_order(files), fps)
+
+
+def _zip_root(path: pathlib.Path) -> zipfile.Path:
+  try:
+    return zipfile.Path(path)
+  except zipfile.BadZipFile as error:
+    raise errors.VideoError(f'{path}: not a readable zip archive; copy or download it again') from error
+
+
+def _name_of(folder: pathlib.Path | zipfile.Path) -> str:
+  return pathlib.PurePath(str(folder)).stem if isinstance(folder, zipfile.Path) else folder.name
+
+
+def _is_image(entry: pathlib.Path | zipfile.Path) -> bool:
+  name = pathlib.PurePath(entry.name)
+  return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith('.') and entry.is_file()
+
+
+def _prefix(stem: str) -> str | None:
+  """`060` of `060_0001`; None where there is no such prefix."""
+  match = re.fullmatch(r'(.+)_(\d+)', stem)
+  return match and match[1]
+
+
+def _natural(text: str) -> list:
+  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', text)]
+
+
+def _in_order(files: list) -> list:
+  """Naturally sorted; raises VideoError if a number is missing in an otherwise regular sequence."""
+  files = sorted(files, key=lambda entry: _natural(entry.name))
+  numbers = [re.findall(r'\d+', pathlib.PurePath(entry.name).stem)[-1:] for entry in files]
+  if all(numbers) and len(files) > 2:
+    numbers = [int(number[0]) for number in numbers]
+    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    gap = next((k for k, step in enumerate(steps) if step != min(steps)), None)
+    if gap is not None and min(steps) > 0:
+      raise errors.VideoError(
+        f'{files[gap]}: followed by {files[gap + 1].name}, an image is missing in between; complete '
+        'or renumber the sequence'
+      )
+  return files
+
+
+def _read_image(file: pathlib.Path | zipfile.Path) -> np.ndarray:
+  try:
+    with file.open('rb') as stream, Image.open(stream) as image:
+      deep = image.tile and ';16' in str(image.tile[0].args)
+      turned = image.getexif().get(0x0112, 1) != 1
+      if image.mode not in ('RGB', 'L', 'P', '1') or 'transparency' in image.info or deep or turned:
+        found = '16 bits' if deep else 'rotation metadata' if turned else f'mode {image.mode}'
+        raise errors.VideoError(f'{file}: {found} is not supported, expected 8-bit RGB without alpha; convert it first')
+      return np.asarray(image.convert('RGB'))
+  except (OSError, SyntaxError, zipfile.BadZipFile) as error:
+    raise errors.VideoError(f'{file}: not a readable image ({error})') from error
+
+
+def _checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
+  stop = source.num_frames if stop is None else stop
+  if not 0 <= start <= source.num_frames or stop > source.num_frames:
+    raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')
+  return stop
+
+
+def _chain(first, rest):
+  yield first
+  yield from rest
