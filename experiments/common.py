@@ -12,7 +12,8 @@ def base_config() -> ml_collections.ConfigDict:
   config.dataset = 'intvid'
   config.dataset_config = 'tiles'
   config.data_dir = ''  # '' means $TFDS_DATA_DIR, else ~/tensorflow_datasets
-  config.val_split = 'val'  # of the dataset's `frames` config
+  config.val_config = 'frames'  # whole frames to validate on
+  config.val_split = 'val'
   config.init_from = ''  # a workdir or a checkpoint folder to start the weights from
   # One sample: num_frames frames of crop x crop pixels.
   config.crop = 96

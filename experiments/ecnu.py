@@ -29,7 +29,7 @@ def get_config(size: str = 'full'):
   config.dataset_config = 'tiles_t1p256'
   config.lr = 1e-3
   config.schedule = 'step'
-  config.schedule_args.update(milestones=(0.2, 0.4, 0.6, 0.8), factor=0.5)
+  config.schedule_args = dict(milestones=(0.2, 0.4, 0.6, 0.8), factor=0.5)
   config.clip_norm = 1.0
   if size == 'tiny':
     # Short schedules need the image residual and a quiet tail; L2 and a high rate gave most in two minutes.
@@ -41,9 +41,7 @@ def get_config(size: str = 'full'):
     config.steps = 8000
     config.lr = 2e-3
     config.schedule = 'cosine'
-    config.schedule_args.unlock()
-    config.schedule_args.clear()
-    config.schedule_args.end = 0.01
+    config.schedule_args = dict(end=0.01)
     config.warmup = 0.02
     config.ema = 0.995
     config.log_every = 500

@@ -5,6 +5,8 @@ import pathlib
 import sys
 import tempfile
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'vqm_jax_test_xla_cache'
 
@@ -16,3 +18,30 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 for folder in (ROOT, ROOT / 'datasets'):
   if str(folder) not in sys.path:
     sys.path.append(str(folder))
+
+
+@pytest.fixture(scope='session')
+def micro_data(tmp_path_factory) -> str:
+  """A data_dir with vqm_demo's micro configs: 2 training, 1 validation, 1 test clip of 96x64."""
+  import tensorflow_datasets as tfds
+  from vqm_demo import vqm_demo_dataset_builder
+
+  data_dir = str(tmp_path_factory.mktemp('data'))
+  for config in ('micro_tiles', 'micro_frames'):
+    builder = vqm_demo_dataset_builder.Builder(config=config, data_dir=data_dir)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  return data_dir
+
+
+@pytest.fixture
+def tiny_config(micro_data):
+  """ECNU at the smallest size on the micro data: six steps of a moment each."""
+  from experiments import ecnu
+
+  config = ecnu.get_config('tiny')
+  config.system_args.update(width=4, mapping_width=8, num_blocks=1)
+  config.update(
+    data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8, steps=6,
+    log_every=2, save_every=2, eval_every=6, eval_frames=2,
+  )  # fmt: skip
+  return config

@@ -28,10 +28,11 @@ flags.DEFINE_bool('debug', False, 'Show the full traceback of an error.')
 
 
 class _QuietLibraries(std_logging.Filter):
-  """Drops the INFO records that Orbax, Grain and JAX write about their own inner life."""
+  """Drops what Orbax, Grain and JAX log about their own inner life; what matters they raise."""
 
   def filter(self, record: std_logging.LogRecord) -> bool:
-    return record.levelno >= std_logging.WARNING or 'vqm_jax' in record.pathname
+    least = std_logging.ERROR if 'orbax' in record.pathname else std_logging.WARNING
+    return record.levelno >= least or 'vqm_jax' in record.pathname
 
 
 def _help(main) -> str:

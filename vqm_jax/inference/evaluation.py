@@ -7,24 +7,16 @@ frames count as 100 dB in means.
 import collections
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from vqm_jax import errors, metrics
 from vqm_jax.data import ClipReader
-from vqm_jax.inference import streaming
-from vqm_jax.report import results
 
 # uint8 (H, W, 3) frames of one clip in, as many restored ones out, in order.
 Restore = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
@@ -117,6 +109,24 @@ def evaluate_clips(
   Raises:
     DataError: unknown clip, targets withheld, or another number or size of frames came out.
   """
+  return score_clips(
+    restored_clips(restore, reader, clips, max_frames),
+    every=every,
+    protocol=protocol,
+    with_ssim=with_ssim,
+    on_clip=on_clip,
+    on_frame=on_frame,
+    progress=progress,
+  )
+
+
+def restored_clips(
+  restore: Restore,
+  reader: ClipReader,
+  clips: list[str] | None = None,
+  max_frames: int | None = None,
+) -> list[ClipFrames]:
+  """The clips that `evaluate_clips` scores; nothing is read before their frames are asked for."""
   names = list(reader.clips) if clips is None else clips
   if missing := [name for name in names if name not in reader.clips]:
     raise errors.DataError(f'No clip {missing[0]!r}; available: {", ".join(reader.clips)}.')
@@ -126,15 +136,7 @@ def evaluate_clips(
     stop = min(clip.num_frames, max_frames or clip.num_frames)
     frames = functools.partial(_restored, restore, reader, name, stop)
     jobs.append(ClipFrames(name, stop, clip.category, frames))
-  return score_clips(
-    jobs,
-    every=every,
-    protocol=protocol,
-    with_ssim=with_ssim,
-    on_clip=on_clip,
-    on_frame=on_frame,
-    progress=progress,
-  )
+  return jobs
 
 
 def score_clips(
@@ -155,16 +157,13 @@ def score_clips(
   for clip in clips:
     if clip.num_frames < every:
       raise errors.DataError(
-        f'Clip {clip.name!r} has {clip.num_frames} frames, none of them is every {every}th one; '
-        'score all frames.'
+        f'Clip {clip.name!r} has {clip.num_frames} frames, none of them is every {every}th one; score all frames.'
       )
     begin, count = time.perf_counter(), 0
     frames, output, input_ = [], collections.defaultdict(list), collections.defaultdict(list)
     for index, (lq, restored, hq) in enumerate(clip.frames()):
       if restored.shape != hq.shape:
-        raise errors.DataError(
-          f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.'
-        )
+        raise errors.DataError(f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.')
       if (index + 1) % every == 0:
         frames.append(index)
         for pair, into in ((restored, output), (lq, input_)):
@@ -175,14 +174,10 @@ def score_clips(
       next(ticks, None)
       count += 1
     if count != clip.num_frames:
-      raise errors.DataError(
-        f'Clip {clip.name!r}: {count} frames to score, expected {clip.num_frames}.'
-      )
+      raise errors.DataError(f'Clip {clip.name!r}: {count} frames to score, expected {clip.num_frames}.')
     seconds = (time.perf_counter() - begin) / count
     size = hq.shape[:2]
-    scores[clip.name] = ClipScores(
-      frames, dict(output), dict(input_), clip.category, *size, seconds
-    )
+    scores[clip.name] = ClipScores(frames, dict(output), dict(input_), clip.category, *size, seconds)
     if on_clip:
       on_clip(clip.name, scores[clip.name])
   next(ticks, None)
@@ -264,64 +259,13 @@ def seconds_per_frame(
   return statistics.median(taken)
 
 
-def frame_by_frame(function: Callable[[jax.Array], jax.Array]) -> Restore:
-  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore`."""
-
-  @jax.jit
-  def apply(frame):
-    return streaming.to_uint8(function(frame[None].astype(jnp.float32) / 255.0)[0])
-
-  return lambda frames: (np.asarray(apply(frame)) for frame in frames)
-
-
-def best_of(
-  candidates: Mapping[str, Callable[[jax.Array], jax.Array]], reader: ClipReader, **options
-) -> tuple[str, dict[str, ClipScores]]:
-  """The name and scores of the candidate with the best mean PSNR on these very clips.
-
-  `candidates` are functions as for `frame_by_frame`, `options` those of `evaluate_clips`.
-  """
-  psnr = {
-    name: mean_scores(evaluate_clips(frame_by_frame(f), reader, **options, with_ssim=False))['psnr']
-    for name, f in candidates.items()
-  }
-  best = max(psnr, key=psnr.get)
-  return best, evaluate_clips(frame_by_frame(candidates[best]), reader, **options)
-
-
-def fingerprint(identity: Mapping[str, Any]) -> str:
-  """A name for everything that scores depend on; `identity` holds plain JSON values."""
-  return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def store(path: pathlib.Path, scores: ClipScores) -> None:
-  """Writes the scores of one clip as JSON, atomically."""
-  results.write_json(path, dataclasses.asdict(scores))
-
-
-def stored(path: pathlib.Path) -> ClipScores | None:
-  """The scores that `store` wrote to `path`; None when there are none or they are damaged."""
-  try:
-    scores = ClipScores(**json.loads(path.read_text()))
-    for side in (scores.output, scores.input):
-      side.update({metric: [float(v) for v in values] for metric, values in side.items()})
-  except FileNotFoundError:
-    return None
-  except (ValueError, TypeError) as error:
-    logging.warning('%s is damaged (%s); the clip is scored again.', path, error)
-    return None
-  return scores
-
-
 def _restored(restore: Restore, reader: ClipReader, name: str, stop: int):
   waiting = collections.deque()
 
   def inputs():
     for lq, hq in reader.frames(name, 0, stop):
       if hq is None:
-        raise errors.DataError(
-          f'Clip {name!r} has no targets to score against (they are withheld); use another split.'
-        )
+        raise errors.DataError(f'Clip {name!r} has no targets to score against (they are withheld); use another split.')
       waiting.append((lq, hq))
       yield lq
 

@@ -105,9 +105,7 @@ def _checked(pred, target, protocol: str, *, whole_window: bool):
     raise errors.ConfigError(f'protocol: expected one of {list(PROTOCOLS)}, found {protocol!r}.')
   how = PROTOCOLS[protocol]
   if pred.shape != target.shape:
-    raise errors.DataError(
-      f'Frames to compare must have one shape, found {pred.shape} and {target.shape}.'
-    )
+    raise errors.DataError(f'Frames to compare must have one shape, found {pred.shape} and {target.shape}.')
   for frames in (pred, target):
     if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
       raise errors.DataError(

@@ -1,8 +1,8 @@
 """`VqmBuilder`: pairs of degraded and original videos in, TFDS records out.
 
-Two kinds of config [D]. *Tiles* hold short windows cut from training videos, each a lossless strip,
-for random access in training. *Frames* hold every frame of the clips that are evaluated, as PNG, in
-order. No TensorFlow, one pass over the videos, bounded memory.
+Two kinds of config [D]. *Tiles* hold short windows cut from training videos, each a lossless strip, for random access
+in training. *Frames* hold every frame of the clips that are evaluated, as PNG, in order. No TensorFlow, one pass over
+the videos, bounded memory.
 """
 
 import collections
@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
+import pathlib
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,19 +25,21 @@ from vqm_jax import cli, errors
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.prepare import tiles as tiles_lib
 from vqm_jax.video import VideoSource
+from vqm_jax.video.reader import ImageFrames
 
 S, T = TypeVar('S'), TypeVar('T')
 
 _SHARD_BYTES = 512 << 20
 _PNG_LEVEL = 3
+_PNG_RGB8 = b'\x08\x02'  # bit depth and colour type in a PNG header, bytes 24 and 25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipPair:
   """One clip twice: degraded (`lq`) and original (`hq`), frame by frame.
 
-  `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows
-  never cross their borders. `crf` is NaN where it is not known.
+  `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows never cross their
+  borders. `crf` is NaN where it is not known.
   """
 
   clip_id: str
@@ -47,7 +50,7 @@ class ClipPair:
   scenes: tuple[tuple[int, int], ...] = ()
 
   def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(lq, hq) uint8 (H, W, 3) of the frames start..stop-1; both sides are decoded at the same time.
+    """Yields (lq, hq) uint8 (H, W, 3) of the frames start <= t < stop; both sides are decoded at once.
 
     Raises DataError if a side ends before `stop`.
     """
@@ -65,9 +68,9 @@ class ClipPair:
 
 @dataclasses.dataclass(kw_only=True)
 class TilesConfig(tfds.core.BuilderConfig):
-  """Windows of `num_frames` frames of `size` x `size` pixels, about `per_video` of each video.
+  """Windows of `num_frames` frames of `size` x `size` pixels, about `per_video` of each training video.
 
-  `holdout` whole training videos give none: they are the holdout split of the frames.
+  `holdout` whole training videos give none: they are the holdout split of the frames. `codec` is that of FrameStrip.
   """
 
   num_frames: int = 7
@@ -89,42 +92,60 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Base of the data sets: a subclass only says where clips come from, in `clips`.
 
   Tiles: video, category, scene, start, yx, fps, crf, lq and hq (FrameStrip); split train.
-  Frames: clip, frame, lq and hq (PNG); splits val, test and holdout, as far as they have clips. The
-  metadata tell which records make a clip: {'clips': {split: {clip: {first_record, num_frames,
-  height, width, fps, category}}}}. Both keep under 'settings' what the build depended on.
+  Frames: clip, frame, lq and hq (PNG); splits val, test and holdout, as far as they have clips. The metadata tell which
+  records make a clip: {'clips': {split: {clip: {first_record, num_frames, height, width, fps, category}}}}.
+  Both keep what the build depended on under 'settings' in the metadata.
   """
 
   def __init__(self, *, file_format: str | None = None, **kwargs):
     super().__init__(file_format=file_format or 'array_record', **kwargs)
 
-  def clips(self, split: str, manual_dir: os.PathLike | None) -> Iterable[ClipPair]:
-    """The clips of 'train', 'val', 'test' or 'holdout'; none where a split does not exist."""
+  def clips(self, split: str, manual_dir: pathlib.Path | None) -> Iterable[ClipPair]:
+    """The clips of 'train', 'val', 'test' or 'holdout'; none where a split does not exist.
+
+    Number and size of the frames of all clips are checked before the first one is decoded.
+    """
     raise NotImplementedError
 
-  def fingerprint(self, manual_dir: os.PathLike | None) -> str:
-    """Changes when the input does; a build of other input is then not taken for a finished one."""
+  def fingerprint(self, split: str, manual_dir: pathlib.Path | None) -> str:
+    """Changes when the input of a split does, so that records of another input are told apart."""
     return ''
+
+  def settings(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
+    """What the records depend on beside the code: the config's own fields and the input. JSON values."""
+    fields = dataclasses.asdict(self.builder_config)
+    for field in dataclasses.fields(tfds.core.BuilderConfig):
+      del fields[field.name]
+    splits = {*self._splits, *(['train'] if self.builder_config.holdout else [])}
+    return fields | {'input': {split: self.fingerprint(split, manual_dir) for split in sorted(splits)}}
+
+  @property
+  def _tiled(self) -> bool:
+    return isinstance(self.builder_config, TilesConfig)
+
+  @property
+  def _splits(self) -> tuple[str, ...]:
+    return ('train',) if self._tiled else ('val', 'test', 'holdout')
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
-    text, integer, real = tfds.features.Text(), np.int32, np.float32
-    if isinstance(config, TilesConfig):
+    if self._tiled:
       strip = (config.num_frames, config.size, config.size, config.codec)
       features = dict(
-        video=text,
-        category=text,
-        scene=integer,
-        start=integer,
-        yx=tfds.features.Tensor(shape=(2,), dtype=integer),
-        fps=real,
-        crf=real,
+        video=tfds.features.Text(),
+        category=tfds.features.Text(),
+        scene=np.int32,
+        start=np.int32,
+        yx=tfds.features.Tensor(shape=(2,), dtype=np.int32),
+        fps=np.float32,
+        crf=np.float32,
         lq=FrameStrip(*strip),
         hq=FrameStrip(*strip),
       )
     else:
       features = dict(
-        clip=text,
-        frame=integer,
+        clip=tfds.features.Text(),
+        frame=np.int32,
         lq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
         hq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
       )
@@ -135,32 +156,21 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    manual_dir = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-    config = self.builder_config
-    tiled = isinstance(config, TilesConfig)
-    pairs = {split: self._pairs(split, manual_dir) for split in (('train',) if tiled else ('val', 'test', 'holdout'))}
+    manual_dir = pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+    pairs = {split: self._pairs(split, manual_dir) for split in self._splits}
     pairs = {split: clips for split, clips in pairs.items() if clips}
     if not pairs:
-      wanted = 'training' if tiled else 'validation, test or holdout'
       raise errors.DataError(
-        f'{self.name}/{config.name}: no {wanted} clips in {manual_dir or "the data set"}; '
-        'see the README of the data set for the folders it reads.'
+        f'{self.name}/{self.builder_config.name}: no clips of {" or ".join(self._splits)} in '
+        f'{manual_dir or "the data set"}; its README says which folders are read.'
       )
-    _check(pairs, config.size if tiled else 1)
-    # JSON values only: they are read back without this code.
+    _check(pairs, self.builder_config.size if self._tiled else 1)
     self.info.metadata['settings'] = self.settings(manual_dir)
-    if not tiled:
+    if not self._tiled:
       self.info.metadata['clips'] = {split: _table(clips) for split, clips in pairs.items()}
     return {split: self._generate_examples(split, clips) for split, clips in pairs.items()}
 
-  def settings(self, manual_dir: os.PathLike | None) -> dict[str, Any]:
-    """What, beside the code, decides about the records; stored with them."""
-    config = dataclasses.asdict(self.builder_config)
-    known = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-    own = {key: value for key, value in config.items() if key not in known}
-    return own | {'fingerprint': self.fingerprint(manual_dir)}
-
-  def _pairs(self, split: str, manual_dir) -> list[ClipPair]:
+  def _pairs(self, split: str, manual_dir: pathlib.Path | None) -> list[ClipPair]:
     """The clips of a split after the training videos that are held out have moved to 'holdout'."""
     clips = list(self.clips(split, manual_dir))
     count = self.builder_config.holdout
@@ -169,29 +179,30 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     train = clips if split == 'train' else list(self.clips('train', manual_dir))
     if count >= len(train):
       raise errors.DataError(
-        f'holdout={count} leaves no video for training: there are {len(train)}; choose a smaller number.'
+        f'{self.name}: holdout={count} leaves no video for training, there are {len(train)}; hold out fewer.'
       )
     # By name alone, so that tiles and frames, built at different times, agree.
-    held = {
-      pair.clip_id for pair in sorted(train, key=lambda pair: zlib.crc32(f'holdout {pair.clip_id}'.encode()))[:count]
-    }
+    names = sorted((pair.clip_id for pair in train), key=lambda name: zlib.crc32(f'holdout {name}'.encode()))
+    held = set(names[:count])
     if split == 'train':
       return [pair for pair in train if pair.clip_id not in held]
     return clips + [pair for pair in train if pair.clip_id in held]
 
   def _generate_examples(self, split: str, pairs: Sequence[ClipPair]) -> Iterator[tuple[str, dict[str, Any]]]:
-    tiled = isinstance(self.builder_config, TilesConfig)
-    plans = [self._plan(pair) if tiled else None for pair in pairs]
-    total = sum(len(plan) if tiled else pair.hq.num_frames for plan, pair in zip(plans, pairs, strict=True))
-    if not total:
-      raise errors.DataError(
-        f'{self.name}/{self.builder_config.name}: no scene of the {len(pairs)} training videos has '
-        f'{self.builder_config.num_frames} frames; choose a config with fewer frames.'
-      )
-    examples = itertools.chain.from_iterable(
-      self._tiles(pair, plan) if tiled else self._frames(pair) for pair, plan in zip(pairs, plans, strict=True)
-    )
-    return cli.progress(examples, total, desc=f'{self.name}/{self.builder_config.name} {split}', unit='record')
+    config = self.builder_config
+    if self._tiled:
+      plans = [self._plan(pair) for pair in pairs]
+      total = sum(map(len, plans))
+      if not total:
+        raise errors.DataError(
+          f'{self.name}/{config.name}: no scene of the {len(pairs)} training videos has {config.num_frames} frames; '
+          'choose a config with fewer frames.'
+        )
+      examples = itertools.chain.from_iterable(map(self._tiles, pairs, plans))
+    else:
+      total = sum(pair.hq.num_frames for pair in pairs)
+      examples = itertools.chain.from_iterable(map(self._frames, pairs))
+    return cli.progress(examples, total, f'{self.name}/{config.name} {split}', 'record')
 
   def _plan(self, pair: ClipPair) -> list[tiles_lib.Tile]:
     config = self.builder_config
@@ -206,38 +217,38 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       seed=config.seed,
     )
 
-  def _tiles(self, pair: ClipPair, plan: Sequence[tiles_lib.Tile]) -> Iterator[tuple[str, dict]]:
+  def _tiles(self, pair: ClipPair, plan: Sequence[tiles_lib.Tile]) -> Iterator[tuple[str, dict[str, Any]]]:
     if not plan:
       return
     config = self.builder_config
     frames = pair.frames(plan[0].start, plan[-1].start + config.num_frames)
-    cut = tiles_lib.cut(frames, plan, num_frames=config.num_frames, size=config.size)
-    for tile, lq, hq in cut:
-      yield (
-        f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}',
-        dict(
-          video=pair.clip_id,
-          category=pair.category,
-          scene=tile.scene,
-          start=tile.start,
-          yx=np.array([tile.y, tile.x], np.int32),
-          fps=float(pair.hq.fps),
-          crf=pair.crf,
-          lq=lq,
-          hq=hq,
-        ),
+    for tile, lq, hq in tiles_lib.cut(frames, plan, num_frames=config.num_frames, size=config.size):
+      example = dict(
+        video=pair.clip_id,
+        category=pair.category,
+        scene=tile.scene,
+        start=tile.start,
+        yx=np.array([tile.y, tile.x], np.int32),
+        fps=float(pair.hq.fps),
+        crf=pair.crf,
+        lq=lq,
+        hq=hq,
       )
+      yield f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}', example
 
-  def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict]]:
-    images = map_ahead(lambda sides: [_png(side) for side in sides], pair.frames(0, pair.hq.num_frames))
-    for index, (lq, hq) in enumerate(images):
+  def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
+    def files(item):
+      index, (lq, hq) = item
+      return index, _png_file(pair.lq, index, lq), _png_file(pair.hq, index, hq)
+
+    for index, lq, hq in map_ahead(files, enumerate(pair.frames(0, pair.hq.num_frames))):
       yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, lq=lq, hq=hq)
 
   def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
     if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
       return super()._generate_splits(dl_manager, download_config)
-    # TFDS's own writer sorts a split by hashed key, in memory up to 1 GB and beyond that through
-    # TensorFlow's file API. Ours writes records as they come.
+    # TFDS's own writer sorts a split by hashed key, in memory up to 1 GB and beyond that through TensorFlow's file API.
+    # Ours writes records as they come.
     return [
       _write_split(split, examples, self.info.features, self._get_filename_template(split))
       for split, examples in self._split_generators(dl_manager).items()
@@ -359,9 +370,13 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
       yield pending.popleft().result()
 
 
-def _png(rgb: np.ndarray) -> bytes:
-  """PNG file of uint8 (H, W, 3)."""
+def _png_file(source: VideoSource, index: int, rgb: np.ndarray) -> bytes:
+  """Frame `index` of `source` as a PNG file: the very bytes where it is one, of 8-bit RGB."""
   import cv2
 
+  if isinstance(source, ImageFrames) and source.files[index].name.lower().endswith('.png'):
+    data = source.files[index].read_bytes()
+    if data[24:26] == _PNG_RGB8:
+      return data
   _, data = cv2.imencode('.png', rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
   return data.tobytes()

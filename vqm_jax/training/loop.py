@@ -94,7 +94,7 @@ class Validation:
 
   def __init__(self, config):
     self._reader = data.ClipReader(
-      data.open_source(config.dataset, 'frames', config.val_split, config.data_dir or None)
+      data.open_source(config.dataset, config.val_config, config.val_split, config.data_dir or None)
     )
     self._clips = sorted(self._reader.clips)[: config.eval_clips or None]
     self._frames = config.eval_frames or None
@@ -117,16 +117,22 @@ class Validation:
     )
     table = np.full((len(self._clips), 3), np.nan)
     for name, score in scores.items():
-      psnr, before = score.mean_psnr(), score.mean_psnr_input()
-      table[self._clips.index(name)] = psnr, np.mean(score.ssim), psnr - before
+      means = evaluation.mean_scores({name: score})
+      table[self._clips.index(name)] = means['psnr'], means['ssim'], means['gain']
     if jax.process_count() > 1:
       table = np.nanmax(multihost_utils.process_allgather(table), axis=0)
     means = table.mean(axis=0)
     return dict(zip(('val/psnr', 'val/ssim', 'val/gain'), map(float, means), strict=True)), samples
 
 
-def train(config, workdir: str | pathlib.Path, *, profile_steps: tuple[int, int] | None = None,
-          wandb_project: str | None = None) -> Any:  # fmt: skip
+def train(
+  config,
+  workdir: str | pathlib.Path,
+  *,
+  profile_steps: tuple[int, int] | None = None,
+  wandb_project: str | None = None,
+  devices: list | None = None,
+) -> Any:
   """Trains `config` in `workdir`, or continues the run that is there; returns the last state.
 
   Args:
@@ -134,6 +140,7 @@ def train(config, workdir: str | pathlib.Path, *, profile_steps: tuple[int, int]
     workdir: the run's folder.
     profile_steps: (first, last) step of a profiler trace written to `<workdir>/profile`.
     wandb_project: see `Writer`.
+    devices: all devices of all processes by default.
 
   Raises:
     ConfigError, DataError, CheckpointError: see their places.
@@ -142,7 +149,7 @@ def train(config, workdir: str | pathlib.Path, *, profile_steps: tuple[int, int]
   workdir = pathlib.Path(workdir).resolve()
   workdirs.check(config)
   # Everything that can be wrong is looked at before the folder is touched.
-  trainer = Supervised(config)
+  trainer = Supervised(config, devices)
   _check_fit(config, trainer)
   source = data.open_source(config.dataset, config.dataset_config, 'train', config.data_dir or None)
   draw = functools.partial(

@@ -38,12 +38,16 @@ class TrainState:
 class Supervised:
   """The supervised update of one config on one mesh.
 
+  Args:
+    config: a ConfigDict with the fields of `experiments/common.py`.
+    devices: all devices of all processes by default.
+
   Attributes:
     mesh: the devices that share a micro-batch.
   """
 
-  def __init__(self, config):
-    self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum)
+  def __init__(self, config, devices: list | None = None):
+    self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum, devices)
     self._config = config
     self._optimizer, self._rate = optimizer.create(config)
     self._loss = losses.pixel_loss(config.loss, **config.loss_args)

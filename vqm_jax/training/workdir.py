@@ -12,7 +12,7 @@ from vqm_jax import errors, inference
 
 # Fields of operation: a resumed run may change them. All others define the run.
 OPERATION = frozenset({
-  'steps', 'data_dir', 'val_split', 'log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames', 'keep_last',
+  'steps', 'data_dir', 'val_config', 'val_split', 'log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames', 'keep_last',
   'num_workers',
 })  # fmt: skip
 

@@ -1,20 +1,26 @@
 """Video and image files in, uint8 RGB frames out, and back. The only package that imports PyAV."""
 
+from vqm_jax.video.background import in_background, prefetch
+from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
-from vqm_jax.video.reader import VideoFile, VideoSource, list_videos, open_video
+from vqm_jax.video.reader import VideoFile, VideoSource, describe, list_videos, open_video
 from vqm_jax.video.writer import open_writer, write_png
 
 __all__ = [
+  'OUTPUT_SUFFIXES',
   'Colour',
   'VideoFile',
   'VideoSource',
   'colour_of',
   'default_colour',
+  'describe',
   'encode',
+  'in_background',
   'list_videos',
   'open_video',
   'open_writer',
+  'prefetch',
   'rgb_to_yuv',
   'write_png',
   'yuv_to_rgb',

@@ -35,7 +35,7 @@ def encode(
   preset: str = 'medium',
   threads: int = 1,
 ) -> int:
-  """Writes `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4); returns their number.
+  """Writes `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4, rewound); returns their number.
 
   The rate is set by `crf` or by `bitrate` (bit/s, one pass), else by `DELIVERY_CRF`. yuv420p frames
   are coded as they are, without a detour through RGB; other formats are converted. `pts` and picture
@@ -112,7 +112,9 @@ class Encoder:
     else:
       suffix = output.suffix.lower()
       if suffix not in SUFFIXES:
-        raise errors.VideoError(f'{output}: unknown suffix, expected one of {", ".join(SUFFIXES)}')
+        raise errors.VideoError(
+          f'{output}: video is written to {", ".join(SUFFIXES)}, PNG to a folder without a suffix'
+        )
       self._partial = output.with_name(f'.{output.stem}.{os.getpid()}.part{suffix}')
       # The index in front lets browsers start before the whole file is there.
       options = {'movflags': '+faststart'} if suffix != '.mkv' else {}
@@ -163,6 +165,8 @@ class Encoder:
     if self._partial:
       os.replace(self._partial, self._output)
       self._partial = None
+    else:
+      self._output.seek(0)
     return self._count
 
   def close(self) -> None:

@@ -150,7 +150,8 @@ class VideoFile:
       except errors.VideoError as error:
         raise errors.VideoError(f'{self.path}: {error}') from None
       self.height, self.width = frame.height, frame.width
-      self.codec = stream.codec_context.name
+      self.codec = codec_name(stream)
+      self.stream_index = stream.index
       self.pixel_format = frame.format.name
       self.pixel_aspect = stream.sample_aspect_ratio
       self.tags = colour_lib.specified_tags(frame)
@@ -356,7 +357,7 @@ def _measure(path: pathlib.Path, container, stream) -> _Timing:
     missing = container.duration / av.time_base - float(end)
     if missing > 0.5:
       raise errors.VideoError(f'{path}: truncated, the last {missing:.1f} s are missing; copy or download it again')
-  if stream.codec_context.name not in _PACKET_IS_FRAME:
+  if codec_name(stream) not in _PACKET_IS_FRAME:
     container.seek(0)
     times = [frame.pts for frame in container.decode(stream)]
   rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
@@ -380,6 +381,15 @@ def _is_constant(times: list[int], time_base: Fraction, rate: Fraction) -> bool:
   return all(abs((time - times[0]) * step - k) <= 0.25 for k, time in enumerate(times))
 
 
+def describe(source: VideoSource) -> str:
+  """One line on size, length, rate and, for files, coding, colour and the other streams."""
+  parts = [f'{source.width}x{source.height}', f'{source.num_frames} frames', f'{float(source.fps):.5g} fps']
+  if isinstance(source, VideoFile):
+    varying = [] if source.constant_rate else ['variable frame rate']
+    parts = [source.codec, source.pixel_format, *parts, *varying, str(source.colour), *source.other_streams]
+  return ', '.join(parts)
+
+
 def _is_turned(frame: av.VideoFrame) -> bool:
   for side_data in frame.side_data:
     if side_data.type == SideDataType.DISPLAYMATRIX:
@@ -389,12 +399,16 @@ def _is_turned(frame: av.VideoFrame) -> bool:
   return False
 
 
+def codec_name(stream) -> str:
+  """The coding format (`h264`, `mp3`), which is not always what the decoder is called."""
+  return stream.codec_context.codec.canonical_name if stream.codec_context else 'unknown'
+
+
 def describe_stream(stream) -> str:
   """One line on an audio, subtitle or other stream: kind, codec, language."""
   if stream.type == 'video':
     return 'cover picture' if stream.disposition & Disposition.attached_pic else 'second video'
-  codec = stream.codec_context.name if stream.codec_context else 'unknown'
-  parts = [stream.type, codec]
+  parts = [stream.type, codec_name(stream)]
   if stream.type == 'audio':
     parts.append(f'{stream.codec_context.sample_rate} Hz {stream.codec_context.layout.name}')
   if (language := stream.metadata.get('language', 'und')) != 'und':

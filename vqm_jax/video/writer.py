@@ -17,7 +17,7 @@ from vqm_jax import errors
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video.codec import SUFFIXES, Codec, Encoder
 from vqm_jax.video.colour import Colour
-from vqm_jax.video.reader import VideoFile, describe_stream
+from vqm_jax.video.reader import ImageFrames, VideoFile, VideoSource, codec_name, describe_stream
 
 # Metadata that describes the file they were read from.
 _OF_THE_CONTAINER = ('major_brand', 'minor_version', 'compatible_brands', 'encoder')
@@ -56,19 +56,19 @@ def open_writer(
   crf: float | None = None,
   preset: str = 'medium',
   threads: int = 0,
-  source: VideoFile | None = None,
-  names: collections.abc.Sequence[str] | None = None,
+  source: VideoSource | None = None,
 ) -> collections.abc.Iterator[FrameWriter]:
   """A context whose `.write(rgb)` appends uint8 (height, width, 3) frames to `path`.
 
-  A suffix .mp4, .mkv or .mov makes a video file, no suffix a folder of PNG files called `names`, else
-  000000.png and so on. Either appears under its name when the context is left without an exception,
-  replacing what was there; otherwise nothing does. Colour defaults to that of `source`, else to
-  `default_colour`; `crf` to delivery quality; 0 threads to as many as there are cores.
+  A suffix .mp4, .mkv or .mov makes a video file, no suffix a folder of 000000.png and so on. Either
+  appears under its name when the context is left without an exception, replacing what was there;
+  otherwise nothing does. Colour defaults to that of `source`, else to `default_colour`; `crf` to
+  delivery quality; 0 threads to as many as there are cores.
 
-  From `source` a video file also takes time stamps, colour tags, pixel aspect, metadata, chapters and
-  all sound and subtitle streams, packet by packet. Subtitles that the container cannot hold are left
-  out with a warning.
+  `source` is the clip whose frames these are. From a video file, a video file takes time stamps,
+  colour tags, pixel aspect, metadata, chapters and all sound and subtitle streams, packet by packet;
+  streams other than sound that the container cannot hold are left out with a warning. From images, a
+  folder takes the names.
 
   Raises VideoError if the path cannot be written, if frames differ in size, if sound does not fit the
   container, or if the number of frames is not that of `source`.
@@ -77,14 +77,18 @@ def open_writer(
   if not path.parent.is_dir():
     raise errors.VideoError(f'{path}: the folder {path.parent} does not exist; create it first')
   if not path.suffix:
-    with _FolderWriter(path, height, width, names) as folder:
-      yield folder
+    names = [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
+    with _Folder(path, names) as folder:
+      writer = _Writer(path, (height, width, 3), source, folder.write)
+      yield writer
+      writer.check_complete()
       folder.finish()
     return
-  colour = colour or (source.colour if source else colour_lib.default_colour(height))
+  file = source if isinstance(source, VideoFile) else None
+  colour = colour or (file.colour if file else colour_lib.default_colour(height))
   timing = {}
-  if source and source.timestamps:
-    timing = {'time_base': source.time_base, 'timestamps': source.timestamps}
+  if file and file.timestamps:
+    timing = {'time_base': file.time_base, 'timestamps': file.timestamps}
   with contextlib.ExitStack() as stack:
     encoder = stack.enter_context(
       Encoder(
@@ -100,48 +104,62 @@ def open_writer(
         **timing,
       )
     )
-    if source:
-      stack.enter_context(_copy_streams(source, encoder, path))
-    writer = _FileWriter(encoder, colour)
+    if file:
+      stack.enter_context(_copy_streams(file, encoder, path))
+    writer = _Writer(path, (height, width, 3), source, lambda rgb: encoder.write(colour_lib.rgb_to_yuv(rgb, colour)))
     yield writer
-    if source and writer.count != source.num_frames:
-      raise errors.VideoError(f'{path}: {writer.count} frames were written, the source has {source.num_frames}')
+    writer.check_complete()
     encoder.finish()
 
 
-class _FileWriter:
-  def __init__(self, encoder: Encoder, colour: Colour):
-    self._encoder, self._colour = encoder, colour
-    self.count = 0
+class _Writer:
+  """Checks frames and their number on the way to a file or folder."""
+
+  def __init__(self, path: pathlib.Path, shape: tuple[int, int, int], source: VideoSource | None, put):
+    self._path, self._shape, self._put = path, shape, put
+    self._expected = source.num_frames if source else None
+    self._count = 0
 
   def write(self, rgb: np.ndarray) -> None:
-    self._encoder.write(colour_lib.rgb_to_yuv(rgb, self._colour))
-    self.count += 1
+    if rgb.shape != self._shape or rgb.dtype != np.uint8:
+      raise errors.VideoError(
+        f'{self._path}: frame {self._count} is {rgb.dtype} {rgb.shape}, expected uint8 {self._shape}'
+      )
+    self._count += 1
+    if self._expected is not None and self._count > self._expected:
+      self.check_complete()
+    self._put(rgb)
+
+  def check_complete(self) -> None:
+    if self._expected not in (None, self._count):
+      raise errors.VideoError(f'{self._path}: {self._count} frames were given, the source has {self._expected}')
 
 
-class _FolderWriter:
+class _Folder:
   """Collects PNG files in a hidden folder beside the final one."""
 
-  def __init__(self, path: pathlib.Path, height: int, width: int, names):
+  def __init__(self, path: pathlib.Path, names: list[str] | None):
     if path.exists() and not path.is_dir():
       raise errors.VideoError(f'{path}: is a file, expected a folder or a name ending in .mp4')
     if path.is_dir() and any(entry.suffix.lower() != '.png' for entry in path.iterdir()):
       raise errors.VideoError(f'{path}: holds more than PNG images; choose an empty or new folder')
-    self._path, self._shape, self._names = path, (height, width, 3), names
+    if names and len(set(names)) < len(names):
+      raise errors.VideoError(f'{path}: images of the source differ in nothing but the suffix; rename them')
+    self._path, self._names = path, names
     self._partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
     self._count = 0
 
   def write(self, rgb: np.ndarray) -> None:
-    if rgb.shape != self._shape:
-      raise errors.VideoError(f'{self._path}: frame {self._count} has shape {rgb.shape}, expected {self._shape}')
     name = self._names[self._count] if self._names else f'{self._count:06d}'
     write_png(self._partial / f'{name}.png', rgb)
     self._count += 1
 
   def finish(self) -> None:
+    replaced = self._partial.with_suffix('.old')
     if self._path.exists():
-      shutil.rmtree(self._path)
+      os.replace(self._path, replaced)
     os.replace(self._partial, self._path)
+    shutil.rmtree(replaced, ignore_errors=True)
 
   def __enter__(self):
     self._partial.mkdir()
@@ -158,14 +176,17 @@ def _copy_streams(source: VideoFile, encoder: Encoder, path: pathlib.Path):
   with av.open(str(source.path)) as container:
     copies = {}
     for stream in container.streams:
-      if stream.type not in ('audio', 'subtitle'):
+      if stream.index == source.stream_index:
         continue
-      if stream.codec_context.name not in output.supported_codecs:
-        what = f'{source.path}: {describe_stream(stream)} does not fit into {path.suffix}'
+      what = f'{source.path}: {describe_stream(stream)}'
+      if stream.type not in ('audio', 'subtitle'):
+        logging.warning('%s is left out', what)
+        continue
+      if codec_name(stream) not in output.supported_codecs:
         if stream.type == 'audio':
-          raise errors.VideoError(f'{what}; write to .mkv instead')
+          raise errors.VideoError(f'{what} does not fit into {path.suffix}; write to .mkv instead')
         keeping = source.path.suffix if source.path.suffix in SUFFIXES else '.mkv'
-        logging.warning('%s and is left out; write to %s to keep it', what, keeping)
+        logging.warning('%s does not fit into %s and is left out; %s would keep it', what, path.suffix, keeping)
         continue
       copy = output.add_stream_from_template(stream)
       copy.metadata.update(stream.metadata)

@@ -1,0 +1,246 @@
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from vqm_jax import checkpoints, errors, inference
+from vqm_jax.training import loop
+from vqm_jax.training.supervised import Supervised
+
+
+def train(config, workdir, devices=1, **kwargs):
+  return jax.device_get(loop.train(config, workdir, devices=jax.devices()[:devices], **kwargs))
+
+
+def records(workdir):
+  return [json.loads(line) for line in (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()]
+
+
+def assert_equal(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, micro_data):
+  """A run that was never interrupted: (config, workdir, last state)."""
+  from experiments import ecnu
+
+  config = ecnu.get_config('tiny')
+  config.system_args.update(width=4, mapping_width=8, num_blocks=1)
+  config.update(
+    data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8, steps=6,
+    log_every=2, save_every=2, eval_every=6, eval_frames=2, keep_last=5,
+  )  # fmt: skip
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  return config, workdir, train(config, workdir)
+
+
+def copy_until(whole, tmp_path, step):
+  """A copy of the run as if it had died after `step`."""
+  config, workdir, _ = whole
+  copy = tmp_path / 'again'
+  shutil.copytree(workdir, copy)
+  for later in checkpoints.steps(copy / 'checkpoints'):
+    if later > step:
+      shutil.rmtree(copy / 'checkpoints' / str(later))
+  return config, copy
+
+
+def test_a_run_leaves_what_explains_it(whole):
+  config, workdir, state = whole
+  assert int(state.step) == 6
+  assert json.loads((workdir / 'config.json').read_text())['config'] == json.loads(config.to_json())
+  assert checkpoints.steps(workdir / 'checkpoints') == [2, 4, 6]
+  assert checkpoints.read_meta(workdir / 'checkpoints', 6)['samples'] == 48
+  train_steps = [r['step'] for r in records(workdir) if 'train/loss' in r]
+  assert train_steps == [2, 4, 6]
+  (validated,) = [r for r in records(workdir) if 'val/psnr' in r]
+  assert checkpoints.validation_psnr(workdir / 'checkpoints', 6) == pytest.approx(validated['val/psnr'])
+  assert list(workdir.glob('events.out.tfevents.*'))
+  (sample,) = (workdir / 'samples').glob('*/*.png')
+  from PIL import Image
+
+  assert Image.open(sample).size[0] > 4 * 96
+
+
+@pytest.mark.parametrize('step', [2, 4])
+def test_resuming_is_exact(whole, tmp_path, step):
+  config, copy = copy_until(whole, tmp_path, step)
+  assert_equal(train(config, copy), whole[2])
+  assert [r['step'] for r in records(copy) if 'train/loss' in r] == [2, 4, 6]  # no line twice
+  again, before = ([r['train/loss'] for r in records(w) if 'train/loss' in r] for w in (copy, whole[1]))
+  assert again == before
+
+
+def test_workers_do_not_change_the_run(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 4)
+  config = config.copy_and_resolve_references()
+  config.num_workers = 1
+  assert_equal(train(config, copy), whole[2])
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_a_run_saved_on_four_devices_continues_on_one_and_on_eight(whole, tmp_path, devices):
+  config, copy = whole[0].copy_and_resolve_references(), tmp_path / 'four'
+  config.steps = 4
+  train(config, copy, devices=4)
+  config.steps = 6
+  state = train(config, copy, devices=devices)
+  # The cosine of the first four steps was shorter, so compare with the same two starts on one device.
+  reference = tmp_path / 'one'
+  config.steps = 4
+  train(config, reference)
+  config.steps = 6
+  expected = train(config, reference)
+  for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+    np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole, caplog):
+  before = records(whole[1])
+  caplog.set_level('INFO')
+  assert_equal(train(whole[0], whole[1]), whole[2])
+  assert 'Already finished' in caplog.text and records(whole[1]) == before
+
+
+def test_another_experiment_in_the_workdir_is_refused_with_the_difference(whole):
+  config = whole[0].copy_and_resolve_references()
+  config.lr = 1.0
+  config.log_every = 1
+  with pytest.raises(errors.ConfigError, match=r'lr: 0.002 there, 1.0 now\)'):
+    train(config, whole[1])
+
+
+def test_a_folder_that_is_no_workdir_is_refused(whole, tmp_path):
+  (tmp_path / 'thesis.tex').write_text('precious')
+  with pytest.raises(errors.ConfigError, match='neither empty nor a workdir'):
+    train(whole[0], tmp_path)
+
+
+def test_flipped_bits_are_refused_by_name_and_the_checkpoint_before_is_used(whole, tmp_path, caplog):
+  config, copy = copy_until(whole, tmp_path, 4)
+  victim = max((copy / 'checkpoints' / '4' / 'state').rglob('d/*'), key=lambda p: p.stat().st_size)
+  data = bytearray(victim.read_bytes())
+  data[len(data) // 2] ^= 1
+  victim.write_bytes(data)
+  with pytest.raises(errors.CheckpointError, match=f'{victim.name} does not match its SHA-256'):
+    inference.load(copy, step=4)
+  assert_equal(train(config, copy), whole[2])
+  assert victim.name in caplog.text and 'Going back' in caplog.text
+  assert (copy / 'checkpoints' / '4.damaged').is_dir()
+
+
+def test_a_missing_file_and_a_missing_digest_are_noticed(whole, tmp_path):
+  _, copy = copy_until(whole, tmp_path, 6)
+  (copy / 'checkpoints' / '6' / 'state' / '_METADATA').unlink()
+  with pytest.raises(errors.CheckpointError, match='state/_METADATA is missing'):
+    checkpoints.verify(copy / 'checkpoints', 6)
+  (copy / 'checkpoints' / '4' / 'digests.json').unlink()
+  with pytest.raises(errors.CheckpointError, match='no readable digests.json'):
+    checkpoints.verify(copy / 'checkpoints', 4)
+
+
+def test_when_every_checkpoint_is_damaged_the_run_does_not_start_over_silently(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 6)
+  for step in (2, 4, 6):
+    (copy / 'checkpoints' / str(step) / 'digests.json').unlink()
+  with pytest.raises(errors.CheckpointError, match='None of the checkpoints'):
+    train(config, copy)
+
+
+def test_trained_weights_are_loaded(whole):
+  config, workdir, state = whole
+  network = inference.load(workdir)
+  np.testing.assert_array_equal(network.head.v[...], state.ema['head']['v'])
+  np.testing.assert_array_equal(inference.load(workdir, ema=False).head.v[...], state.params['head']['v'])
+  run = inference.open_run(workdir, step='latest')
+  assert (run.step, run.ema, run.config['system']) == (6, True, 'ecnu')
+  frame = np.random.default_rng(0).random((1, 1, 8, 8, 3), np.float32)
+  assert network(frame).shape == (1, 8, 8, 3)
+  with pytest.raises(errors.CheckpointError, match=r'No checkpoint of step 5 in .*; there are 2, 4, 6'):
+    inference.load(workdir, step=5)
+  with pytest.raises(errors.CheckpointError, match='is not a workdir'):
+    inference.load(workdir / 'nowhere')
+
+
+def test_warm_start_copies_what_fits_and_reports_the_rest(whole, tmp_path, caplog):
+  caplog.set_level('INFO')
+  config = whole[0].copy_and_resolve_references()
+  config.init_from = str(whole[1])
+  config.system_args.num_blocks = 2
+  trainer = Supervised(config, jax.devices()[:1])
+  params = loop.initial_params(config, trainer)
+  np.testing.assert_array_equal(params['head']['v'], whole[2].ema['head']['v'])
+  np.testing.assert_array_equal(params['blocks'][0]['alpha'], whole[2].ema['blocks'][0]['alpha'])
+  assert 'new: blocks/1/expand/v' in caplog.text and '8 new, 0 misfit, 0 unused' in caplog.text
+  config.system_args.update(num_blocks=1, width=8)
+  loop.initial_params(config, Supervised(config, jax.devices()[:1]))
+  assert 'misfit: head/v (3, 3, 3, 4) -> (3, 3, 3, 8)' in caplog.text
+  config.init_from = str(whole[1] / 'checkpoints' / '2')
+  assert loop.initial_params(config, Supervised(config, jax.devices()[:1])) is not None
+  config.init_from = str(tmp_path)
+  with pytest.raises(errors.CheckpointError, match='is not a workdir'):
+    loop.initial_params(config, Supervised(config, jax.devices()[:1]))
+
+
+def test_not_a_number_stops_before_it_reaches_a_checkpoint(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 2)
+  config = config.copy_and_resolve_references()
+  config.steps = 40
+  broken = Supervised._gradients
+
+  def explode(self, params, batch):
+    loss, grads = broken(self, params, batch)
+    return loss * np.inf, grads
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Supervised, '_gradients', explode)
+    with pytest.raises(errors.DivergenceError, match=r'train/loss is inf at step 3; last good checkpoint: 2'):
+      train(config, copy)
+  assert checkpoints.steps(copy / 'checkpoints') == [2]
+  assert json.loads((copy / 'diverged' / 'step_3.json').read_text())['first_bad_step'] == 3
+  with np.load(copy / 'diverged' / 'batch_4.npz') as saved:
+    assert saved['lq'].shape == (8, 1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(batch_size=0), 'config.batch_size=0'),
+    (dict(grad_accum=3), 'config.grad_accum=3 does not divide config.batch_size=8'),
+    (dict(ema=1.0), 'config.ema=1.0'),
+    (dict(dtype='float16'), "config.dtype='float16'"),
+    (dict(system='ecno'), "system='ecno' is unknown"),
+    (dict(loss='l3'), "loss='l3' is unknown"),
+    (dict(num_frames=5), 'config.num_frames=5, but'),
+    (dict(crop=18), 'config.crop=18 must be a multiple of 4'),
+    (dict(crop=64), 'too small for num_frames=1, crop=64'),
+    (dict(data_dir='/nowhere'), 'data_dir=/nowhere does not exist'),
+    (dict(dataset='intwid'), "no dataset 'intwid'"),
+    (dict(val_split='vall'), "no split 'vall'"),
+  ],
+)
+def test_wrong_fields_are_named_before_anything_is_written(tiny_config, tmp_path, change, message):
+  tiny_config.update(change)
+  with pytest.raises(errors.VqmError, match=message):
+    train(tiny_config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_profile_is_written(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 2)
+  train(config, copy, profile_steps=(4, 5))
+  assert list((copy / 'profile').rglob('*.xplane.pb'))
+
+
+def test_best_is_kept_besides_the_latest(whole, tmp_path):
+  state = jax.device_put(whole[2])
+  with checkpoints.Checkpoints(tmp_path, keep_last=1) as saver:
+    for step, psnr in ((1, 30.0), (2, 31.0), (3, None), (4, 30.5), (5, None)):
+      saver.save(step, state, {'step': step}, psnr)
+  assert checkpoints.steps(tmp_path) == [2, 5]
+  assert checkpoints.select(tmp_path, 'best') == 2 and checkpoints.select(tmp_path, 'latest') == 5

@@ -1,0 +1,134 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from vqm_jax import errors, inference, losses, parallel
+from vqm_jax.training.supervised import Supervised
+
+
+def batch_of(config, seed=0):
+  rng = np.random.default_rng(seed)
+  shape = (config.batch_size, 1, config.crop, config.crop, 3)
+  hq = rng.integers(0, 256, shape, np.uint8)
+  noise = rng.integers(-8, 9, shape)
+  return {'lq': np.clip(hq + noise, 0, 255).astype(np.uint8), 'hq': hq}
+
+
+def run(config, devices, steps=4):
+  trainer = Supervised(config, jax.devices()[:devices])
+  state, curve = trainer.init(trainer.fresh_params()), []
+  for step in range(steps):
+    state, scalars = trainer.step(state, batch_of(config, step))
+    curve.append(float(scalars['train/loss']))
+  return trainer, jax.device_get(state), curve
+
+
+def assert_close(a, b, atol):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, atol=atol)
+
+
+@pytest.fixture(scope='module')
+def one_device(request):
+  cache = {}
+
+  def get(config):
+    key = config.to_json()
+    if key not in cache:
+      cache[key] = run(config, 1)
+    return cache[key]
+
+  return get
+
+
+def test_first_step_is_the_textbook_update(tiny_config, one_device):
+  config = tiny_config
+  config.update(optimizer='sgd', schedule='constant', schedule_args={}, warmup=0.0, clip_norm=0.0, ema=0.9, lr=0.1)
+  trainer, _, _ = one_device(config)
+  params = trainer.fresh_params()
+  batch = batch_of(config)
+  graphdef = nnx.graphdef(inference.create_network(config, config.seed))
+
+  def loss(params):
+    return losses.l2(nnx.merge(graphdef, params)(batch['lq'] / 255.0), batch['hq'][:, 0] / 255.0)
+
+  value, grads = jax.value_and_grad(loss)(params)
+  state, scalars = trainer.step(trainer.init(params), batch)
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+  assert_close(state.params, expected, atol=1e-6)
+  assert_close(state.ema, jax.tree.map(lambda p, q: 0.9 * p + 0.1 * q, params, expected), atol=1e-6)
+  np.testing.assert_allclose(scalars['train/loss'], value, rtol=1e-5)
+  np.testing.assert_allclose(scalars['train/grad_norm'], optax.tree.norm(grads), rtol=1e-4)
+
+
+def test_same_batch_gives_the_same_curve_on_one_and_four_devices(tiny_config, one_device):
+  """Tolerance: 1e-5 relative in the loss, 1e-5 in a parameter; sums of floats in another order differ by 1e-7."""
+  _, one, curve_one = one_device(tiny_config)
+  _, four, curve_four = run(tiny_config, 4)
+  np.testing.assert_allclose(curve_four, curve_one, rtol=1e-5)
+  assert_close(four.params, one.params, atol=1e-5)
+
+
+def test_gradient_accumulation_equals_the_whole_batch(tiny_config, one_device):
+  _, whole, curve = one_device(tiny_config)
+  tiny_config.grad_accum = 4
+  _, parts, curve_parts = run(tiny_config, 2)
+  np.testing.assert_allclose(curve_parts, curve, rtol=1e-5)
+  assert_close(parts.params, whole.params, atol=1e-5)
+
+
+def test_bfloat16_keeps_parameters_and_optimiser_in_float32(tiny_config):
+  tiny_config.dtype = 'bfloat16'
+  trainer, state, curve = run(tiny_config, 1, steps=1)
+  assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype('float32')}
+  assert {x.dtype for x in jax.tree.leaves(state.opt_state)} <= {np.dtype('float32'), np.dtype('int32')}
+  assert 'bf16' in trainer.lower(trainer.abstract_state(), abstract_batch(tiny_config, trainer), ('cpu',)).as_text()
+  assert np.isfinite(curve).all()
+
+
+def abstract_batch(config, trainer):
+  sharding = jax.sharding.NamedSharding(trainer.mesh, jax.sharding.PartitionSpec(parallel.AXIS))
+  shape = (config.batch_size, 1, config.crop, config.crop, 3)
+  return {k: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding) for k in ('lq', 'hq')}
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_step_lowers_for_every_platform(tiny_config, platform, dtype):
+  tiny_config.dtype = dtype
+  trainer = Supervised(tiny_config)
+  lowered = trainer.lower(trainer.abstract_state(), abstract_batch(tiny_config, trainer), (platform,))
+  assert 'convolution' in lowered.as_text()
+
+
+def test_a_batch_that_does_not_divide_uses_the_largest_subset(tiny_config, caplog):
+  tiny_config.batch_size = 6
+  assert Supervised(tiny_config, jax.devices()[:4]).mesh.size == 3
+  assert 'batch_size=6 does not divide over 4 devices' in caplog.text
+
+
+def test_without_ema_the_raw_weights_are_used(tiny_config):
+  tiny_config.ema = 0.0
+  trainer = Supervised(tiny_config, jax.devices()[:1])
+  state = trainer.init(trainer.fresh_params())
+  assert state.ema is None
+  np.testing.assert_array_equal(trainer.network(state).head.v[...], state.params['head']['v'])
+
+
+def test_losses_equal_their_formulas_and_refuse_to_broadcast():
+  rng = np.random.default_rng(0)
+  a, b = rng.random((2, 3, 4, 3)), rng.random((2, 3, 4, 3))
+  d = a - b
+  np.testing.assert_allclose(losses.l1(a, b), np.abs(d).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.l2(a, b), (d**2).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.charbonnier(a, b), np.sqrt(d**2 + 1e-6).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.pixel_loss('charbonnier', eps=0.1)(a, b), np.sqrt(d**2 + 0.01).mean(), rtol=1e-6)
+  with pytest.raises(ValueError, match='same shape'):
+    losses.l1(a, b[:1])
+  with pytest.raises(errors.ConfigError, match='l3'):
+    losses.pixel_loss('l3')
+  with pytest.raises(errors.ConfigError, match='loss_args'):
+    losses.pixel_loss('l1', eps=1)

@@ -1,0 +1,103 @@
+"""The rows that a trained network is shown beside: simple filters on the same clips."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqm_jax.data import ClipReader
+from vqm_jax.data.records import DataSource, Records
+from vqm_jax.inference import evaluation, streaming
+from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity
+from vqm_jax.report import results
+from vqm_jax.restorers import baselines
+
+LEAST_SQUARES = '5x5 least squares (fitted on train)'
+
+# A function of float frames (B, H, W, 3) in [0, 1].
+Filter = Callable[[jax.Array], jax.Array]
+
+
+def score_filters(
+  reader: ClipReader,
+  tiles: DataSource,
+  folder: pathlib.Path,
+  identity: Mapping[str, Any],
+  *,
+  overwrite: bool = False,
+  **options,
+) -> dict[str, dict[str, evaluation.ClipScores]]:
+  """Scores the least-squares filter and the best of the classic ones: {row label: clip scores}.
+
+  The best is chosen on these very clips, in its favour; least squares is fitted on `tiles`.
+
+  Args:
+    reader: the clips.
+    tiles: the train split of a tiles config.
+    folder: where scores are kept, in sub-folders by fingerprint; those there are used.
+    identity: of the clips and of how they are scored.
+    overwrite: choose, fit and score again.
+    **options: of `evaluation.score_clips`.
+  """
+
+  def score(filter_: Filter, **more):
+    clips = evaluation.restored_clips(frame_by_frame(filter_), reader)
+    where = folder / fingerprint({**identity, **more})
+    return score_resumably(clips, where, overwrite=overwrite, **options)
+
+  classic = baselines.candidates()
+  choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
+  if overwrite or not choice.exists():
+    results.write_json(choice, best_of(classic, reader, **options))
+  best = json.loads(choice.read_text())
+  # Fitted when the first frame asks for it: not at all when every score is stored.
+  weights = functools.cache(lambda: baselines.fit_linear(training_pairs(tiles)))
+  return {
+    LEAST_SQUARES: score(
+      lambda frames: baselines.linear(frames, weights()),
+      filter='least squares',
+      tiles=source_identity(tiles),
+    ),
+    f'Best of Gaussian / median / bilateral ({best}; chosen on these frames, in its favour)': score(
+      classic[best], filter=best
+    ),
+  }
+
+
+def best_of(candidates: Mapping[str, Filter], reader: ClipReader, **options) -> str:
+  """The name of the candidate with the highest mean PSNR on these very clips.
+
+  `candidates` are functions as for `frame_by_frame`, `options` those of `evaluate_clips`.
+  """
+  psnr = {
+    name: evaluation.mean_scores(evaluation.evaluate_clips(frame_by_frame(f), reader, **options, with_ssim=False))[
+      'psnr'
+    ]
+    for name, f in candidates.items()
+  }
+  return max(psnr, key=psnr.get)
+
+
+def frame_by_frame(function: Filter) -> evaluation.Restore:
+  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore`."""
+
+  @jax.jit
+  def apply(frame):
+    return streaming.to_uint8(function(frame[None].astype(jnp.float32) / 255.0)[0])
+
+  return lambda frames: (np.asarray(apply(frame)) for frame in frames)
+
+
+def training_pairs(source: DataSource, max_pixels: int = 2**24) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """(input, target) centre frames of a tiles config, float32 (H, W, 3) in [0, 1], evenly drawn."""
+  records = Records(source, ['lq', 'hq'])
+  shape = source.dataset_info.features['lq'].shape
+  count = min(len(records), max(1, max_pixels // (shape[1] * shape[2])))
+  for index in np.linspace(0, len(records) - 1, count).astype(int):
+    record = records[index]
+    yield tuple(record[field][shape[0] // 2].astype(np.float32) / 255 for field in ('lq', 'hq'))

@@ -1,0 +1,120 @@
+"""Scores kept per clip, under a name for all they depend on, so that no clip is scored twice."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from vqm_jax.data import ClipReader
+from vqm_jax.data.records import DataSource
+from vqm_jax.inference.evaluation import (
+  ClipFrames,
+  ClipScores,
+  Restore,
+  score_clips,
+  seconds_per_frame,
+)
+from vqm_jax.report import pictures, results
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+  """A name for everything that scores depend on; `identity` holds plain JSON values."""
+  return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def source_identity(source: DataSource) -> dict[str, Any]:
+  """What tells the records of a source from any others, for `fingerprint`."""
+  info = source.dataset_info
+  part = info.splits[source.split]
+  return {
+    'dataset': info.full_name,
+    'split': source.split,
+    'records': part.num_examples,
+    'bytes': part.num_bytes,
+    'shards': list(part.shard_lengths),
+    'clips': (info.metadata or {}).get('clips', {}).get(source.split),
+  }
+
+
+def score_resumably(
+  clips: list[ClipFrames],
+  folder: pathlib.Path,
+  *,
+  overwrite: bool = False,
+  save_frames: bool = False,
+  **options,
+) -> dict[str, ClipScores]:
+  """As `score_clips`, but clips whose scores lie in `folder` already are not scored again.
+
+  Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
+  beside input and target) and, with `save_frames`, `frames/<clip>/<index>.png`. The caller names
+  the folder by a `fingerprint` of all that the scores depend on.
+
+  Args:
+    overwrite: score every clip again.
+    save_frames: keep the outputs, too; clips that were scored without keeping them are redone.
+    **options: of `score_clips`.
+  """
+  lengths = {clip.name: clip.num_frames for clip in clips}
+  scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in lengths}
+  pending = [
+    clip
+    for clip in clips
+    if scores.get(clip.name) is None
+    or (save_frames and not _frame_path(folder, clip.name, clip.num_frames - 1).exists())
+  ]
+  if len(pending) < len(clips):
+    logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
+
+  def keep(name, index, lq, restored, hq):
+    if lq is not None and index == lengths[name] // 2:
+      panel = pictures.comparison(lq, restored, hq)
+      pictures.save_png(folder / 'pictures' / f'{name}.png', panel)
+    if save_frames:
+      pictures.save_png(_frame_path(folder, name, index), restored)
+
+  def store(name, clip_scores):
+    results.write_json(folder / f'{name}.json', dataclasses.asdict(clip_scores))
+
+  scores |= score_clips(pending, on_clip=store, on_frame=keep, **options)
+  return {name: scores[name] for name in lengths}
+
+
+def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrite: bool = False) -> dict[str, Any]:
+  """Seconds per frame of the network on one device, with device and frame size; kept in `path`.
+
+  `restore` takes the argument `devices`, as `restore_frames` does.
+  """
+  if overwrite or not path.exists():
+    frame, _ = next(reader.frames(next(iter(reader.clips)), 0, 1))
+    device = jax.local_devices()[0]
+    kind = f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else device.device_kind
+    seconds = seconds_per_frame(functools.partial(restore, devices=[device]), frame)
+    size = list(frame.shape[:2])
+    results.write_json(path, {'seconds_per_frame': seconds, 'device': kind, 'frame_size': size})
+  return json.loads(path.read_text())
+
+
+def _stored(path: pathlib.Path) -> ClipScores | None:
+  """Scores from a file, None when there are none or they are damaged."""
+  try:
+    scores = ClipScores(**json.loads(path.read_text()))
+    for side in (scores.output, scores.input):
+      side.update({metric: [float(v) for v in values] for metric, values in side.items()})
+  except FileNotFoundError:
+    return None
+  except (ValueError, TypeError) as error:
+    logging.warning('%s is damaged (%s); the clip is scored again.', path, error)
+    return None
+  return scores
+
+
+def _frame_path(folder: pathlib.Path, clip: str, index: int) -> pathlib.Path:
+  return folder / 'frames' / clip / f'{index:06d}.png'

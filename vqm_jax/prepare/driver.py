@@ -1,0 +1,88 @@
+"""Finds the builder of a data set and runs it so that a failure costs nothing that was there before."""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib
+import io
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from vqm_jax import cli, errors
+from vqm_jax.prepare.builder import VqmBuilder
+
+
+def find_builder(dataset: str) -> type[VqmBuilder]:
+  """The builder class of a data set of the checkout, or of a folder <name>/<name>_dataset_builder.py."""
+  for folder in (cli.ROOT / 'datasets' / dataset, pathlib.Path(dataset).expanduser().resolve()):
+    module = folder / f'{folder.name}_dataset_builder.py'
+    if module.is_file():
+      break
+  else:
+    known = sorted(path.parent.name for path in (cli.ROOT / 'datasets').glob('*/*_dataset_builder.py'))
+    raise errors.ConfigError(
+      f'--dataset={dataset}: unknown, choose one of {", ".join(known)} or give the path of a folder <name> of your '
+      'own that holds <name>_dataset_builder.py.'
+    )
+  # In front: the folder's name may be that of an installed package.
+  sys.path.insert(0, str(folder.parent))
+  imported = importlib.import_module(f'{folder.name}.{module.stem}')
+  if pathlib.Path(imported.__file__).resolve() != module.resolve():
+    raise errors.ConfigError(f'--dataset={dataset}: another Python package is called {folder.name}; rename the folder.')
+  return imported.Builder
+
+
+def variant(builder_cls: type[VqmBuilder], name: str, config: Any, changes: dict[str, Any]) -> type[VqmBuilder]:
+  """The builder class under another name, with one config, whose fields are changed as far as it has them."""
+  fields = {field.name for field in dataclasses.fields(config)}
+  config = dataclasses.replace(config, **{key: value for key, value in changes.items() if key in fields})
+  # TFDS finds README, tags and citation through the module of the class.
+  body = dict(name=name, BUILDER_CONFIGS=[config], __module__=builder_cls.__module__)
+  return type(builder_cls)('Builder', (builder_cls,), body, skip_registration=True)
+
+
+def build(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
+  """Builds or rebuilds one config; records that are there stay until the new ones are complete."""
+  final = pathlib.Path(builder.data_dir)
+  with _locked(final.parent):
+    for stale in final.parent.glob('incomplete.*'):
+      shutil.rmtree(stale)
+    if not final.exists():
+      _prepare(builder, manual_dir)
+      return
+    scratch = final.parent / f'incomplete.{os.getpid()}'
+    try:
+      fresh = type(builder)(data_dir=scratch)
+      _prepare(fresh, manual_dir)
+      final.rename(scratch / 'old')
+      pathlib.Path(fresh.data_dir).rename(final)
+    finally:
+      shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prepare(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
+  settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+  # TFDS prints its own account of the build, and makes folders for downloads.
+  with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as unused:
+    builder.download_and_prepare(download_dir=unused, download_config=settings)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+  """Holds a lock on the folder, which ends with the process, however that ends."""
+  folder.mkdir(parents=True, exist_ok=True)
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as error:
+    raise errors.DataError(f'{folder}: another build is writing here; wait until it ends.') from error
+  finally:
+    os.close(handle)

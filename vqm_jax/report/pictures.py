@@ -1,0 +1,58 @@
+"""Pictures to look at: input, output, target and their difference side by side."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP = 4  # pixels between panels
+_BAR = 18  # pixels for the label above each panel
+_ERROR_GAIN = 4
+
+
+def comparison(
+  lq: np.ndarray,
+  pred: np.ndarray,
+  hq: np.ndarray | None,
+  labels: Sequence[str] = ('input', 'output', 'target', f'error x{_ERROR_GAIN}'),
+) -> np.ndarray:
+  """The frames side by side under their labels: input, output, target, |output - target| x 4.
+
+  Args:
+    lq, pred, hq: uint8 (H, W, 3) of one shape; without `hq` the panel ends with the output.
+    labels: above the panels, cut to their width.
+
+  Returns:
+    uint8 (H', W', 3); panels made of equal sizes can be stacked as rows with `np.concatenate`.
+  """
+  frames = [lq, pred]
+  if hq is not None:
+    error = np.abs(pred.astype(np.int16) - hq) * _ERROR_GAIN
+    frames += [hq, np.minimum(error, 255).astype(np.uint8)]
+  height, width, _ = lq.shape
+  panel = np.full((_BAR + height + _GAP, len(frames) * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
+  for k, (frame, label) in enumerate(zip(frames, labels, strict=False)):
+    left = k * (width + _GAP)
+    panel[:_BAR, left : left + width] = _label(label, width)
+    panel[_BAR : _BAR + height, left : left + width] = frame
+  return panel
+
+
+def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
+  """Writes uint8 (H, W, 3) as PNG under a temporary name first, making folders as needed."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    Image.fromarray(array).save(partial, format='PNG')
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _label(text: str, width: int) -> np.ndarray:
+  bar = Image.new('RGB', (width, _BAR), 'white')
+  ImageDraw.Draw(bar).text((2, 2), text, fill='black', font=ImageFont.load_default(12))
+  return np.asarray(bar)
