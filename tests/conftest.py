@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -45,3 +46,38 @@ def tiny_config(micro_data):
     log_every=2, save_every=2, eval_every=6, eval_frames=2,
   )  # fmt: skip
   return config
+
+
+@pytest.fixture
+def binary():
+  """Starts one of our binaries as a user would: binary('train', '--flag=x', ...) -> Popen with text output."""
+  started = []
+
+  def start(name, *args, blocked=(), **env):
+    run = ['-m', f'vqm_jax.{name}']
+    if blocked:  # as if these packages were not installed
+      code = (
+        'import runpy\n'
+        'from importlib.machinery import PathFinder\n'
+        'find = PathFinder.find_spec\n'
+        'def absent(name, path=None, target=None):\n'
+        f'  return None if name.split(".")[0] in {list(blocked)} else find(name, path, target)\n'
+        'PathFinder.find_spec = staticmethod(absent)\n'
+      )
+      run = ['-c', code + f'runpy.run_module("vqm_jax.{name}", run_name="__main__", alter_sys=True)']
+    process = subprocess.Popen(
+      [sys.executable, *run, *map(str, args)],
+      cwd=ROOT,
+      env=os.environ | {'PYTHONUNBUFFERED': '1'} | env,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield start
+  for process in started:
+    process.kill()
+    process.wait()

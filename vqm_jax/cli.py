@@ -52,18 +52,28 @@ def _parse(main, argv: list[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = FLAGS(argv)
+    for name in FLAGS:
+      getattr(FLAGS[name].value, 'keys', None)  # a config that could not be loaded says so when it is touched
     if len(rest) > 1:
       raise errors.ConfigError(f'Unexpected argument {rest[1]!r}; options are written as --name=value.')
     return rest
   except (flags.Error, errors.ConfigError) as error:
-    _fail(' '.join(str(error).replace('FATAL Flags parsing error:', '').split()), 2)
+    _fail(_last_message(error), 2)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     # ml_collections reports an unknown or mistyped --config.* field in these ways.
     if '--debug' in argv:
       traceback.print_exc()
-    _fail(' '.join(str(error).strip('"\'').split()), 2)
+    _fail(_last_message(error), 2)
   except (ImportError, OSError) as error:
-    _fail(f'cannot load the config: {error}', 2)
+    _fail(f'cannot load the config: {_last_message(error)}', 2)
+
+
+def _last_message(error: Exception) -> str:
+  """One line: where ml_collections quotes the traceback of a config file, what that file said last."""
+  text = str(error).strip('"\'').strip()
+  if 'Traceback (most recent call last)' in text:
+    text = text.splitlines()[-1].split('Error: ', 1)[-1]
+  return ' '.join(text.split())
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -140,6 +140,7 @@ def main(argv):
   )
   restore = functools.partial(inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value)
   if _DRY_RUN.value:
+    logging.info('timing the first frames ...')
     rate = seconds_per_frame(restore, source, max(3, jax.local_device_count()))
     print(f'would write {", ".join(map(str, filter(None, (output, compare))))}')
     print(f'estimate: {rate:.3g} s per frame, {rate * source.num_frames / 60:.1f} min in all')

@@ -107,9 +107,7 @@ def data_dir(tmp_path_factory):
     builders = importlib.import_module('vqm_tiny')
     for config in (*builders.SIZES, 'frames', 'frames_lq'):
       builder = builders.VqmTiny(config=config, data_dir=folder, file_format='array_record')
-      builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False, num_shards=2)
-      )
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False, num_shards=2))
   finally:
     sys.path.remove(str(code))
     sys.modules.pop('vqm_tiny', None)

@@ -36,9 +36,7 @@ def oracle_psnr(a, b, protocol):
 def oracle_ssim(a, b, protocol):
   a, b = prepared(a, protocol), prepared(b, protocol)
   channels = None if protocol == 'y601' else -1
-  return skimage.metrics.structural_similarity(
-    a, b, data_range=255, channel_axis=channels, **ORACLE[protocol]
-  )
+  return skimage.metrics.structural_similarity(a, b, data_range=255, channel_axis=channels, **ORACLE[protocol])
 
 
 def noisy(frame, rng, amount=12):
@@ -140,9 +138,5 @@ def test_frames_smaller_than_the_window_are_refused():
 
 
 def test_imports_without_codecs_and_tensorflow():
-  code = (
-    'import sys\n'
-    'for name in ("av", "cv2", "tensorflow"): sys.modules[name] = None\n'
-    'import vqm_jax.metrics\n'
-  )
+  code = 'import sys\nfor name in ("av", "cv2", "tensorflow"): sys.modules[name] = None\nimport vqm_jax.metrics\n'
   subprocess.run([sys.executable, '-c', code], check=True)

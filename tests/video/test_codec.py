@@ -41,7 +41,7 @@ def psnr(file):
 
 @pytest.mark.parametrize('codec', ['h264', 'h265'])
 def test_quality_falls_with_crf(codec):
-  values = [psnr(coded(codec=codec, crf=crf)) for crf in (5, 25, 45)]
+  values = [psnr(coded(codec=codec, crf=crf, preset='fast')) for crf in (5, 25, 45)]
   assert values == sorted(values, reverse=True)
   assert values[0] - values[2] > 8
 
@@ -53,9 +53,13 @@ def test_bitrate_is_obeyed():
 
 @pytest.mark.parametrize('codec', ['h264', 'h265'])
 def test_one_thread_is_deterministic(codec):
-  # Not at 64x96: the weighted prediction of x265 4.1 differs from run to run in so small frames.
-  first, second = (coded((180, 320), codec=codec, crf=30).getvalue() for _ in range(2))
-  assert first == second
+  """Whatever lay in memory before. (x265 4.2 fails this below about 96 lines, in weighted prediction.)"""
+  files = set()
+  for value in (0, 170, 255):
+    used = [np.full(size, value, np.uint8) for size in range(1000, 300_000, 2000)]
+    del used
+    files.add(coded((180, 320), codec=codec, crf=30).getvalue())
+  assert len(files) == 1
 
 
 def test_decoded_frames_do_not_force_their_types(tmp_path):

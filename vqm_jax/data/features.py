@@ -79,6 +79,8 @@ class FrameStrip(tfds.features.FeatureConnector):
       if self.codec == 'raw':
         return np.frombuffer(example_data, np.uint8).reshape(self.shape)
       with Image.open(io.BytesIO(example_data), formats=[self.codec]) as strip:
+        if strip.size != (self.width, self.num_frames * self.height):
+          raise ValueError(f'the image is {strip.size}')
         return np.asarray(strip).reshape(self.shape)
     except (OSError, SyntaxError, ValueError) as error:
       raise errors.DataError(

@@ -42,7 +42,9 @@ _CATEGORIES = flags.DEFINE_string(
 _CLIP_FRAMES = flags.DEFINE_integer('clip_frames', 120, 'Frames of a val or test clip.')
 _PRESET = flags.DEFINE_enum('preset', 'medium', _PRESETS, 'Preset of libx264.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the split and of drawn rates.', lower_bound=0)
-_WORKERS = flags.DEFINE_integer('workers', None, 'Videos coded at a time; the number of CPU cores if not given.')
+_WORKERS = flags.DEFINE_integer(
+  'workers', None, 'Videos coded at a time; the number of CPU cores if not given.', lower_bound=1
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the pairs of an earlier run with other settings.')
 
 

@@ -18,6 +18,8 @@ import tensorflow_datasets as tfds
 from vqm_jax import cli, errors
 from vqm_jax.prepare.builder import VqmBuilder
 
+_REPLACED = 'replaced'
+
 
 def find_builder(dataset: str) -> type[VqmBuilder]:
   """The builder class of a data set of the checkout, or of a folder <name>/<name>_dataset_builder.py."""
@@ -52,8 +54,7 @@ def build(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
   """Builds or rebuilds one config; records that are there stay until the new ones are complete."""
   final = pathlib.Path(builder.data_dir)
   with _locked(final.parent):
-    for stale in final.parent.glob('incomplete.*'):
-      shutil.rmtree(stale)
+    _clean(final)
     if not final.exists():
       _prepare(builder, manual_dir)
       return
@@ -61,10 +62,19 @@ def build(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
     try:
       fresh = type(builder)(data_dir=scratch)
       _prepare(fresh, manual_dir)
-      final.rename(scratch / 'old')
+      final.rename(scratch / _REPLACED)
       pathlib.Path(fresh.data_dir).rename(final)
     finally:
-      shutil.rmtree(scratch, ignore_errors=True)
+      _clean(final)
+
+
+def _clean(final: pathlib.Path) -> None:
+  """Removes what stopped builds have left, after putting back records that were being replaced."""
+  for replaced in final.parent.glob(f'incomplete.*/{_REPLACED}'):
+    if not final.exists():
+      replaced.rename(final)
+  for stale in final.parent.glob('incomplete.*'):
+    shutil.rmtree(stale)
 
 
 def _prepare(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:

@@ -80,8 +80,11 @@ def examine(path: pathlib.Path, known: Mapping[str, Mapping]) -> Footage:
     raise errors.VideoError(
       f'{path}: files of type {path.suffix} are not supported, expected {", ".join(VIDEO_SUFFIXES)}'
     )
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  try:
+    with path.open('rb') as file:
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise errors.VideoError(f'{path}: cannot be read ({error.strerror})') from error
   if digest in known:
     return Footage.from_json(known[digest])
   video = VideoFile(path)

@@ -12,9 +12,12 @@ import importlib.metadata
 import io
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import shutil
+import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -302,6 +305,8 @@ def _examine(files, folder, journal, pool) -> tuple[dict[str, footage.Footage], 
 def _say_what_is_there(found, split_of, settings) -> None:
   for split in footage.SPLITS:
     names = [name for name in split_of if split_of[name] == split]
+    if not names:
+      continue
     shots = sum(len(found[name].scenes) for name in names)
     frames = sum(found[name].num_frames for name in names)
     logging.info('%-8s %4d videos, %6d frames, %4d scenes', split, len(names), frames, shots)
@@ -333,7 +338,7 @@ def _calibrated(jobs, output, settings, journal, pool) -> float:
     journal.save()
     return psnr
 
-  logging.info('Calibrating on %d clips for %.3f dB', len(chosen), settings.target_psnr)
+  logging.info('Looking for %.3f dB on %d of the clips', settings.target_psnr, len(chosen))
   crf = calibrate.crf_for_psnr(measure, settings.target_psnr, known=probes)
   journal['calibration']['crf'] = crf
   journal.save()
@@ -347,9 +352,11 @@ class _Pool:
   def __init__(self, workers: int):
     if workers < 1:
       raise errors.ConfigError(f'--workers={workers}: expected at least 1')
-    # Spawned, not forked: libav and JAX have threads by now.
-    context = multiprocessing.get_context('spawn')
-    self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) if workers > 1 else None
+    self._pool = None
+    if workers > 1:
+      # Spawned, not forked: libav and JAX have threads by now.
+      context = multiprocessing.get_context('spawn')
+      self._pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
 
   def each(
     self, function: Callable[..., T], items: list, *args, desc: str, unit: str
@@ -377,6 +384,17 @@ class _Pool:
       self._pool.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+  """Lets a worker process end silently on Ctrl-C, and with a parent that was killed."""
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+  def watch():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
 def _try(function: Callable[..., T], *args) -> tuple[T | None, str]:
   try:
     return function(*args), ''
@@ -393,6 +411,6 @@ def _write_manifest(output: pathlib.Path, rows: list[Mapping[str, Any]]) -> None
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
+  partial = path.with_name(f'.{path.name}.part')
   partial.write_text(text)
   os.replace(partial, path)

@@ -88,11 +88,12 @@ def colour_of(frame: av.VideoFrame) -> Colour:
   return Colour(matrix, name in _FULL_RANGE_FORMATS or frame.color_range == ColorRange.JPEG)
 
 
-def specified_tags(frame: av.VideoFrame) -> dict[str, int]:
-  """Those of the frame's matrix, primaries and transfer tags that say something, as H.273 numbers."""
-  tags = {name: int(getattr(frame, name)) for name in ('colorspace', 'color_primaries', 'color_trc')}
-  # 0 is the matrix of RGB, which coded frames do not stay.
-  return {name: value for name, value in tags.items() if value not in (0, *_UNTAGGED)}
+def tags_of(frame: av.VideoFrame) -> dict[str, int]:
+  """Primaries and transfer of a frame as H.273 numbers, and its matrix if it states one that YCbCr can have."""
+  tags = {name: int(getattr(frame, name)) for name in ('color_primaries', 'color_trc')}
+  if frame.colorspace in _MATRIX_TAGS:
+    tags['colorspace'] = int(frame.colorspace)
+  return tags
 
 
 def yuv_to_rgb(frame: av.VideoFrame, colour: Colour | None = None) -> np.ndarray:

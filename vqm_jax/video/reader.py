@@ -154,7 +154,7 @@ class VideoFile:
       self.stream_index = stream.index
       self.pixel_format = frame.format.name
       self.pixel_aspect = stream.sample_aspect_ratio
-      self.tags = colour_lib.specified_tags(frame)
+      self.tags = colour_lib.tags_of(frame)
       self._check_progressive(frame, 0)
       self.other_streams = tuple(describe_stream(other) for other in container.streams if other.index != stream.index)
 
@@ -198,14 +198,14 @@ class VideoFile:
       return
     keyframe = self._keyframe(start)
     if keyframe is not None:
-      with self._open() as (container, stream):
+      with self._open(_MAX_THREADS) as (container, stream):
         container.seek(keyframe, stream=stream)
         frames = self._after_seek(container, stream, start)
         first = next(frames, None)
         if first is not None:
           yield from self._checked(_chain(first, frames), start, stop)
           return
-    with self._open() as (container, stream):
+    with self._open(_MAX_THREADS) as (container, stream):
       yield from self._checked(self._decode(container, stream), 0, stop, skip=start)
 
   def _keyframe(self, start: int) -> int | None:
@@ -249,8 +249,6 @@ class VideoFile:
     """Yields those of `frames` with an index from `skip` to `stop`, or says what is wrong."""
     times = self._timing.timestamps
     for frame in frames:
-      if index >= stop:
-        return
       if frame.is_corrupt or (times and frame.pts != times[index]):
         raise errors.VideoError(
           f'{self.path}: damaged, frame {index} of {self.num_frames} cannot be decoded; copy or download the file again'
@@ -264,11 +262,12 @@ class VideoFile:
       if index >= skip:
         yield frame
       index += 1
-    if index < stop:
-      raise errors.VideoError(
-        f'{self.path}: decoding ended after {index} of {self.num_frames} frames; the file is '
-        'truncated or damaged, copy or download it again'
-      )
+      if index == stop:
+        return
+    raise errors.VideoError(
+      f'{self.path}: decoding ended after {index} of {self.num_frames} frames; the file is '
+      'truncated or damaged, copy or download it again'
+    )
 
   def _check_progressive(self, frame, index):
     if frame.interlaced_frame:
@@ -278,7 +277,7 @@ class VideoFile:
       )
 
   @contextlib.contextmanager
-  def _open(self):
+  def _open(self, threads: int = 1):
     if not self.path.is_file():
       raise errors.VideoError(f'{self.path}: no such file')
     try:
@@ -295,7 +294,7 @@ class VideoFile:
       # Otherwise damaged macroblocks are painted over without a word.
       stream.codec_context.options = {'err_detect': 'explode'}
       stream.thread_type = 'AUTO'
-      stream.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+      stream.thread_count = min(threads, os.cpu_count() or 1)
       yield container, stream
 
   @contextlib.contextmanager
@@ -309,7 +308,7 @@ class VideoFile:
 
   @functools.cached_property
   def _timing(self) -> '_Timing':
-    with self._open() as (container, stream), self._reporting('the file'):
+    with self._open(_MAX_THREADS) as (container, stream), self._reporting('the file'):
       timing = _measure(self.path, container, stream)
     if self._fps is not None:
       return timing._replace(fps=Fraction(self._fps), constant=True, time_base=1 / Fraction(self._fps), timestamps=None)

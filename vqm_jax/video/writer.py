@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -169,6 +170,15 @@ class _Folder:
     shutil.rmtree(self._partial, ignore_errors=True)
 
 
+def _remedy(codec: str) -> str:
+  fitting = [
+    suffix
+    for suffix, name in zip(SUFFIXES, ('mp4', 'matroska', 'mov'), strict=True)
+    if codec in av.open(io.BytesIO(), 'w', format=name).supported_codecs
+  ]
+  return f'write to {" or ".join(fitting)} instead' if fitting else 'convert it in the input first'
+
+
 @contextlib.contextmanager
 def _copy_streams(source: VideoFile, encoder: Encoder, path: pathlib.Path):
   """Adds the other streams of `source` to the encoder's container and keeps them in step with it."""
@@ -183,10 +193,10 @@ def _copy_streams(source: VideoFile, encoder: Encoder, path: pathlib.Path):
         logging.warning('%s is left out', what)
         continue
       if codec_name(stream) not in output.supported_codecs:
+        remedy = _remedy(codec_name(stream))
         if stream.type == 'audio':
-          raise errors.VideoError(f'{what} does not fit into {path.suffix}; write to .mkv instead')
-        keeping = source.path.suffix if source.path.suffix in SUFFIXES else '.mkv'
-        logging.warning('%s does not fit into %s and is left out; %s would keep it', what, path.suffix, keeping)
+          raise errors.VideoError(f'{what} does not fit into {path.suffix}; {remedy}')
+        logging.warning('%s does not fit into %s and is left out; to keep it, %s', what, path.suffix, remedy)
         continue
       copy = output.add_stream_from_template(stream)
       copy.metadata.update(stream.metadata)

@@ -1,0 +1,278 @@
+"""The binary `vqm_jax.eval`, on a run and on folders."""
+
+import csv
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from vqm_jax import checkpoints, errors, metrics, video
+from vqm_jax.inference import evaluation
+from vqm_jax.inference.folders import folder_clips
+from vqm_jax.report import pictures
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# The input is a 5x5 blur of the target, so that least squares has something to win.
+BUILDER = """
+import io
+
+import numpy as np
+import scipy.ndimage
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vqm_jax.data import FrameStrip
+
+CLIPS = {'one': (3, 'cats'), 'two': (2, 'dogs')}
+
+
+def pair(seed, frames):
+  hq = np.random.default_rng(seed).random((frames, 32, 40, 3))
+  hq = scipy.ndimage.gaussian_filter(hq, (0, 1.2, 1.2, 0))
+  hq = (hq - hq.min()) / (hq.max() - hq.min())
+  lq = scipy.ndimage.gaussian_filter(hq, (0, 0.8, 0.8, 0), truncate=2.5)
+  return [np.rint(255 * x).astype(np.uint8) for x in (lq, hq)]
+
+
+def png(frame):
+  buffer = io.BytesIO()
+  Image.fromarray(frame).save(buffer, format='PNG')
+  return buffer.getvalue()
+
+
+class EvalTiny(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ('tiles', 'frames')]
+
+  def _info(self):
+    if self.builder_config.name == 'tiles':
+      features = {'lq': FrameStrip(3, 32, 40), 'hq': FrameStrip(3, 32, 40)}
+      return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+    features = {
+      'clip': tfds.features.Text(),
+      'frame': np.int32,
+      'lq': tfds.features.Image(encoding_format='png'),
+      'hq': tfds.features.Image(encoding_format='png'),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager):
+    if self.builder_config.name == 'tiles':
+      return {'train': self._tiles()}
+    return {'test': self._frames()}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+  def _tiles(self):
+    for seed in range(6):
+      yield seed, dict(zip(('lq', 'hq'), pair(100 + seed, 3)))
+
+  def _frames(self):
+    table, first = {}, 0
+    for seed, (clip, (frames, category)) in enumerate(CLIPS.items()):
+      table[clip] = dict(
+        first_record=first, num_frames=frames, height=32, width=40, fps=25.0, category=category
+      )
+      for t, (lq, hq) in enumerate(zip(*pair(seed, frames))):
+        yield first + t, {'clip': clip, 'frame': t, 'lq': png(lq), 'hq': png(hq)}
+      first += frames
+    self.info.metadata['clips'] = {'test': table}
+"""
+
+
+def run_eval(*args, code=0):
+  command = [sys.executable, '-m', 'vqm_jax.eval', *args]
+  env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+  assert done.returncode == code, done.stderr
+  return done
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A run of the system `none` on a data set of two clips."""
+  folder = tmp_path_factory.mktemp('eval')
+  (folder / 'eval_tiny.py').write_text(BUILDER)
+  sys.path.insert(0, str(folder))
+  try:
+    builders = importlib.import_module('eval_tiny')
+  finally:
+    sys.path.remove(str(folder))
+  config = tfds.download.DownloadConfig(try_download_gcs=False)
+  for name in ('tiles', 'frames'):
+    builder = builders.EvalTiny(config=name, data_dir=folder / 'data', file_format='array_record')
+    builder.download_and_prepare(download_config=config)
+  run = folder / 'run'
+  run.mkdir()
+  fields = {
+    'system': 'none',
+    'system_args': {},
+    'dtype': 'float32',
+    'ema': 0.0,
+    'dataset': 'eval_tiny',
+    'dataset_config': 'tiles',
+    'val_config': 'frames',
+    'data_dir': str(folder / 'data'),
+  }
+  (run / 'config.json').write_text(json.dumps({'config': fields}))
+  with checkpoints.Checkpoints(run / 'checkpoints') as saver:
+    saver.save(3, {'step': np.int32(3), 'params': {}}, {'step': 3})
+  return run
+
+
+def summary_of(workdir):
+  return json.loads((workdir / 'eval/test/summary.json').read_text())
+
+
+def test_run_of_no_processing_scores_as_the_metrics_do(workdir):
+  pair = sys.modules['eval_tiny'].pair
+  done = run_eval(f'--workdir={workdir}', '--baselines', '--save_frames')
+  summary = summary_of(workdir)
+  expected = {name: metrics.psnr(*pair(seed, n)) for seed, (name, n) in enumerate([('one', 3), ('two', 2)])}
+  psnr = summary['metrics']['psnr']
+  assert psnr['per_frame'] == {name: list(values) for name, values in expected.items()}
+  assert psnr['mean'] == pytest.approx(np.mean([v.mean() for v in expected.values()]), abs=1e-9)
+  assert summary['no_processing'] == summary['metrics']
+  assert summary['gain'] == {'psnr': 0.0, 'ssim': 0.0}
+  assert summary['schema_version'] == 1 and summary['step'] == 3 and summary['params'] == 0
+  assert summary['category'] == {'one': 'cats', 'two': 'dogs'}
+  assert set(summary['per_category']) == {'cats', 'dogs'}
+  assert summary['timing']['seconds_per_frame'] > 0
+  assert summary['timing']['frame_size'] == [32, 40]
+
+  with (workdir / 'eval/test/table.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['method'].split(' (')[0] for row in rows] == [
+    'none',
+    '5x5 least squares',
+    'Best of Gaussian / median / bilateral',
+    'No processing',
+  ]
+  gains = [float(row['gain']) for row in rows]
+  # Blurring a blur cannot help; undoing it must.
+  assert gains[0] == gains[3] == 0 and gains[1] > 3 and gains[2] < 0
+  table = (workdir / 'eval/test/table.md').read_text()
+  assert table in done.stdout
+  assert sorted(p.name for p in (workdir / 'eval/test/pictures').iterdir()) == ['one.png', 'two.png']
+  folder = workdir / 'eval' / summary['fingerprint'] / 'test'
+  assert len(list(folder.glob('frames/*/*.png'))) == 5
+  assert not list((workdir / 'eval').rglob('*.partial'))
+
+  # Again: nothing is scored anew; what is missing is.
+  stored = {p: p.stat().st_mtime_ns for p in (workdir / 'eval').glob('*/test/*.json')}
+  (folder / 'two.json').unlink()
+  run_eval(f'--workdir={workdir}')
+  changed = {p.name for p, time in stored.items() if p.stat().st_mtime_ns != time}
+  assert changed == {'two.json'}
+  assert summary_of(workdir)['metrics'] == summary['metrics']
+
+
+def test_other_options_have_another_fingerprint(workdir):
+  run_eval(f'--workdir={workdir}', '--protocol=y601', '--frames=every:2')
+  summary = summary_of(workdir)
+  frames, targets = sys.modules['eval_tiny'].pair(0, 3)
+  expected = metrics.psnr(frames[1], targets[1])
+  assert summary['metrics']['psnr']['per_frame']['one'] == [float(expected)]
+  assert summary['metrics']['psnr_y601']['per_clip']['one'] > expected
+  fingerprints = {p.parent.parent.name for p in (workdir / 'eval').glob('*/test/one.json')}
+  assert summary['fingerprint'] in fingerprints and len(fingerprints) >= 2
+
+
+def test_bad_requests_get_one_line(workdir):
+  cases = {
+    ('--workdir=/nowhere',): ('/nowhere is not a workdir', 1),
+    (f'--workdir={workdir}', '--frames=some'): ('--frames=some is not all or every:N', 2),
+  }
+  for args, (message, code) in cases.items():
+    stderr = run_eval(*args, code=code).stderr
+    assert message in stderr and 'Traceback' not in stderr
+
+
+def write_clips(folder, clips):
+  for name, frames in clips.items():
+    for t, frame in enumerate(frames):
+      pictures.save_png(folder / name / f'{t:04d}.png', frame)
+
+
+@pytest.fixture
+def triples(tmp_path):
+  """Folders of two clips: targets, slightly and strongly noisy copies."""
+  rng = np.random.default_rng(0)
+  gt = {name: rng.integers(30, 220, (n, 20, 24, 3), dtype=np.uint8) for name, n in (('a', 3), ('b', 4))}
+  pred = {name: (x + rng.integers(-3, 4, x.shape)).astype(np.uint8) for name, x in gt.items()}
+  lq = {name: (x + rng.integers(-9, 10, x.shape)).astype(np.uint8) for name, x in gt.items()}
+  for name, clips in (('gt', gt), ('pred', pred), ('lq', lq)):
+    write_clips(tmp_path / name, clips)
+  return tmp_path, gt, pred, lq
+
+
+def test_folders_are_scored_against_folders(triples):
+  folder, gt, pred, lq = triples
+  args = [f'--{flag}_dir={folder / flag}' for flag in ('pred', 'gt', 'lq')]
+  done = run_eval(*args, f'--out={folder / "out"}')
+  summary = json.loads((folder / 'out/summary.json').read_text())
+  for clip in 'ab':
+    frames = summary['metrics']['psnr']['per_frame'][clip]
+    np.testing.assert_allclose(frames, metrics.psnr(pred[clip], gt[clip]), atol=1e-12)
+    inputs = summary['no_processing']['ssim']['per_frame'][clip]
+    np.testing.assert_allclose(inputs, metrics.ssim(lq[clip], gt[clip]), atol=1e-12)
+  assert (folder / 'out/table.md').read_text() in done.stdout
+  assert 'No processing' in done.stdout
+  # Scores of files that have changed since are not used.
+  write_clips(folder / 'pred', {'b': gt['b'] ^ 1})
+  assert 'scored already' not in run_eval(*args, f'--out={folder / "out"}').stderr
+  summary = json.loads((folder / 'out/summary.json').read_text())
+  assert summary['metrics']['psnr']['per_clip']['b'] == pytest.approx(10 * np.log10(255**2))
+
+
+def test_without_out_nothing_is_written(triples):
+  folder = triples[0]
+  before = sorted(folder.rglob('*'))
+  done = run_eval(f'--pred_dir={folder / "gt"}', f'--gt_dir={folder / "gt"}')
+  assert '100.000' in done.stdout and '7 frames equal their targets' in done.stdout
+  assert 'No processing' not in done.stdout
+  assert sorted(folder.rglob('*')) == before
+
+
+def test_all_mismatches_are_named_at_once(triples):
+  folder, gt, *_ = triples
+  write_clips(folder / 'short', {'a': gt['a'][:2], 'b': gt['b'][:, 2:]})
+  with pytest.raises(errors.DataError) as caught:
+    folder_clips(folder / 'short', folder / 'gt')
+  message = str(caught.value)
+  assert 'a (--pred_dir 2 x 24x20, --gt_dir 3 x 24x20)' in message
+  assert 'b (--pred_dir 4 x 24x18, --gt_dir 4 x 24x20)' in message
+  write_clips(folder / 'other', {'b': gt['b'], 'c': gt['b'], 'd': gt['b']})
+  with pytest.raises(errors.DataError, match=r'lacks a; .*lacks c, d of --pred_dir'):
+    folder_clips(folder / 'other', folder / 'gt')
+
+
+def test_one_clip_against_one_clip_whatever_their_names(triples):
+  folder, gt, pred, _ = triples
+  colour = video.Colour('bt709', False)
+  frames = [video.rgb_to_yuv(frame, colour) for frame in gt['b']]
+  video.encode(frames, folder / 'film.mp4', fps=Fraction(25), colour=colour, crf=10)
+  decoded = np.stack(list(video.open_video(folder / 'film.mp4').frames()))
+  clips, identity = folder_clips(folder / 'film.mp4', folder / 'gt' / 'b')
+  scores = evaluation.score_clips(clips)
+  np.testing.assert_allclose(scores['b'].psnr, metrics.psnr(decoded, gt['b']), atol=1e-12)
+  assert len(identity) == 2 and len(identity[1]) == 4
+  # A folder that holds one clip is matched by name.
+  write_clips(folder / 'x', {'a': gt['a']})
+  write_clips(folder / 'y', {'b': gt['a']})
+  with pytest.raises(errors.DataError, match='lacks b'):
+    folder_clips(folder / 'x', folder / 'y')
