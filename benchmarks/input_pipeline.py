@@ -6,6 +6,8 @@ Without --dataset it prepares 32 records of random texture in a temporary folder
 follow each other; the samples per second depend on the machine and on what else it does.
 """
 
+import contextlib
+import io
 import itertools
 import pathlib
 import tempfile
@@ -23,7 +25,7 @@ from vqm_jax.data.records import Records
 _DATASET = flags.DEFINE_string('dataset', None, 'Name of a prepared data set.')
 _CONFIG = flags.DEFINE_string('config', 'tiles', 'Config of the data set.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where records are; default $TFDS_DATA_DIR.')
-_WORKERS = flags.DEFINE_multi_integer('workers', [0, 1, 2], 'Numbers of worker processes to try.')
+_WORKERS = flags.DEFINE_multi_integer('workers', [0, 2], 'Number of worker processes to try; may be repeated.')
 _SECONDS = flags.DEFINE_float('seconds', 3, 'Duration of each measurement.', lower_bound=0.1)
 
 
@@ -31,7 +33,7 @@ class TextureTiles(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """32 pairs of 7 frames of 256x256: smooth noise that moves, with grain; the degraded side has none."""
 
   VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=codec) for codec in ('webp', 'png', 'raw')]
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=codec) for codec in ('webp', 'png')]
 
   def _info(self) -> tfds.core.DatasetInfo:
     strip = data.FrameStrip(7, 256, 256, codec=self.builder_config.name)
@@ -95,10 +97,11 @@ def main(_: Sequence[str]) -> None:
   with tempfile.TemporaryDirectory() as folder:
     for config in TextureTiles.BUILDER_CONFIGS:
       builder = TextureTiles(config=config, data_dir=folder, file_format='array_record')
-      builder.download_and_prepare(
-        download_dir=pathlib.Path(folder) / 'downloads',
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-      )
+      with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints its own account.
+        builder.download_and_prepare(
+          download_dir=pathlib.Path(folder) / 'downloads',
+          download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
       _measure(data.open_source(builder.name, config.name, 'train', folder))
 
 

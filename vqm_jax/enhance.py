@@ -8,6 +8,7 @@ stamps of the input, or, without a suffix, a folder of PNG images. Any frame siz
 
 import collections
 import contextlib
+import datetime
 import functools
 import os
 import pathlib
@@ -143,7 +144,8 @@ def main(argv):
     logging.info('timing the first frames ...')
     rate = seconds_per_frame(restore, source, max(3, jax.local_device_count()))
     print(f'would write {", ".join(map(str, filter(None, (output, compare))))}')
-    print(f'estimate: {rate:.3g} s per frame, {rate * source.num_frames / 60:.1f} min in all')
+    whole = datetime.timedelta(seconds=round(rate * source.num_frames))
+    print(f'estimate: {rate:.3g} s per frame, {whole} h for {source.num_frames} frames')
     return
   start = time.perf_counter()
   count = enhance_video(restore, source, output, compare=compare, codec=_CODEC.value, crf=_CRF.value)

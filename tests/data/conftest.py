@@ -102,6 +102,7 @@ def data_dir(tmp_path_factory):
   code = tmp_path_factory.mktemp('builders')
   folder = tmp_path_factory.mktemp('data')
   (code / 'vqm_tiny.py').write_text(BUILDER)
+  tfds.disable_progress_bar()
   sys.path.insert(0, str(code))
   try:
     builders = importlib.import_module('vqm_tiny')

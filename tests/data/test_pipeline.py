@@ -3,6 +3,9 @@ import itertools
 import multiprocessing
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,6 +90,10 @@ def test_each_epoch_is_a_new_permutation(source):
   assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+def test_batch_of_one(source):
+  np.testing.assert_array_equal(samples(draw(source, 6, batch_size=1)), samples(draw(source, 2, batch_size=3)))
+
+
 def test_seed_decides(source):
   assert_equal(draw(source, 3, batch_size=4), draw(source, 3, batch_size=4))
   other = draw(source, 3, batch_size=4, seed=6)
@@ -119,6 +126,28 @@ def test_workers_change_nothing_and_end(source, workers):
   expected = draw(source, 9, batch_size=4, start=8)
   assert_equal(draw(source, 9, batch_size=4, start=8, num_workers=workers), expected)
   assert not multiprocessing.active_children()
+
+
+ABANDON = """
+import multiprocessing, os, signal, sys
+from vqm_jax import data
+
+if __name__ == '__main__':
+  source = data.open_source('vqm_tiny', 'tiles', 'train', sys.argv[1])
+  batches = data.train_batches(source, num_frames=1, crop=8, batch_size=1, seed=0, num_workers=1)
+  next(batches)
+  print(len(multiprocessing.active_children()), flush=True)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_run(data_dir, tmp_path):
+  script = tmp_path / 'abandon.py'
+  script.write_text(ABANDON)
+  # The output ends when the last process that holds it does, the worker among them.
+  done = subprocess.run([sys.executable, script, str(data_dir)], stdout=subprocess.PIPE, timeout=20)
+  assert done.returncode == -signal.SIGKILL and done.stdout == b'1\n'
 
 
 def test_close_ends_the_iteration(source):

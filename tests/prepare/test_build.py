@@ -17,7 +17,7 @@ READ = """
 import sys
 class Blocked:
   def find_spec(self, name, *_):
-    if name in ('av', 'cv2', 'tensorflow', 'vqm_demo', 'paired_videos', 'skimage'):
+    if name in ('av', 'cv2', 'vqm_demo', 'paired_videos', 'skimage'):
       raise ImportError(f'{name} is blocked')
 sys.meta_path.insert(0, Blocked())
 import tensorflow_datasets as tfds
@@ -28,11 +28,12 @@ frames = tfds.data_source(f'{name}/micro_frames', split='val', data_dir=data_dir
 reader = ClipReader(frames)
 lq, hq = next(reader.frames('val_00'))
 info = tiles.dataset_info
+assert 'tensorflow' not in sys.modules
 print(len(tiles), len(frames), tiles[3]['lq'].shape, hq.shape, info.name, info.version, len(info.description) > 100)
 """
 
 
-# Many command lines in one process, each from untouched flags; importing the binary here would clash with others' flags.
+# Many command lines in one process, each from untouched flags. Imported here, the binary's flags would meet others'.
 RUNS = """
 import contextlib, io, json, sys
 from absl import flags
@@ -114,12 +115,14 @@ def test_built_already(two_names):
   assert other[0] == 1 and 'was built with per_video=4, now per_video=3; give --overwrite' in other[2]
 
 
-def test_as_a_program_with_the_data_dir_of_the_environment(tmp_path, binary):
+def test_as_a_program_with_the_data_dir_of_the_environment(tmp_path, binary, two_names):
   process = binary('prepare.build', '--dataset=vqm_demo', '--config=micro_tiles', TFDS_DATA_DIR=str(tmp_path / 'here'))
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 0, output
   assert (tmp_path / 'here/vqm_demo/micro_tiles/1.0.0/dataset_info.json').exists()
   assert [p.name for p in (tmp_path / 'here').iterdir()] == ['vqm_demo']
+  name = 'vqm_demo/micro_tiles/1.0.0/vqm_demo-train.array_record-00000-of-00001'
+  assert (tmp_path / 'here' / name).read_bytes() == (two_names[0] / name).read_bytes()
 
 
 ERRORS = [

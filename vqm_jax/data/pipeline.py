@@ -24,10 +24,10 @@ from vqm_jax.data.records import UNREADABLE, DataSource, Records, describe, open
 
 __all__ = ['Batches', 'open_source', 'train_batches']
 
-# Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Pillow keeps the
-# interpreter lock while it decodes WebP, so that more threads do not help; more workers do.
-_THREADS = 2
+# Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Each thread makes a whole batch.
+_THREADS = min(4, os.cpu_count() or 1)
 _BATCHES_AHEAD = 4
+_THREADS_OF_WORKER = 2
 _BATCHES_AHEAD_OF_WORKER = 2
 
 
@@ -76,9 +76,9 @@ def train_batches(
 ) -> Batches:
   """Endless batches {'lq', 'hq'}: uint8 (batch_size / process_count, num_frames, crop, crop, 3).
 
-  Each epoch is shuffled anew. A sample is the window of `num_frames` frames in the middle of its
-  record, cut at a random place, equal for lq and hq. Memory: each thread decodes one record, and at
-  most 4 batches wait (with workers, 6 for each worker).
+  Each epoch is shuffled anew. A sample is the window of `num_frames` frames in the middle of its record, cut at a
+  random place, the same for lq and hq. Memory: each thread decodes one record, and at most 4 batches are being made or
+  wait, with workers 6 for each of them.
 
   Args:
     source: from `open_source`; records with FrameStrips `lq` and `hq`.
@@ -86,9 +86,8 @@ def train_batches(
     batch_size: samples in a batch over all processes.
     seed: 0 <= seed < 2**32.
     start: number of samples drawn before, over all processes.
-    num_workers: processes that decode; 0 decodes in threads of this process. WebP decodes one
-      image at a time in each process, so about a quarter of the cores is a good number for
-      machines with more than four. Programs that use workers need the `__main__` guard.
+    num_workers: processes that decode, with 2 threads each; 0 decodes in up to 4 threads of this process, which is
+      enough unless the accelerator waits. Programs that use workers need the `__main__` guard.
     augment: apply one of the 8 symmetries of the square, the same to lq and hq.
     process_index, process_count: this process takes global samples `start + process_index`,
       `start + process_index + process_count`, ...
@@ -110,12 +109,12 @@ def train_batches(
     # Grain asks absl about profiling when it starts workers; notebooks and tests parse no flags.
     flags.FLAGS.mark_as_parsed()
   # Slicing after the random map keeps each sample's randomness tied to its global index.
-  batches = samples[start + process_index :: process_count].batch(batch_size // process_count)
-  ahead = _BATCHES_AHEAD_OF_WORKER if num_workers else _BATCHES_AHEAD
+  batches = samples[start + process_index :: process_count].batch(batch_size // process_count, drop_remainder=True)
+  threads, ahead = (_THREADS_OF_WORKER, _BATCHES_AHEAD_OF_WORKER) if num_workers else (_THREADS, _BATCHES_AHEAD)
   # Workers go over whole batches: splitting samples among them would change the order.
   iterator = iter(
-    batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=ahead)).mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BATCHES_AHEAD_OF_WORKER),
+    batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)).mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=ahead),
       worker_init_fn=_init_worker,
     )
   )
@@ -128,7 +127,7 @@ def _init_worker(index: int, count: int) -> None:
   # Ctrl-C and a scheduler's SIGTERM reach every process; the main one decides what they mean.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  threading.Thread(target=_exit_with_parent, daemon=True).start()
+  pass
 
 
 def _exit_with_parent() -> None:

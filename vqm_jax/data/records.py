@@ -48,7 +48,7 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
   except UNREADABLE as error:
     raise errors.DataError(
       f'{folder}: this version cannot read the description of the records '
-      f'({str(error).splitlines()[0]}); build them again with `{build} --overwrite`.'
+      f'({_first_line(error)}); build them again with `{build} --overwrite`.'
     ) from error
   found = builder.info.file_format
   if found is None or found.value != _FILE_FORMAT:
@@ -129,7 +129,7 @@ class Records(Sequence[dict[str, Any]]):
         raise ValueError('the record is empty')
       return self._features.deserialize_example_np(data, decoders=self._decoders)
     except (errors.DataError, message.Error, RuntimeError, ValueError, KeyError, OSError) as error:
-      raise self.damaged(index, f'{error}'.partition('\n')[0]) from error
+      raise self.damaged(index, _first_line(error)) from error
 
   def damaged(self, index: int, reason: str) -> errors.DataError:
     """The error to raise for record `index`, naming its file and the place in it."""
@@ -155,6 +155,10 @@ def _find(root: pathlib.Path, dataset: str, config: str) -> pathlib.Path:
   raise errors.DataError(
     f'data_dir={root} has no dataset {dataset!r}; prepared: {", ".join(datasets) or "none"}; {remedy}.'
   )
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).partition('\n')[0]
 
 
 def _version_key(folder: pathlib.Path) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ def frame_by_frame(function: Filter) -> evaluation.Restore:
   return lambda frames: (np.asarray(apply(frame)) for frame in frames)
 
 
-def training_pairs(source: DataSource, max_pixels: int = 2**24) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_pairs(source: DataSource, max_pixels: int = 2**21) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """(input, target) centre frames of a tiles config, float32 (H, W, 3) in [0, 1], evenly drawn."""
   records = Records(source, ['lq', 'hq'])
   shape = source.dataset_info.features['lq'].shape

@@ -305,7 +305,9 @@ def _write_split(split: str, examples: Iterable[tuple[str, dict[str, Any]]], fea
 
   def serialize(item):
     key, example = item
-    return key, serializer.serialize_example(features.encode_example(example))
+    proto = serializer.get_tf_example(features.encode_example(example))
+    # Otherwise the order of the fields differs from process to process.
+    return key, proto.SerializeToString(deterministic=True)
 
   keys, lengths, total = set(), [], 0
   records = map_ahead(serialize, examples)

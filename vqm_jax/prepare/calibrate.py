@@ -54,8 +54,8 @@ def _next(probes: dict[float, float], target: float) -> float | None:
     return round(min(max(crf + sign * step, LOW), HIGH), 2)
   if high - low <= _FINEST:
     return None
-  # The secant, kept off the ends; every third time the middle, which halves whatever the curve looks like.
+  # The secant, kept off the ends; every fourth time the middle, which halves whatever the curve looks like.
   share = (probes[low] - target) / (probes[low] - probes[high])
-  share = 0.5 if len(probes) % 3 == 0 and high - low > 1 else min(max(share, 0.1), 0.9)
+  share = 0.5 if len(probes) % 4 == 0 and high - low > 1 else min(max(share, 0.1), 0.9)
   crf = round(low + share * (high - low), 2)
   return crf if low < crf < high and crf not in probes else None

@@ -17,7 +17,7 @@ from vqm_jax.video.colour import Colour
 Codec = Literal['h264', 'h265']
 
 _ENCODERS = {'h264': 'libx264', 'h265': 'libx265'}
-# Visually lossless [D].
+# Visually lossless [D]: 37-43 dB RGB PSNR on camera footage and animation, 0.2-1.1 bits per pixel (measured).
 DELIVERY_CRF = {'h264': 15.0, 'h265': 17.0}
 SUFFIXES = ('.mp4', '.mkv', '.mov')
 PRESETS = ('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow', 'slower', 'veryslow', 'placebo')
@@ -126,8 +126,8 @@ class Encoder:
     if crf is not None:
       options['crf'] = f'{crf:g}'
     if codec == 'h264':
-      # The vector code of x264's macroblock tree reads memory that nobody wrote, unless the frame is a
-      # multiple of 256 pixels wide: equal input gave different bitstreams from run to run (measured).
+      # Without it equal input gave different bitstreams from run to run at some widths (320 and 854 among them,
+      # measured); switching off x264's macroblock tree or its vector code cured that as well.
       options['x264-params'] = 'cpu-independent=1'
     else:
       options['x265-params'] = 'log-level=error' + (':pools=none:frame-threads=1' if threads == 1 else '')
@@ -162,7 +162,12 @@ class Encoder:
   def finish(self) -> int:
     """Flushes, completes the file under its final name and returns the number of frames."""
     with self._reporting():
-      self._mux(self.stream.encode(None))
+      packets = self.stream.encode(None)
+      if self._count == 1:
+        # libx265 leaves the decoding time of an only frame unset.
+        for packet in packets:
+          packet.dts = packet.pts
+      self._mux(packets)
       if self.before_mux:
         self.before_mux(float('inf'))
       self.container.close()
