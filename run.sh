@@ -52,7 +52,7 @@ demo() {
   say '3/5 Evaluating on the test split, all frames, with simple filters beside'
   "$python" -m vqm_jax.eval --workdir="$out/ecnu" --baselines
   say '4/5 Enhancing a compressed video'
-  "$python" -m vqm_jax.prepare.demo_scenes --output="$out/videos"
+  "$python" -m vqm_jax.prepare.demo_videos --output="$out/videos"
   "$python" -m vqm_jax.enhance --workdir="$out/ecnu" --input="$out/videos/coffee_compressed.mp4" \
     --output="$out/videos/coffee_restored.mp4" --compare --overwrite
   say "5/5 Done in $((SECONDS - started)) s"

@@ -25,6 +25,7 @@ for folder in (ROOT, ROOT / 'datasets'):
 def micro_data(tmp_path_factory) -> str:
   """A data_dir with vqm_demo's micro configs: 2 training, 1 validation, 1 test clip of 96x64."""
   import tensorflow_datasets as tfds
+
   from vqm_demo import vqm_demo_dataset_builder
 
   data_dir = str(tmp_path_factory.mktemp('data'))
@@ -53,7 +54,7 @@ def binary():
   """Starts one of our binaries as a user would: binary('train', '--flag=x', ...) -> Popen with text output."""
   started = []
 
-  def start(name, *args, blocked=(), **env):
+  def start(name, *args, blocked=(), limit_kib=None, **env):
     run = ['-m', f'vqm_jax.{name}']
     if blocked:  # as if these packages were not installed
       code = (
@@ -65,8 +66,11 @@ def binary():
         'PathFinder.find_spec = staticmethod(absent)\n'
       )
       run = ['-c', code + f'runpy.run_module("vqm_jax.{name}", run_name="__main__", alter_sys=True)']
+    command = [sys.executable, *run, *map(str, args)]
+    if limit_kib:  # no file may become larger
+      command = ['bash', '-c', f'ulimit -f {limit_kib}; exec "$@"', 'bash', *command]
     process = subprocess.Popen(
-      [sys.executable, *run, *map(str, args)],
+      command,
       cwd=ROOT,
       env=os.environ | {'PYTHONUNBUFFERED': '1'} | env,
       stdin=subprocess.DEVNULL,

@@ -117,6 +117,27 @@ def test_training_needs_no_codec_no_opencv_no_tensorflow(binary, arguments, tmp_
   assert 'Finished 2 steps' in output
 
 
+def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments, tmp_path):
+  flags, _ = arguments
+  workdir = tmp_path / 'run'
+  flags = ['train', *flags, '--config.system_args.num_blocks=4', '--config.save_every=2', f'--workdir={workdir}']
+  process = binary(*flags, '--config.steps=2')
+  assert process.wait(timeout=120) == 0, process.stdout.read()
+
+  # No file may grow beyond 64 KiB: to the program this is what a full disk is, an error from write().
+  process = binary(*flags, '--config.steps=4', limit_kib=64)
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 1, output
+  error = [line for line in output.splitlines() if line.startswith('error:')]
+  assert len(error) == 1 and 'Could not save checkpoint 4' in error[0] and 'Traceback' not in output, output
+  assert checkpoints.steps(workdir / 'checkpoints') == [2]
+  checkpoints.verify(workdir / 'checkpoints', 2)
+
+  process = binary(*flags, '--config.steps=4')
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0 and 'Resuming at step 2 of 4' in output, output
+
+
 @pytest.mark.parametrize(
   ('args', 'code', 'words'),
   [

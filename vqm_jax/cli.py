@@ -32,7 +32,7 @@ class _QuietLibraries(std_logging.Filter):
 
   def filter(self, record: std_logging.LogRecord) -> bool:
     least = std_logging.ERROR if 'orbax' in record.pathname else std_logging.WARNING
-    return record.levelno >= least or 'vqm_jax' in record.pathname
+    return record.levelno >= least or pathlib.Path(record.pathname).is_relative_to(ROOT / 'vqm_jax')
 
 
 def _help(main) -> str:

@@ -146,7 +146,7 @@ def test_workers_do_not_outlive_a_killed_run(data_dir, tmp_path):
   script = tmp_path / 'abandon.py'
   script.write_text(ABANDON)
   # The output ends when the last process that holds it does, the worker among them.
-  done = subprocess.run([sys.executable, script, str(data_dir)], stdout=subprocess.PIPE, timeout=20)
+  done = subprocess.run([sys.executable, script, str(data_dir)], stdout=subprocess.PIPE, timeout=60)
   assert done.returncode == -signal.SIGKILL and done.stdout == b'1\n'
 
 

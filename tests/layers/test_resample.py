@@ -21,7 +21,10 @@ def test_unshuffle_inverts_shuffle():
 def test_icnr_starts_as_nearest_upsampling():
   kernel = icnr(normal(1.0), 2)(jax.random.key(0), (3, 3, 4, 12))
   x = jax.random.normal(jax.random.key(1), (1, 5, 6, 4))
-  conv = lambda k: jax.lax.conv_general_dilated(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  def conv(kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
   up = pixel_shuffle(conv(kernel), 2)
   np.testing.assert_allclose(up, conv(kernel[..., ::4]).repeat(2, axis=1).repeat(2, axis=2), atol=1e-5)
 

@@ -32,7 +32,8 @@ def test_demo_parameter_count():
 def test_full_size_shape_without_running():
   network = nnx.eval_shape(lambda: restorers.create('ecnu', rngs=nnx.Rngs(0)))
   graphdef, state = nnx.split(network)
-  out = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, jax.ShapeDtypeStruct((2, 1, 1080, 1920, 3), float))
+  clips = jax.ShapeDtypeStruct((2, 1, 1080, 1920, 3), jnp.float32)
+  out = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, clips)
   assert out.shape == (2, 1080, 1920, 3) and out.dtype == jnp.float32
 
 
@@ -44,9 +45,7 @@ def test_call_is_restore_of_encode():
 def test_weight_norm_is_the_plain_convolution_at_first_and_ignores_the_scale_of_v():
   conv = WNConv(3, 5, rngs=nnx.Rngs(0))
   x = clip()[:, 0]
-  plain = jax.lax.conv_general_dilated(
-    x, conv.v[...], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-  )
+  plain = jax.lax.conv_general_dilated(x, conv.v[...], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   np.testing.assert_allclose(conv(x), plain + conv.bias[...], atol=1e-5)
   np.testing.assert_allclose(jnp.sqrt(jnp.square(conv.kernel()).sum((0, 1, 2))), jnp.abs(conv.g[...]), rtol=1e-5)
   before = conv(x)

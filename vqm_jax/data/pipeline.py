@@ -127,7 +127,7 @@ def _init_worker(index: int, count: int) -> None:
   # Ctrl-C and a scheduler's SIGTERM reach every process; the main one decides what they mean.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  pass
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:

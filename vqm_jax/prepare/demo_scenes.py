@@ -78,20 +78,25 @@ def clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
   ]
 
 
-def coded_pair(scene: Scene, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-  """(lq, hq) uint8 (T, H, W, 3): the scene after light and after heavy H.264, as from a web site.
+def write_pair(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
+  """Writes the scene after heavy and after light H.264, as from a web site; returns the paths of lq and hq.
 
   LQ is coded from the decoded planes of HQ, so that no second chroma resampling comes between them.
   """
   colour = video.Colour('bt709')
+  lq, hq = (folder / f'{scene.clip_id}_{name}.mp4' for name in ('compressed', 'original'))
+  planes = (video.rgb_to_yuv(frame, colour) for frame in render(scene, seed))
+  video.encode(planes, hq, fps=FPS, colour=colour, crf=HQ_CRF, preset='veryfast')
+  planes = video.VideoFile(hq).yuv_frames()
+  video.encode(planes, lq, fps=FPS, colour=colour, crf=LQ_CRF, preset='medium')
+  return lq, hq
+
+
+def coded_pair(scene: Scene, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """(lq, hq) uint8 (T, H, W, 3), the decoded frames of `write_pair`."""
   with tempfile.TemporaryDirectory(prefix='vqm_demo_') as folder:
-    hq, lq = (pathlib.Path(folder) / f'{name}.mp4' for name in ('hq', 'lq'))
-    planes = (video.rgb_to_yuv(frame, colour) for frame in render(scene, seed))
-    video.encode(planes, hq, fps=FPS, colour=colour, crf=HQ_CRF, preset='veryfast')
-    planes = video.VideoFile(hq).yuv_frames()
-    video.encode(planes, lq, fps=FPS, colour=colour, crf=LQ_CRF, preset='medium')
-    low, high = (np.stack(list(video.VideoFile(path).frames())) for path in (lq, hq))
-  return low, high
+    lq, hq = (np.stack(list(video.VideoFile(p).frames())) for p in write_pair(scene, pathlib.Path(folder), seed))
+  return lq, hq
 
 
 class _Coder:

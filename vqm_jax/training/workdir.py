@@ -11,10 +11,10 @@ import vqm_jax
 from vqm_jax import errors, inference
 
 # Fields of operation: a resumed run may change them. All others define the run.
-OPERATION = frozenset({
-  'steps', 'data_dir', 'val_config', 'val_split', 'log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames', 'keep_last',
-  'num_workers',
-})  # fmt: skip
+OPERATION = frozenset(
+  ('steps', 'data_dir', 'val_config', 'val_split', 'num_workers', 'keep_last')
+  + ('log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames')
+)
 
 
 def flat(config: dict, prefix: str = '') -> dict:
