@@ -15,6 +15,7 @@ meets a damaged checkpoint sets it aside and goes on from the one before.
 import hashlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -74,6 +75,10 @@ class Checkpoints:
     Raises:
       CheckpointError: this save could not start, or the one before it failed (disk full, no permission, ...).
     """
+    # Looked at first, because Orbax's threads report a full disk with pages of tracebacks.
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.directory).free
+    if needed > free:
+      raise self._save_error(step, OSError(f'it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free on the disk'))
     try:
       self._manager.wait_until_finished()
       self._saving = step

@@ -31,7 +31,7 @@ class _QuietLibraries(std_logging.Filter):
   """Drops what Orbax, Grain and JAX log about their own inner life; what matters they raise."""
 
   def filter(self, record: std_logging.LogRecord) -> bool:
-    least = std_logging.ERROR if 'orbax' in record.pathname else std_logging.WARNING
+    least = std_logging.CRITICAL if 'orbax' in record.pathname else std_logging.WARNING
     return record.levelno >= least or pathlib.Path(record.pathname).is_relative_to(ROOT / 'vqm_jax')
 
 

@@ -24,7 +24,7 @@ def test_coded_copy_passes(sides):
   found = align.check('clip', hq, iter(lq))
   assert found.num_frames == 40
   assert found.matching == found.moving >= 30
-  assert max(map(abs, found.shift)) < 0.3
+  assert max(map(abs, found.shift)) < 0.15
 
 
 @pytest.mark.parametrize('by', [1, -1, 2])
@@ -40,7 +40,7 @@ def test_lost_and_doubled_frame_in_the_middle_fails(sides):
     align.check('clip', hq, lq[:10] + lq[11:31] + lq[30:])
 
 
-@pytest.mark.parametrize('by', [(0, 1), (1, 0), (-2, 3)])
+@pytest.mark.parametrize('by', [(0, 1), (1, 0), (-1, 1)])
 def test_shift_in_space_fails(sides, by):
   hq, lq = sides
   with pytest.raises(errors.DataError, match='LQ is shifted by') as raised:

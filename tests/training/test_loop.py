@@ -1,3 +1,4 @@
+import collections
 import json
 import pathlib
 import shutil
@@ -229,6 +230,15 @@ def test_wrong_fields_are_named_before_anything_is_written(tiny_config, tmp_path
   with pytest.raises(errors.VqmError, match=message):
     train(tiny_config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_disk_that_is_too_small_is_seen_before_the_save(whole, tmp_path, monkeypatch):
+  config, copy = copy_until(whole, tmp_path, 2)
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(checkpoints.shutil, 'disk_usage', lambda path: usage(10**6, 10**6 - 1000, 1000))
+  with pytest.raises(errors.CheckpointError, match=r'Could not save checkpoint 4 in .* MB are free'):
+    train(config, copy)
+  assert checkpoints.steps(copy / 'checkpoints') == [2]
 
 
 def test_profile_is_written(whole, tmp_path):

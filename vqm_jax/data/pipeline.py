@@ -22,7 +22,7 @@ from vqm_jax import errors
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.data.records import UNREADABLE, DataSource, Records, describe, open_source, prepared_configs
 
-__all__ = ['Batches', 'open_source', 'train_batches']
+__all__ = ['Batches', 'check_records', 'open_source', 'train_batches']
 
 # Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Each thread makes a whole batch.
 _THREADS = min(4, os.cpu_count() or 1)
@@ -97,7 +97,7 @@ def train_batches(
     DataError: records too small or of another kind; later, a record that cannot be read.
   """
   _check_arguments(batch_size, seed, start, num_workers, process_index, process_count)
-  _check_records(source, num_frames, crop)
+  check_records(source, num_frames, crop)
   samples = (
     grain.MapDataset.source(Records(source, ('lq', 'hq')))
     .seed(seed)
@@ -179,7 +179,13 @@ def _check_arguments(batch_size, seed, start, num_workers, process_index, proces
     raise errors.ConfigError(f'batch_size={batch_size}: expected a multiple of the {process_count} processes.')
 
 
-def _check_records(source: DataSource, num_frames: int, crop: int) -> None:
+def check_records(source: DataSource, num_frames: int, crop: int) -> None:
+  """Checks that samples of this size can be cut out of the records.
+
+  Raises:
+    ConfigError: a size below 1.
+    DataError: records too small, with a config that fits, or records of another kind.
+  """
   if num_frames < 1 or crop < 1:
     raise errors.ConfigError(f'num_frames={num_frames}, crop={crop}: expected 1 or more.')
   features = source.dataset_info.features

@@ -19,8 +19,11 @@ _THUMBNAIL = 240  # width in pixels
 # shift by a frame found up to CRF 40.
 _DISTINCT, _ROUNDING = 3.0, 0.5
 _MIN_MATCHING = 0.99
-# Whole pixels measure 0.86 and more on those clips, coding alone at most 0.24 up to CRF 45 [D].
-_MAX_SHIFT = 0.6
+# A shift counts if it is larger than half a pixel and undoing it lowers the error clearly [D]: low rates move details
+# by themselves, but then the error hardly depends on the place. On the same clips no false alarm at CRF 33 to 51, and
+# every shift by a pixel found at CRF 33.
+_MAX_SHIFT, _CLEARLY = 0.6, 0.94
+_REACH = 2  # pixels searched in each direction
 _SHIFT_EVERY, _SHIFT_CROP = 12, 512
 
 
@@ -28,7 +31,7 @@ _SHIFT_EVERY, _SHIFT_CROP = 12, 512
 class Alignment:
   """`num_frames` compared; `moving` of them differ from a neighbour, `matching` of those fit best in place.
 
-  `shift`: (down, right) in pixels, median over sampled frames.
+  `shift`: (down, right) in pixels, from sampled frames.
   """
 
   num_frames: int
@@ -41,11 +44,13 @@ def check(name: str, hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alig
   """What was measured on two videos that match frame by frame, given as luma: uint8 (H, W) each.
 
   For every frame the LQ thumbnail is compared with the HQ ones up to 3 frames away; of the frames whose neighbours can
-  be told from them at all, 99 % must be nearest to their own. The spatial shift is found by phase correlation.
+  be told from them at all, 99 % must be nearest to their own. The shift in space is where the error of some frames is
+  lowest, to a fraction of a pixel.
   Streams: memory for a few frames only.
   Raises DataError if the counts, the sizes, the order of the frames or their places differ.
   """
-  counts, verdicts, shifts = collections.Counter(), [], []
+  counts, verdicts = collections.Counter(), []
+  places = np.zeros((2 * _REACH + 1,) * 2)
   window: list[tuple[np.ndarray, np.ndarray]] = []
   for index, (a, b) in enumerate(_together(hq, lq, counts)):
     if a.shape != b.shape:
@@ -53,8 +58,8 @@ def check(name: str, hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alig
         f'{name}: LQ frame {index} is {b.shape[1]}x{b.shape[0]}, HQ {a.shape[1]}x{a.shape[0]}; '
         'delete the pair and make it again'
       )
-    if index % _SHIFT_EVERY == 0 and (shift := _shift(a, b)) is not None:
-      shifts.append(shift)
+    if index % _SHIFT_EVERY == 0:
+      places += _errors_around(a, b)
     window = [*window[-2 * _RADIUS :], (_thumbnail(a), _thumbnail(b))]
     if index >= _RADIUS:
       verdicts.append(_in_place(window, len(window) - 1 - _RADIUS))
@@ -63,14 +68,14 @@ def check(name: str, hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alig
     raise errors.DataError(f'{name}: LQ has {counts["lq"]} frames, HQ {count}; delete the pair and make it again')
   verdicts += [_in_place(window, k) for k in range(len(window) - min(_RADIUS, count), len(window))]
   moving = [verdict for verdict in verdicts if verdict is not None]
-  down, right = np.median(shifts, axis=0) if shifts else (0.0, 0.0)
-  found = Alignment(count, len(moving), sum(moving), (float(down), float(right)))
+  found = Alignment(count, len(moving), sum(moving), _lowest(places))
   if found.matching < _MIN_MATCHING * found.moving:
     raise errors.DataError(
       f'{name}: frames are out of step, {found.moving - found.matching} of {found.moving} moving LQ '
       'frames fit another HQ frame better; delete the pair and make it again'
     )
-  if max(map(abs, found.shift)) > _MAX_SHIFT:
+  if max(map(abs, found.shift)) > _MAX_SHIFT and places.min() < _CLEARLY * places[_REACH, _REACH]:
+    down, right = found.shift
     raise errors.DataError(
       f'{name}: LQ is shifted by {down:+.1f} pixels down and {right:+.1f} right of HQ, expected 0; '
       'delete the pair and make it again'
@@ -116,19 +121,26 @@ def _mse(a: np.ndarray, b: np.ndarray) -> float:
   return float(np.mean(np.square(a - b)))
 
 
-def _shift(hq: np.ndarray, lq: np.ndarray) -> tuple[float, float] | None:
-  """(down, right) that LQ is away from HQ, from the middle of the frames; None where nothing is to be seen."""
-  import cv2
+def _errors_around(hq: np.ndarray, lq: np.ndarray) -> np.ndarray:
+  """(5, 5) mean squared errors in the middle of the frames, with LQ displaced by -2..2 pixels down and right of HQ."""
+  middle = tuple(slice((n - min(n, _SHIFT_CROP)) // 2, (n + min(n, _SHIFT_CROP)) // 2) for n in hq.shape)
+  hq, lq = hq[middle].astype(np.float32), lq[middle].astype(np.float32)
+  height, width = (n - 2 * _REACH for n in hq.shape)
+  inner = hq[_REACH:-_REACH, _REACH:-_REACH]
+  moves = range(2 * _REACH + 1)
+  return np.array([[_mse(inner, lq[y : y + height, x : x + width]) for x in moves] for y in moves])
 
-  size = [min(n, _SHIFT_CROP) for n in hq.shape]
-  middle = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(hq.shape, size, strict=True))
-  a, b = hq[middle].astype(np.float32), lq[middle].astype(np.float32)
-  if min(a.std(), b.std()) < 2:
-    return None
-  (right, down), _ = cv2.phaseCorrelate(a, b, cv2.createHanningWindow(size[::-1], cv2.CV_32F))
-  # At very low rates the correlation goes astray; a real shift is one that makes the pictures fit when undone.
-  by = round(down), round(right)
-  inner = tuple(slice(abs(n), m - abs(n)) for n, m in zip(by, size, strict=True))
-  if any(by) and not _mse(a[inner], np.roll(b, (-by[0], -by[1]), (0, 1))[inner]) < _mse(a[inner], b[inner]):
-    return 0.0, 0.0
-  return down, right
+
+def _lowest(errors_around: np.ndarray) -> tuple[float, float]:
+  """(down, right) of the minimum, refined by a parabola through its neighbours; 0 where all is alike."""
+  if errors_around[_REACH, _REACH] == errors_around.min():
+    at = [_REACH, _REACH]
+  else:
+    at = [int(k) for k in np.unravel_index(errors_around.argmin(), errors_around.shape)]
+  shift = []
+  for k, line in zip(at, (errors_around[:, at[1]], errors_around[at[0]]), strict=True):
+    position = float(k - _REACH)
+    if 0 < k < 2 * _REACH and (bend := line[k - 1] - 2 * line[k] + line[k + 1]) > 0:
+      position += 0.5 * float((line[k - 1] - line[k + 1]) / bend)
+    shift.append(position)
+  return shift[0], shift[1]

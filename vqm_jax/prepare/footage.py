@@ -20,6 +20,7 @@ from vqm_jax.video.reader import VIDEO_SUFFIXES
 SPLITS = ('train', 'val', 'test', 'holdout')
 # The longest window of any system here; shorter videos give no training sample.
 MIN_FRAMES = 7
+_MIN_SIDE = 16  # pixels
 _FORMATS_420 = ('yuv420p', 'yuvj420p')
 
 
@@ -90,6 +91,8 @@ def examine(path: pathlib.Path, known: Mapping[str, Mapping]) -> Footage:
   video = VideoFile(path)
   if video.num_frames < MIN_FRAMES:
     raise errors.DataError(f'{path}: {video.num_frames} frames, expected at least {MIN_FRAMES}')
+  if min(video.height, video.width) < _MIN_SIDE:
+    raise errors.DataError(f'{path}: {video.width}x{video.height} pixels, expected at least {_MIN_SIDE}x{_MIN_SIDE}')
   even = not (video.height % 2 or video.width % 2)
   if not even and not video.pixel_format.endswith('p'):
     raise errors.VideoError(

@@ -152,6 +152,7 @@ def train(
   trainer = Supervised(config, devices)
   _check_fit(config, trainer)
   source = data.open_source(config.dataset, config.dataset_config, 'train', config.data_dir or None)
+  data.check_records(source, config.num_frames, config.crop)
   draw = functools.partial(
     data.train_batches, source, num_frames=config.num_frames, crop=config.crop, batch_size=config.batch_size,
     seed=config.seed, num_workers=config.num_workers, process_index=jax.process_index(),
