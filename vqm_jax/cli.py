@@ -35,6 +35,16 @@ class _QuietLibraries(std_logging.Filter):
     return record.levelno >= least or pathlib.Path(record.pathname).is_relative_to(ROOT / 'vqm_jax')
 
 
+class _AboveTheBar:
+  """A stream that prints above a progress bar instead of through it."""
+
+  def write(self, text: str) -> None:
+    tqdm.tqdm.write(text, file=sys.stderr, end='')
+
+  def flush(self) -> None:
+    sys.stderr.flush()
+
+
 def _help(main) -> str:
   module = sys.modules[main.__module__]
   text = [module.__doc__.strip(), '', 'Flags:']
@@ -89,6 +99,7 @@ def run(main) -> NoReturn:
   def guarded(argv):
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_QuietLibraries())
+    logging.get_absl_handler().python_handler.stream = _AboveTheBar()
     logging.get_absl_handler().setFormatter(std_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
     try:
       main(argv)

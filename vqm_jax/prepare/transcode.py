@@ -14,7 +14,7 @@ from vqm_jax.prepare import align, scenes
 from vqm_jax.prepare.footage import Footage
 from vqm_jax.video import VideoFile, colour, encode
 
-# H.264 without loss: the very samples, at an eighth of the size of PNG or less [D].
+# H.264 without loss: the very samples, 3 to 16 times smaller than PNG on 19 real clips [D].
 _LOSSLESS = {'crf': 0.0, 'preset': 'veryfast'}
 # Splits whose clips are whole videos; the others hold a window of each video.
 WHOLE = ('train', 'holdout')

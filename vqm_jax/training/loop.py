@@ -4,6 +4,7 @@ The data order is a function of (seed, position), so a run is resumed by its ste
 devices and processes.
 """
 
+import datetime
 import functools
 import json
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -214,87 +216,100 @@ def _check_fit(config, trainer: Supervised) -> None:
   )  # fmt: skip
 
 
-def _run(config, trainer, state, first, batches, validation, saver, stop, writer, workdir, profile_steps):
-  """The loop itself: steps `first` + 1 to `config.steps`."""
-  pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
-  clock = time.monotonic()
-  waited, counted, best = 0.0, 0, -np.inf
-  logging.info('Compiling the first step ...')
-  for step in range(first + 1, config.steps + 1):
-    if profile_steps and step == profile_steps[0]:
-      jax.profiler.start_trace(workdir / 'profile')
+class _Meter:
+  """Counts steps and the time spent waiting for data since it was last reset."""
+
+  def __init__(self):
+    self.reset()
+
+  def reset(self) -> None:
+    self._start, self._waited, self._steps = time.monotonic(), 0.0, 0
+
+  def draw(self, batches) -> dict:
+    """Returns the next batch, on the clock."""
     asked = time.monotonic()
     batch = next(batches)
-    waited += time.monotonic() - asked
+    self._waited += time.monotonic() - asked
+    self._steps += 1
+    return batch
+
+  def read(self, batch_size: int) -> dict[str, float]:
+    """Returns rates; nothing when no step was taken."""
+    if not self._steps:
+      return {}
+    seconds = time.monotonic() - self._start
+    return {
+      'train/steps_per_s': self._steps / seconds,
+      'train/samples_per_s': self._steps * batch_size / seconds,
+      'train/data_wait': self._waited / seconds,
+    }
+
+
+def _run(config, trainer, state, first, batches, validation, saver, stop, writer, workdir, profile_steps):
+  """The loop itself: steps `first` + 1 to `config.steps`."""
+  meter = _Meter()
+  pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
+  logging.info('Compiling the first step ...')
+  # A bar on a terminal; logs have the lines below.
+  for step in tqdm.trange(first + 1, config.steps + 1, initial=first, total=config.steps, unit='step', disable=None):
+    if profile_steps and step == profile_steps[0]:
+      jax.profiler.start_trace(workdir / 'profile')
+    batch = meter.draw(batches)
     state, scalars = trainer.step(state, batch)
     pending.append(scalars)
-    counted += 1
     if step == first + 1:
       jax.block_until_ready(scalars)
-      logging.info('First step done after %.1f s', time.monotonic() - clock)
-      clock, waited, counted = time.monotonic(), 0.0, 0  # rates leave compilation out
+      logging.info('First step done')
+      meter.reset()  # rates leave compilation out
     if profile_steps and step == profile_steps[1]:
       jax.block_until_ready(scalars)
       jax.profiler.stop_trace()
       logging.info('Profile of steps %d to %d is in %s', *profile_steps, workdir / 'profile')
 
-    leaving = stop.reached(saver, step)
-    last = step == config.steps
+    last, leaving = step == config.steps, stop.reached(saver, step)
+    log = step % config.log_every == 0 or last
     evaluate = step % config.eval_every == 0 or last
     save = step % config.save_every == 0 or evaluate or leaving
-    if step % config.log_every == 0 or save:
-      values = _fetch(pending, step, batch, config, saver, workdir)
-      pending.clear()
-      seconds = max(time.monotonic() - clock, 1e-9)
-      if counted:
-        rate = counted / seconds
-        values |= {
-          'train/lr': trainer.learning_rate(step),
-          'train/steps_per_s': rate,
-          'train/samples_per_s': rate * config.batch_size,
-          'train/data_wait': waited / seconds,
-        }
-        if step % config.log_every == 0 or last:
-          logging.info(
-            'step %d/%d  loss %.5f  |grad| %.3f  %.3g steps/s (%.3g samples/s)  data wait %.0f %%  ETA %s',
-            step, config.steps, values['train/loss'], values['train/grad_norm'], rate, rate * config.batch_size,
-            100 * waited / seconds, _duration((config.steps - step) / rate),
-          )  # fmt: skip
-      writer.scalars(step, values)
+    if not (log or save):
+      continue
+    values = _fetch(pending, step, batch, config, saver, workdir)
+    pending.clear()
+    values |= {'train/lr': trainer.learning_rate(step)} | meter.read(config.batch_size)
+    writer.scalars(step, values)
+    if log:
+      _log(step, config.steps, values)
     psnr = None
     if evaluate:
-      started = time.monotonic()
       scores, samples = validation(trainer.network(state))
       writer.scalars(step, scores)
       for name, image in samples.items():
         writer.picture(step, name, image)
       psnr = scores['val/psnr']
       logging.info(
-        'step %d  validation PSNR %.3f dB (%+.3f over no processing), SSIM %.4f, %.1f s%s',
-        step, psnr, scores['val/gain'], scores['val/ssim'], time.monotonic() - started,
-        '  <- best of this start' if psnr > best else '',
+        'step %d  validation PSNR %.3f dB (%+.3f over no processing), SSIM %.4f',
+        step, psnr, scores['val/gain'], scores['val/ssim'],
       )  # fmt: skip
-      best = max(best, psnr)
     if save:
       meta = {'step': step, 'samples': step * config.batch_size, 'devices': trainer.mesh.size,
               'processes': jax.process_count(), 'jax': jax.__version__}  # fmt: skip
       saver.save(step, state, meta, psnr)
-      clock, waited, counted = time.monotonic(), 0.0, 0
-    elif step % config.log_every == 0:
-      clock, waited, counted = time.monotonic(), 0.0, 0
     if leaving and not last:
       saver.wait()
       logging.info('Saved step %d. The same command resumes from here.', step)
       return state
+    meter.reset()
   saver.wait()
   logging.info('Finished %d steps; checkpoints in %s', config.steps, workdir / 'checkpoints')
   return state
 
 
-def _duration(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02d}:{seconds:02d}'
+def _log(step: int, steps: int, values: dict[str, float]) -> None:
+  text = f'step {step}/{steps}  loss {values["train/loss"]:.5f}  |grad| {values["train/grad_norm"]:.4f}'
+  if 'train/steps_per_s' in values:
+    left = datetime.timedelta(seconds=round((steps - step) / values['train/steps_per_s']))
+    text += f'  {values["train/steps_per_s"]:.3g} steps/s ({values["train/samples_per_s"]:.3g} samples/s)'
+    text += f'  data wait {100 * values["train/data_wait"]:.0f} %  ETA {left}'
+  logging.info('%s', text)
 
 
 def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
