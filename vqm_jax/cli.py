@@ -5,6 +5,7 @@ Exit codes: 0 success and `--help`, 2 bad flags or config, 1 everything else.
 """
 
 import collections.abc
+import io
 import logging as std_logging
 import os
 import pathlib
@@ -35,11 +36,12 @@ class _QuietLibraries(std_logging.Filter):
     return record.levelno >= least or pathlib.Path(record.pathname).is_relative_to(ROOT / 'vqm_jax')
 
 
-class _AboveTheBar:
+class _AboveTheBar(io.TextIOBase):
   """A stream that prints above a progress bar instead of through it."""
 
-  def write(self, text: str) -> None:
+  def write(self, text: str) -> int:
     tqdm.tqdm.write(text, file=sys.stderr, end='')
+    return len(text)
 
   def flush(self) -> None:
     sys.stderr.flush()

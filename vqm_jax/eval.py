@@ -42,7 +42,7 @@ _FRAMES = flags.DEFINE_string('frames', 'all', 'Frames to score: all, or every:1
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 
 
-def evaluate_run(workdir: pathlib.Path, options: dict[str, Any]) -> None:
+def evaluate_run(workdir: pathlib.Path, every: int, options: dict[str, Any]) -> None:
   """Restores and scores a split with the network of a run."""
   run = inference.open_run(workdir, int(_STEP.value) if _STEP.value.isdigit() else _STEP.value, _EMA.value)
   dataset = _DATASET.value or run.config['dataset']
@@ -60,7 +60,7 @@ def evaluate_run(workdir: pathlib.Path, options: dict[str, Any]) -> None:
   )
   folder = workdir / 'eval' / name / _SPLIT.value
   restore = functools.partial(inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value)
-  clips = evaluation.restored_clips(restore, reader)
+  clips = evaluation.restored_clips(functools.partial(restore, every=every), reader, every=every)
   scores = score_resumably(clips, folder, save_frames=_SAVE_FRAMES.value, **options)
   system = run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '')
   summary = {
@@ -77,7 +77,7 @@ def evaluate_run(workdir: pathlib.Path, options: dict[str, Any]) -> None:
   others = {}
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
-    others = score_filters(reader, tiles, workdir / 'eval', scoring, **options)
+    others = score_filters(reader, tiles, workdir / 'eval', scoring, every=every, **options)
   latest = workdir / 'eval' / _SPLIT.value
   _report(summary, scores, latest, others)
   shutil.rmtree(latest / 'pictures', ignore_errors=True)
@@ -86,9 +86,9 @@ def evaluate_run(workdir: pathlib.Path, options: dict[str, Any]) -> None:
     print(folder / 'frames')
 
 
-def evaluate_folders(options: dict[str, Any]) -> None:
+def evaluate_folders(every: int, options: dict[str, Any]) -> None:
   """Scores outputs that exist already."""
-  clips, files = folder_clips(_PRED_DIR.value, _GT_DIR.value, _LQ_DIR.value)
+  clips, files = folder_clips(_PRED_DIR.value, _GT_DIR.value, _LQ_DIR.value, every)
   summary = {'dataset': _GT_DIR.value, 'split': '', 'method': _PRED_DIR.value}
   summary |= {'params': None, 'timing': None}
   if _OUT.value:
@@ -131,8 +131,8 @@ def _every(frames: str) -> int:
 
 def main(argv):
   del argv
+  every = _every(_FRAMES.value)
   options = {
-    'every': _every(_FRAMES.value),
     'protocol': _PROTOCOL.value,
     'overwrite': _OVERWRITE.value,
     'progress': functools.partial(cli.progress, desc='evaluated', unit='frame'),
@@ -141,9 +141,9 @@ def main(argv):
     raise errors.ConfigError('Give either --workdir, or --pred_dir and --gt_dir.')
   cli.enable_compilation_cache()
   if _WORKDIR.value:
-    evaluate_run(pathlib.Path(_WORKDIR.value), options)
+    evaluate_run(pathlib.Path(_WORKDIR.value), every, options)
   else:
-    evaluate_folders(options)
+    evaluate_folders(every, options)
 
 
 if __name__ == '__main__':

@@ -66,6 +66,18 @@ def test_streaming_equals_whole_windows(num_frames, unit_frames, length, devices
   assert_same(got, whole(network, frames))
 
 
+@pytest.mark.parametrize('devices', [1, 2])
+@pytest.mark.parametrize(('every', 'length'), [(2, 9), (4, 8), (7, 6), (3, 3)])
+def test_every_nth_output_is_the_same_as_among_all(every, length, devices):
+  network = Window(5, 3, nnx.Rngs(0))
+  frames = clip(length)
+  some = list(restore_frames(network, iter(frames), every=every, devices=jax.devices()[:devices]))
+  expected = list(restore_frames(network, frames, devices=jax.devices()[:1]))[every - 1 :: every]
+  assert len(some) == len(expected)
+  for a, b in zip(some, expected, strict=True):
+    assert_same(a, b)
+
+
 def test_reflection_does_not_repeat_the_end_frame():
   assert [reflect_index(i, 4) for i in range(-4, 8)] == [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
   assert [reflect_index(i, 1) for i in (-2, 0, 3)] == [0, 0, 0]

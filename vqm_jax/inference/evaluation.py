@@ -10,7 +10,7 @@ import functools
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from vqm_jax import errors, metrics
 from vqm_jax.data import ClipReader
 
-# uint8 (H, W, 3) frames of one clip in, as many restored ones out, in order.
+# uint8 (H, W, 3) frames of one clip in, restored ones out, in order: all, or every n-th.
 Restore = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
 
 
@@ -28,13 +28,13 @@ class ClipFrames:
 
   Attributes:
     name: the clip's name.
-    num_frames: how many frames `frames()` yields.
+    indices: of the frames that `frames()` yields.
     category: what the clip shows, '' if unknown.
     frames: starts an iterator of (input or None, output, target), each uint8 (H, W, 3).
   """
 
   name: str
-  num_frames: int
+  indices: Sequence[int]
   category: str
   frames: Callable[[], Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]]
 
@@ -99,7 +99,7 @@ def evaluate_clips(
     clips: names; all clips of the reader by default.
     max_frames: only the first `max_frames` of each clip, as if the clip ended there: all but the
       last half window see their true neighbours.
-    every: score every n-th frame (n-1, 2n-1, ...), though all are restored.
+    every: `restore` gives every n-th frame only (n-1, 2n-1, ...), and these are scored.
     protocol: scored beside `ntire`, see `metrics.PROTOCOLS`.
     with_ssim: whether to compute SSIM, which costs far more than PSNR.
     on_clip: called with name and scores as soon as a clip is done.
@@ -110,8 +110,7 @@ def evaluate_clips(
     DataError: unknown clip, targets withheld, or another number or size of frames came out.
   """
   return score_clips(
-    restored_clips(restore, reader, clips, max_frames),
-    every=every,
+    restored_clips(restore, reader, clips, max_frames, every),
     protocol=protocol,
     with_ssim=with_ssim,
     on_clip=on_clip,
@@ -125,6 +124,7 @@ def restored_clips(
   reader: ClipReader,
   clips: list[str] | None = None,
   max_frames: int | None = None,
+  every: int = 1,
 ) -> list[ClipFrames]:
   """The clips that `evaluate_clips` scores; nothing is read before their frames are asked for."""
   names = list(reader.clips) if clips is None else clips
@@ -134,15 +134,23 @@ def restored_clips(
   for name in names:
     clip = reader.clips[name]
     stop = min(clip.num_frames, max_frames or clip.num_frames)
-    frames = functools.partial(_restored, restore, reader, name, stop)
-    jobs.append(ClipFrames(name, stop, clip.category, frames))
+    frames = functools.partial(_restored, restore, reader, name, stop, every)
+    jobs.append(ClipFrames(name, every_nth(name, stop, every), clip.category, frames))
   return jobs
+
+
+def every_nth(name: str, num_frames: int, every: int) -> range:
+  """Indices n-1, 2n-1, ... of a clip. Raises DataError when the clip is too short to have one."""
+  if num_frames < every:
+    raise errors.DataError(
+      f'Clip {name!r} has {num_frames} frames, none of them is every {every}th one; score all frames.'
+    )
+  return range(every - 1, num_frames, every)
 
 
 def score_clips(
   clips: list[ClipFrames],
   *,
-  every: int = 1,
   protocol: str = 'ntire',
   with_ssim: bool = True,
   on_clip: Callable[[str, ClipScores], None] | None = None,
@@ -151,33 +159,27 @@ def score_clips(
 ) -> dict[str, ClipScores]:
   """Scores outputs that exist or are made on the way; arguments as of `evaluate_clips`."""
   score = functools.partial(_score, protocols=dict.fromkeys(('ntire', protocol)), ssim=with_ssim)
-  total = sum(clip.num_frames for clip in clips)
+  total = sum(len(clip.indices) for clip in clips)
   ticks = iter(progress(range(total)) if progress else range(total))
   scores = {}
   for clip in clips:
-    if clip.num_frames < every:
-      raise errors.DataError(
-        f'Clip {clip.name!r} has {clip.num_frames} frames, none of them is every {every}th one; score all frames.'
-      )
     begin, count = time.perf_counter(), 0
-    frames, output, input_ = [], collections.defaultdict(list), collections.defaultdict(list)
-    for index, (lq, restored, hq) in enumerate(clip.frames()):
+    output, input_ = collections.defaultdict(list), collections.defaultdict(list)
+    for index, (lq, restored, hq) in zip(clip.indices, clip.frames(), strict=False):
       if restored.shape != hq.shape:
         raise errors.DataError(f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.')
-      if (index + 1) % every == 0:
-        frames.append(index)
-        for pair, into in ((restored, output), (lq, input_)):
-          for metric, value in score(pair, hq).items() if pair is not None else ():
-            into[metric].append(value)
+      for pair, into in ((restored, output), (lq, input_)):
+        for metric, value in score(pair, hq).items() if pair is not None else ():
+          into[metric].append(value)
       if on_frame:
         on_frame(clip.name, index, lq, restored, hq)
       next(ticks, None)
       count += 1
-    if count != clip.num_frames:
-      raise errors.DataError(f'Clip {clip.name!r}: {count} frames to score, expected {clip.num_frames}.')
+    if count != len(clip.indices):
+      raise errors.DataError(f'Clip {clip.name!r}: {count} frames to score, expected {len(clip.indices)}.')
     seconds = (time.perf_counter() - begin) / count
     size = hq.shape[:2]
-    scores[clip.name] = ClipScores(frames, dict(output), dict(input_), clip.category, *size, seconds)
+    scores[clip.name] = ClipScores(list(clip.indices), dict(output), dict(input_), clip.category, *size, seconds)
     if on_clip:
       on_clip(clip.name, scores[clip.name])
   next(ticks, None)
@@ -259,14 +261,15 @@ def seconds_per_frame(
   return statistics.median(taken)
 
 
-def _restored(restore: Restore, reader: ClipReader, name: str, stop: int):
+def _restored(restore: Restore, reader: ClipReader, name: str, stop: int, every: int):
   waiting = collections.deque()
 
   def inputs():
-    for lq, hq in reader.frames(name, 0, stop):
+    for index, (lq, hq) in enumerate(reader.frames(name, 0, stop), start=1):
       if hq is None:
         raise errors.DataError(f'Clip {name!r} has no targets to score against (they are withheld); use another split.')
-      waiting.append((lq, hq))
+      if index % every == 0:
+        waiting.append((lq, hq))
       yield lq
 
   for restored in restore(inputs()):

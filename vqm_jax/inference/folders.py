@@ -1,5 +1,7 @@
 """Outputs and targets that lie in folders or videos already, as clips to score."""
 
+import functools
+import itertools
 import os
 import pathlib
 import zipfile
@@ -9,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from vqm_jax import errors
-from vqm_jax.inference.evaluation import ClipFrames
+from vqm_jax.inference.evaluation import ClipFrames, every_nth
 
 
-def folder_clips(pred: str, gt: str, lq: str | None = None) -> tuple[list[ClipFrames], list[Any]]:
+def folder_clips(pred: str, gt: str, lq: str | None = None, every: int = 1) -> tuple[list[ClipFrames], list[Any]]:
   """Pairs outputs, targets and optionally inputs by clip name.
 
   Args:
     pred, gt, lq: each a video file, a folder of frames, or a folder of such clips. Clips are
       matched by name; when each side is one clip, names do not matter.
+    every: score every n-th frame only (n-1, 2n-1, ...).
 
   Returns:
     The clips, and the identity of every file read (path, size, time) for a `fingerprint`.
@@ -51,22 +54,19 @@ def folder_clips(pred: str, gt: str, lq: str | None = None) -> tuple[list[ClipFr
     if len(set(shapes.values())) > 1:
       found = ', '.join(f'{flag} {n} x {w}x{h}' for flag, (n, h, w) in shapes.items())
       problems.append(f'{name} ({found})')
-    out.append(ClipFrames(name, shapes['--gt_dir'][0], '', _Triples(*sources.values())))
+    indices = every_nth(name, shapes['--gt_dir'][0], every)
+    lq_source = sources.get('--lq_dir')
+    frames = functools.partial(_triples, sources['--pred_dir'], sources['--gt_dir'], lq_source, every)
+    out.append(ClipFrames(name, indices, '', frames))
   if problems:
     raise errors.DataError(f'Clips differ in frames x width x height: {"; ".join(problems)}; make them equal first.')
   return out, [_identity(path) for clips in paths.values() for path in clips.values()]
 
 
-class _Triples:
-  """Starts the stream of (input or None, output, target) of one clip."""
-
-  def __init__(self, pred, gt, lq=None):
-    self._sources = lq, pred, gt
-
-  def __call__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]:
-    lq, pred, gt = self._sources
-    inputs = lq.frames() if lq else (None for _ in range(gt.num_frames))
-    return zip(inputs, pred.frames(), gt.frames(), strict=True)
+def _triples(pred, gt, lq, every: int) -> Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]:
+  """(input or None, output, target) of every n-th frame of one clip."""
+  inputs = lq.frames() if lq else itertools.repeat(None, gt.num_frames)
+  return itertools.islice(zip(inputs, pred.frames(), gt.frames(), strict=True), every - 1, None, every)
 
 
 def _clips(path: pathlib.Path, video) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The rows that a trained network is shown beside: simple filters on the same clips."""
 
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ def score_filters(
   folder: pathlib.Path,
   identity: Mapping[str, Any],
   *,
+  every: int = 1,
   overwrite: bool = False,
   **options,
 ) -> dict[str, dict[str, evaluation.ClipScores]]:
@@ -41,19 +43,20 @@ def score_filters(
     tiles: the train split of a tiles config.
     folder: where scores are kept, in sub-folders by fingerprint; those there are used.
     identity: of the clips and of how they are scored.
+    every: score every n-th frame only.
     overwrite: choose, fit and score again.
     **options: of `evaluation.score_clips`.
   """
 
   def score(filter_: Filter, **more):
-    clips = evaluation.restored_clips(frame_by_frame(filter_), reader)
+    clips = evaluation.restored_clips(frame_by_frame(filter_, every), reader, every=every)
     where = folder / fingerprint({**identity, **more})
     return score_resumably(clips, where, overwrite=overwrite, **options)
 
   classic = baselines.candidates()
   choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
   if overwrite or not choice.exists():
-    results.write_json(choice, best_of(classic, reader, **options))
+    results.write_json(choice, best_of(classic, reader, every=every, **options))
   best = json.loads(choice.read_text())
   # Fitted when the first frame asks for it: not at all when every score is stored.
   weights = functools.cache(lambda: baselines.fit_linear(training_pairs(tiles)))
@@ -69,28 +72,28 @@ def score_filters(
   }
 
 
-def best_of(candidates: Mapping[str, Filter], reader: ClipReader, **options) -> str:
+def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1, **options) -> str:
   """The name of the candidate with the highest mean PSNR on these very clips.
 
   `candidates` are functions as for `frame_by_frame`, `options` those of `evaluate_clips`.
   """
-  psnr = {
-    name: evaluation.mean_scores(evaluation.evaluate_clips(frame_by_frame(f), reader, **options, with_ssim=False))[
-      'psnr'
-    ]
-    for name, f in candidates.items()
-  }
-  return max(psnr, key=psnr.get)
+
+  def psnr(name: str) -> float:
+    restore = frame_by_frame(candidates[name], every)
+    scores = evaluation.evaluate_clips(restore, reader, every=every, with_ssim=False, **options)
+    return evaluation.mean_scores(scores)['psnr']
+
+  return max(candidates, key=psnr)
 
 
-def frame_by_frame(function: Filter) -> evaluation.Restore:
-  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore`."""
+def frame_by_frame(function: Filter, every: int = 1) -> evaluation.Restore:
+  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore` of every n-th frame."""
 
   @jax.jit
   def apply(frame):
     return streaming.to_uint8(function(frame[None].astype(jnp.float32) / 255.0)[0])
 
-  return lambda frames: (np.asarray(apply(frame)) for frame in frames)
+  return lambda frames: (np.asarray(apply(f)) for f in itertools.islice(frames, every - 1, None, every))
 
 
 def training_pairs(source: DataSource, max_pixels: int = 2**21) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -62,19 +62,18 @@ def score_resumably(
     save_frames: keep the outputs, too; clips that were scored without keeping them are redone.
     **options: of `score_clips`.
   """
-  lengths = {clip.name: clip.num_frames for clip in clips}
-  scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in lengths}
+  indices = {clip.name: clip.indices for clip in clips}
+  scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
   pending = [
     clip
     for clip in clips
-    if scores.get(clip.name) is None
-    or (save_frames and not _frame_path(folder, clip.name, clip.num_frames - 1).exists())
+    if scores.get(clip.name) is None or (save_frames and not _frame_path(folder, clip.name, clip.indices[-1]).exists())
   ]
   if len(pending) < len(clips):
     logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
 
   def keep(name, index, lq, restored, hq):
-    if lq is not None and index == lengths[name] // 2:
+    if lq is not None and index == indices[name][len(indices[name]) // 2]:
       panel = pictures.comparison(lq, restored, hq)
       pictures.save_png(folder / 'pictures' / f'{name}.png', panel)
     if save_frames:
@@ -84,7 +83,7 @@ def score_resumably(
     results.write_json(folder / f'{name}.json', dataclasses.asdict(clip_scores))
 
   scores |= score_clips(pending, on_clip=store, on_frame=keep, **options)
-  return {name: scores[name] for name in lengths}
+  return {name: scores[name] for name in indices}
 
 
 def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrite: bool = False) -> dict[str, Any]:

@@ -56,19 +56,22 @@ def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
   return split(encode), split(restore)
 
 
-def _stream(network: nnx.Module, state: Any, frames: Iterable[np.ndarray], mesh: Mesh) -> Iterator[jax.Array]:
-  """Yields the restored frames, float32 (H, W, 3), unclipped; one group of frames is always in flight."""
+def _stream(
+  network: nnx.Module, state: Any, frames: Iterable[np.ndarray], mesh: Mesh, every: int
+) -> Iterator[jax.Array]:
+  """Yields restored frames, float32 (H, W, 3), unclipped; one group of them is always in flight."""
   graphdef = nnx.graphdef(network)
-  radius, unit = network.num_frames // 2, network.unit_frames
-  group = mesh.size
+  radius, unit, group = network.num_frames // 2, network.unit_frames, mesh.size
   source = iter(frames)
   buffer: dict[int, np.ndarray] = {}
   features: dict[tuple[int, ...], Any] = {}
   in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
   read, length, size = 0, None, None
+  wanted = itertools.count(every - 1, every)
 
-  for first in itertools.count(step=group):
-    while length is None and read <= first + group - 1 + radius:
+  while True:
+    outputs = list(itertools.islice(wanted, group))
+    while length is None and read <= outputs[-1] + radius:
       frame = next(source, None)
       if frame is None:
         length = read
@@ -83,11 +86,11 @@ def _stream(network: nnx.Module, state: Any, frames: Iterable[np.ndarray], mesh:
         )
       buffer[read] = frame
       read += 1
-    last = first + group if length is None else min(first + group, length)
-    if last <= first:
+    outputs = [t for t in outputs if length is None or t < length]
+    if not outputs:
       break
     windows = []
-    for t in range(first, last):
+    for t in outputs:
       window = [reflect_index(i, length or read) for i in range(t - radius, t + radius + 1)]
       windows.append([tuple(window[k : k + unit]) for k in range(network.num_frames - unit + 1)])
     windows += windows[-1:] * (group - len(windows))  # every device gets a window; surplus results are dropped
@@ -100,10 +103,11 @@ def _stream(network: nnx.Module, state: Any, frames: Iterable[np.ndarray], mesh:
         features[u] = jax.tree.map(lambda x, k=k: x[k], encoded)
     stacked = [jax.tree.map(lambda *x: jnp.stack(x), *(features[u] for u in window)) for window in windows]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
-    in_flight.append((restore(state, parallel.split_over(stacked, mesh)), last - first))
-    for index in [i for i in buffer if i < last - radius]:
+    in_flight.append((restore(state, parallel.split_over(stacked, mesh)), len(outputs)))
+    oldest = outputs[-1] + every - radius  # of the windows to come
+    for index in [i for i in buffer if i < oldest]:
       del buffer[index]
-    for u in [u for u in features if max(u) < last - radius]:
+    for u in [u for u in features if max(u) < oldest]:
       del features[u]
     if len(in_flight) > 1:
       restored, count = in_flight.popleft()
@@ -136,6 +140,7 @@ def restore_frames(
   frames: Iterable[np.ndarray],
   *,
   self_ensemble: int = 1,
+  every: int = 1,
   devices: list | None = None,
 ) -> Iterator[np.ndarray]:
   """Yields the restored frames of one clip, uint8 (H, W, 3), as many as came in.
@@ -147,6 +152,7 @@ def restore_frames(
     network: a restorer.
     frames: uint8 (H, W, 3) of one size, any size.
     self_ensemble: 1, or 8 to average over the eight flips and transposes (eight times the work).
+    every: restore only frames n-1, 2n-1, ...; they see all their neighbours.
     devices: defaults to all devices of this process.
 
   Raises:
@@ -158,12 +164,12 @@ def restore_frames(
   mesh = parallel.batch_mesh(devices=devices or jax.local_devices())
   state = jax.device_put(nnx.to_pure_dict(nnx.state(network)), parallel.replicated(mesh))
   if self_ensemble == 1:
-    for restored in _stream(network, state, frames, mesh):
+    for restored in _stream(network, state, frames, mesh, every):
       yield np.asarray(to_uint8(restored))
     return
   copies = itertools.tee(frames, len(_SYMMETRIES))
   streams = [
-    _stream(network, state, map(functools.partial(_transform, symmetry=symmetry), copy), mesh)
+    _stream(network, state, map(functools.partial(_transform, symmetry=symmetry), copy), mesh, every)
     for copy, symmetry in zip(copies, _SYMMETRIES, strict=True)
   ]
   for views in zip(*streams, strict=True):
