@@ -41,7 +41,7 @@ demo() {
       sleep 0.5
     done
     say '    Interrupting it now (SIGTERM) ...'
-    kill -TERM $!
+    kill -TERM $! 2>/dev/null || true
     wait $!
     trap - EXIT
     say '    ... and starting the same command again: it resumes'

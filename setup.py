@@ -1,4 +1,4 @@
-"""Packaging of vqm_jax. Ranges name the oldest and newest versions that were tried."""
+"""Packaging of vqm_jax. Lower bounds are what was tried; an upper bound has its reason beside it."""
 
 import pathlib
 import re
@@ -20,30 +20,28 @@ setuptools.setup(
   # called `datasets` would shadow another project's.
   packages=setuptools.find_packages(include=['vqm_jax', 'vqm_jax.*']),
   install_requires=[
-    'absl-py>=2.1',
-    'array_record>=0.8',
-    'av>=14',
-    'flax>=0.12',
-    'grain>=0.2.15',
+    'absl-py>=2.5',
+    'array_record>=0.8.6',
+    'av>=18.1',
+    'flax>=0.12.8',  # tried: 0.12.8, which needs jax < 0.11.1; flax >= 0.12.12 needs jax >= 0.11.1: pip pairs them
+    'grain>=0.2.18',
     'importlib_resources',  # tensorflow-datasets 4.9 imports it without declaring it
-    'jax>=0.10,<0.12',  # shard_map with pcast; 0.12 untried
-    'matplotlib>=3.8',
-    'ml-collections>=1.0',
-    'numpy>=2.0',
-    'opencv-python>=4.10',  # never -headless beside it: scenedetect requires this distribution
-    'optax>=0.2.5',
-    'orbax-checkpoint>=0.11.30',
-    'pillow>=11',
-    'scenedetect>=0.6.6',
-    'scikit-image>=0.25',
-    'scipy>=1.13',
-    'tensorboardX>=2.6',
-    'tensorflow-datasets>=4.9.9,<4.10',  # array_record without TensorFlow was tried on 4.9 only
-    'tqdm>=4.66',
+    'jax>=0.10.2',  # tried: 0.10.2; the API in use is there in 0.12.0.1, which was not run
+    'ml-collections>=1.1',
+    'numpy>=2.4',
+    'opencv-python>=5.0',  # never -headless beside it: scenedetect requires this distribution
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'pillow>=13',
+    'scenedetect>=0.7.2',
+    'scikit-image>=0.26',
+    'tensorboardX>=2.6.5',
+    'tensorflow-datasets>=4.9.10,<4.10',  # array_record without TensorFlow was tried on 4.9 only
+    'tqdm>=4.70',
   ],
   extras_require={
-    'test': ['pytest>=8', 'ruff>=0.8'],
-    'beam': ['apache-beam>=2.70'],
+    'test': ['pytest>=9', 'ruff>=0.17', 'scipy>=1.17'],
+    'beam': ['apache-beam>=2.70'],  # for TFDS's Beam pipelines; no builder here needs it yet
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],

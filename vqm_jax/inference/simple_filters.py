@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from vqm_jax.data import ClipReader
 from vqm_jax.data.records import DataSource, Records
@@ -32,6 +33,7 @@ def score_filters(
   *,
   every: int = 1,
   overwrite: bool = False,
+  progress: Callable | None = None,
   **options,
 ) -> dict[str, dict[str, evaluation.ClipScores]]:
   """Scores the least-squares filter and the best of the classic ones: {row label: clip scores}.
@@ -45,17 +47,18 @@ def score_filters(
     identity: of the clips and of how they are scored.
     every: score every n-th frame only.
     overwrite: choose, fit and score again.
-    **options: of `evaluation.score_clips`.
+    progress, **options: of `evaluation.score_clips`.
   """
 
   def score(filter_: Filter, **more):
     clips = evaluation.restored_clips(frame_by_frame(filter_, every), reader, every=every)
     where = folder / fingerprint({**identity, **more})
-    return score_resumably(clips, where, overwrite=overwrite, **options)
+    return score_resumably(clips, where, overwrite=overwrite, progress=progress, **options)
 
   classic = baselines.candidates()
   choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
   if overwrite or not choice.exists():
+    logging.info('Choosing among %d classic filters on these clips ...', len(classic))
     results.write_json(choice, best_of(classic, reader, every=every, **options))
   best = json.loads(choice.read_text())
   # Fitted when the first frame asks for it: not at all when every score is stored.

@@ -64,21 +64,14 @@ def initial_params(config, trainer: Supervised) -> Any:
   if not config.init_from:
     return params
   source = pathlib.Path(config.init_from)
-  if source.name.isdigit() and source.parent.name == 'checkpoints':
-    folder, step, kept_ema = (
-      source.parent,
-      int(source.name),
-      inference.read_config(source.parent.parent)['ema'] > 0,
-    )
-  else:
-    folder, kept_ema = source / 'checkpoints', inference.read_config(source)['ema'] > 0
-    step = checkpoints.select(folder, 'best')
-  params, report = checkpoints.warm_start(
-    params, checkpoints.read_arrays(folder, step, 'ema' if kept_ema else 'params')
-  )
+  is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdigit()
+  workdir, step = (source.parent.parent, source.name) if is_checkpoint else (source, 'best')
+  part = 'ema' if inference.read_config(workdir)['ema'] else 'params'
+  step = checkpoints.select(workdir / 'checkpoints', step)
+  params, report = checkpoints.warm_start(params, checkpoints.read_arrays(workdir / 'checkpoints', step, part))
   logging.info(
     'Warm start from %s, step %d: %s; optimiser and step start afresh.',
-    folder.parent, step, ', '.join(f'{len(names)} {kind}' for kind, names in report.items()),
+    workdir, step, ', '.join(f'{len(names)} {kind}' for kind, names in report.items()),
   )  # fmt: skip
   for kind in ('new', 'misfit', 'unused'):
     for name in report[kind]:
@@ -182,19 +175,7 @@ def train(
     with writers.Writer(workdir, first, wandb_project) as writer:
       batches = draw(start=first * config.batch_size)
       try:
-        return _run(
-          config,
-          trainer,
-          state,
-          first,
-          batches,
-          validation,
-          saver,
-          stop,
-          writer,
-          workdir,
-          profile_steps,
-        )
+        return _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps)
       finally:
         batches.close()
 
@@ -245,8 +226,9 @@ class _Meter:
     }
 
 
-def _run(config, trainer, state, first, batches, validation, saver, stop, writer, workdir, profile_steps):
+def _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps):
   """The loop itself: steps `first` + 1 to `config.steps`."""
+  workdir = writer.workdir
   meter = _Meter()
   pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
   logging.info('Compiling the first step ...')

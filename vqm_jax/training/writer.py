@@ -21,7 +21,7 @@ class Writer:
     workdir: the run's folder.
     last_step: the step that the run continues from. Records of later steps, written by a process that died before it
       saved them, are dropped, so that every step has one line.
-    wandb_project: also send everything to this Weights & Biases project (extra `[wandb]`).
+    wandb_project: also send the scalars to this Weights & Biases project (extra `[wandb]`).
 
   Raises:
     ConfigError: `wandb_project` without the wandb package.
@@ -29,7 +29,7 @@ class Writer:
 
   def __init__(self, workdir: pathlib.Path, last_step: int = 0, wandb_project: str | None = None):
     self._active = jax.process_index() == 0
-    self._workdir = workdir
+    self.workdir = workdir
     self._wandb = None
     if not self._active:
       return
@@ -70,7 +70,7 @@ class Writer:
     """Writes a uint8 (H, W, 3) picture to samples/<name>/<step>.png and to TensorBoard."""
     if not self._active:
       return
-    pictures.save_png(self._workdir / 'samples' / name / f'{step:07d}.png', image)
+    pictures.save_png(self.workdir / 'samples' / name / f'{step:07d}.png', image)
     self._events.add_image(f'samples/{name}', image, step, dataformats='HWC')
 
 
