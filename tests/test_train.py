@@ -1,3 +1,4 @@
+import json
 import random
 import shutil
 import signal
@@ -108,13 +109,18 @@ def test_two_processes_match_one_and_continue_on_one(binary, arguments, tmp_path
     np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
 
 
-def test_training_needs_no_codec_no_opencv_no_tensorflow(binary, arguments, tmp_path):
+def test_training_and_evaluation_need_no_codec_no_opencv_no_tensorflow(binary, arguments, tmp_path):
   flags, _ = arguments
-  process = binary('train', *flags, '--config.steps=2', f'--workdir={tmp_path / "run"}',
-                   blocked=('av', 'cv2', 'tensorflow'))  # fmt: skip
+  blocked = ('av', 'cv2', 'tensorflow')
+  workdir = tmp_path / 'run'
+  process = binary('train', *flags, '--config.steps=2', f'--workdir={workdir}', blocked=blocked)
   output = process.communicate(timeout=120)[0]
-  assert process.returncode == 0, output
-  assert 'Finished 2 steps' in output
+  assert process.returncode == 0 and 'Finished 2 steps' in output, output
+  process = binary('eval', f'--workdir={workdir}', blocked=blocked)
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0 and 'No processing' in output, output
+  summary = json.loads((workdir / 'eval' / 'test' / 'summary.json').read_text())
+  assert summary['n_frames'] == 8 and set(summary['category'].values()) == {'coffee'}
 
 
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments, tmp_path):
