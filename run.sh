@@ -59,8 +59,8 @@ demo() {
   cat "$out/ecnu/eval/test/table.md"
   cat <<TEXT
 
-A 5x5 linear filter gets most of the tiny network's gain on these rendered scenes: the demo shows that the loop works,
-not what the systems of the paper can do.
+A fitted 5x5 linear filter gets nearly all of the tiny network's gain on these rendered scenes: the demo shows that the
+loop works, not what the systems of the paper can do.
 
   pictures (input | output | target | error)   $out/ecnu/eval/test/pictures/
   pictures during training                     $out/ecnu/samples/
