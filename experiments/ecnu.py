@@ -4,8 +4,8 @@ python -m vqm_jax.train --config=experiments/ecnu.py --workdir=runs/ecnu
 
 The recipe is WDSR's (the report gives none): L1, 96 px patches, batch 16, Adam at 1e-3, halved every fifth of the run.
 The paper's score on the IntVid test set is 31.719 dB / 0.896 (+1.17 dB); not reproduced here, the data is not public.
-`:tiny` is the demo: 114,413 parameters on vqm_demo, four minutes of training on two CPU cores, +0.18 dB on its test split
-(one seed, 72 frames of 3 clips), where a fitted 5x5 linear filter gains as much.
+`:tiny` is the demo: 114,413 parameters on vqm_demo, four minutes of training on two CPU cores, +0.18 dB on its test
+split (one seed, 72 frames of 3 clips), where a fitted 5x5 linear filter gains as much.
 """
 
 from experiments import common
