@@ -35,18 +35,28 @@ def micro_data(tmp_path_factory) -> str:
   return data_dir
 
 
-@pytest.fixture
-def tiny_config(micro_data):
-  """ECNU at the smallest size on the micro data: six steps of a moment each."""
+@pytest.fixture(scope='session')
+def make_tiny_config(micro_data):
+  """Makes fresh configs of ECNU at the smallest size on the micro data: six steps of a moment each."""
   from experiments import ecnu
 
-  config = ecnu.get_config('tiny')
-  config.system_args.update(width=4, mapping_width=8, num_blocks=1)
-  config.update(
-    data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8, steps=6,
-    log_every=2, save_every=2, eval_every=6, eval_frames=2,
-  )  # fmt: skip
-  return config
+  def make(**changes):
+    config = ecnu.get_config('tiny')
+    config.system_args.update(width=4, mapping_width=8, num_blocks=1)
+    config.update(
+      data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8, steps=6,
+      log_every=2, save_every=2, eval_every=6, eval_frames=2,
+    )  # fmt: skip
+    config.update(changes)
+    return config
+
+  return make
+
+
+@pytest.fixture
+def tiny_config(make_tiny_config):
+  """A config of `make_tiny_config` to change at will."""
+  return make_tiny_config()
 
 
 @pytest.fixture

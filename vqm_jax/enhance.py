@@ -129,8 +129,7 @@ def main(argv):
   logging.info('input: %s: %s', _INPUT.value, video.describe(source))
 
   cli.enable_compilation_cache()
-  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
-  run = inference.open_run(_WORKDIR.value, step, _EMA.value)
+  run = inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value)
   logging.info(
     'network: %s of %s, step %d, %.2f M parameters, window of %d',
     run.config['system'],

@@ -44,7 +44,7 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 
 def evaluate_run(workdir: pathlib.Path, every: int, options: dict[str, Any]) -> None:
   """Restores and scores a split with the network of a run."""
-  run = inference.open_run(workdir, int(_STEP.value) if _STEP.value.isdigit() else _STEP.value, _EMA.value)
+  run = inference.open_run(workdir, _STEP.value, _EMA.value)
   dataset = _DATASET.value or run.config['dataset']
   data_dir = _DATA_DIR.value or run.config['data_dir'] or None
   source = data.open_source(dataset, run.config['val_config'], _SPLIT.value, data_dir)

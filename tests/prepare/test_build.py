@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.data.pipeline import open_source
+from vqm_jax.data import open_source
 from vqm_jax.prepare import driver
 
 # Reads records as a training process would: without builder code, codecs, OpenCV or TensorFlow.

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.data.pipeline import open_source
+from vqm_jax.data import open_source
 from vqm_jax.prepare import builder as builder_lib
 from vqm_jax.prepare import driver, tiles
 from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder

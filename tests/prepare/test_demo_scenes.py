@@ -5,8 +5,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vqm_demo import vqm_demo_dataset_builder
+from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
-from vqm_jax.data.pipeline import open_source
 from vqm_jax.prepare import demo_scenes, driver
 from vqm_jax.prepare.demo_scenes import PHOTOGRAPHS, Scene
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from paired_videos import paired_videos_dataset_builder
 from vqm_jax import errors, video
+from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
-from vqm_jax.data.pipeline import open_source
 from vqm_jax.prepare import driver
 from vqm_jax.prepare.builder import TilesConfig
 

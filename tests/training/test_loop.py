@@ -26,16 +26,9 @@ def assert_equal(a, b):
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, micro_data):
+def whole(tmp_path_factory, make_tiny_config):
   """A run that was never interrupted: (config, workdir, last state)."""
-  from experiments import ecnu
-
-  config = ecnu.get_config('tiny')
-  config.system_args.update(width=4, mapping_width=8, num_blocks=1)
-  config.update(
-    data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8, steps=6,
-    log_every=2, save_every=2, eval_every=6, eval_frames=2, keep_last=5,
-  )  # fmt: skip
+  config = make_tiny_config(keep_last=5)
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
   return config, workdir, train(config, workdir)
 

@@ -20,9 +20,7 @@ from absl import flags
 
 from vqm_jax import errors
 from vqm_jax.data.features import FrameStrip
-from vqm_jax.data.records import UNREADABLE, DataSource, Records, describe, open_source, prepared_configs
-
-__all__ = ['Batches', 'check_records', 'open_source', 'train_batches']
+from vqm_jax.data.records import UNREADABLE, DataSource, Records, describe, prepared_configs
 
 # Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Each thread makes a whole batch.
 _THREADS = min(4, os.cpu_count() or 1)

@@ -29,6 +29,7 @@ from absl import logging
 import vqm_jax
 from vqm_jax import cli, errors
 from vqm_jax.prepare import calibrate, footage, scenes, transcode
+from vqm_jax.report import results
 
 T = TypeVar('T')
 
@@ -178,7 +179,7 @@ class _Journal(dict):
     self._path = path
 
   def save(self) -> None:
-    _write(self._path, json.dumps(self, indent=1))
+    results.write_text(self._path, json.dumps(self, indent=1))
 
 
 def _open_journal(output: pathlib.Path, settings: dict[str, Any], overwrite: bool) -> _Journal:
@@ -407,10 +408,4 @@ def _write_manifest(output: pathlib.Path, rows: list[Mapping[str, Any]]) -> None
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
-  _write(output / 'manifest.csv', text.getvalue())
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  partial = path.with_name(f'.{path.name}.part')
-  partial.write_text(text)
-  os.replace(partial, path)
+  results.write_text(output / 'manifest.csv', text.getvalue())

@@ -6,7 +6,6 @@ devices and processes.
 
 import datetime
 import functools
-import json
 import pathlib
 import signal
 import time
@@ -20,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from vqm_jax import checkpoints, data, errors, inference
 from vqm_jax.inference import evaluation
-from vqm_jax.report import pictures
+from vqm_jax.report import pictures, results
 from vqm_jax.training import workdir as workdirs
 from vqm_jax.training import writer as writers
 from vqm_jax.training.supervised import Supervised
@@ -307,9 +306,8 @@ def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
       continue
     folder = workdir / 'diverged'
     if jax.process_index() == 0:
-      folder.mkdir(exist_ok=True)
       record = [{k: str(v) for k, v in s.items()} for s in values]
-      (folder / f'step_{offset}.json').write_text(json.dumps({'first_bad_step': offset, 'scalars': record}, indent=1))
+      results.write_json(folder / f'step_{offset}.json', {'first_bad_step': offset, 'scalars': record})
       np.savez(folder / f'batch_{step}.npz', **batch)
     good = checkpoints.steps(saver.directory)
     raise errors.DivergenceError(

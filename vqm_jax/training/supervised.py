@@ -54,6 +54,9 @@ class Supervised:
     self._graphdef = nnx.graphdef(self.abstract_network())
     mapped = functools.partial(parallel.data_parallel, mesh=self.mesh)
     self._step = mapped(self._whole_step, donate=(0,))
+    self._zeros = jax.jit(
+      lambda params: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), out_shardings=parallel.replicated(self.mesh)
+    )
     self._accumulate = mapped(self._add_gradients, shared=2, donate=(1,))
     self._apply = mapped(self._update, shared=2, donate=(0, 1))
 
@@ -106,8 +109,7 @@ class Supervised:
     parts = self._config.grad_accum
     if parts == 1:
       return self._step(state, parallel.put_batch(batch, self.mesh))
-    total = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), state.params))
-    total = jax.device_put(total, parallel.replicated(self.mesh))
+    total = self._zeros(state.params)
     for k in range(parts):
       micro = jax.tree.map(lambda x, k=k: x[k::parts], batch)
       total = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))

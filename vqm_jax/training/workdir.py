@@ -1,7 +1,6 @@
 """The run's folder: who it belongs to, and when a second start may continue it."""
 
 import json
-import os
 import pathlib
 import sys
 
@@ -9,6 +8,7 @@ from absl import logging
 
 import vqm_jax
 from vqm_jax import errors, inference
+from vqm_jax.report import results
 
 # Fields of operation: a resumed run may change them. All others define the run.
 OPERATION = frozenset(
@@ -79,8 +79,5 @@ def claim(workdir: pathlib.Path, config) -> None:
       logging.info('config.%s changed from %r to %r', k, old.get(k), new.get(k))
   elif workdir.exists() and any(workdir.iterdir()):
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
-  workdir.mkdir(parents=True, exist_ok=True)
   content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv}
-  temporary = path.with_name(f'config.json.{os.getpid()}.tmp')
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(temporary, path)
+  results.write_json(path, content)

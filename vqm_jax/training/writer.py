@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import time
 
@@ -11,7 +10,7 @@ import numpy as np
 import tensorboardX
 
 from vqm_jax import errors
-from vqm_jax.report import pictures
+from vqm_jax.report import pictures, results
 
 
 class Writer:
@@ -84,6 +83,4 @@ def _keep_until(path: pathlib.Path, last_step: int) -> None:
         kept.append(line + '\n')
     except (ValueError, KeyError):
       continue  # a line cut off by a kill
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(kept))
-  os.replace(temporary, path)
+  results.write_text(path, ''.join(kept))

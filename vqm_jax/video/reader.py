@@ -9,6 +9,7 @@ import collections
 import collections.abc
 import contextlib
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -203,7 +204,7 @@ class VideoFile:
         frames = self._after_seek(container, stream, start)
         first = next(frames, None)
         if first is not None:
-          yield from self._checked(_chain(first, frames), start, stop)
+          yield from self._checked(itertools.chain([first], frames), start, stop)
           return
     with self._open(_MAX_THREADS) as (container, stream):
       yield from self._checked(self._decode(container, stream), 0, stop, skip=start)
@@ -525,8 +526,3 @@ def _checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
   if not 0 <= start <= source.num_frames or stop > source.num_frames:
     raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')
   return stop
-
-
-def _chain(first, rest):
-  yield first
-  yield from rest
