@@ -31,3 +31,13 @@ def icnr(base: Initializer, r: int) -> Initializer:
     return jnp.repeat(kernel, r * r, axis=-1)
 
   return init
+
+
+def scaled(base: Initializer, scale: float) -> Initializer:
+  """`base` times `scale`: the published networks shrink residual branches and last layers at the start."""
+  return lambda key, shape, dtype=jnp.float32: scale * base(key, shape, dtype)
+
+
+def kaiming(scale: float = 1.0) -> Initializer:
+  """N(0, 2 / fan_in) times `scale` (He et al. 2015), as EDVR and ESRGAN initialise residual blocks with 0.1."""
+  return scaled(variance_scaling(2.0, 'fan_in', 'normal'), scale)

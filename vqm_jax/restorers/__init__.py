@@ -1,38 +1,83 @@
-"""The restorers of Track 1, one file per system of the paper.
+"""The restorers of Track 1, one file per team of the paper; `base.Restorer` says what a restorer is.
 
-A restorer is an `nnx.Module` whose instances know
-
-    num_frames      the odd temporal window it looks at (1: single frame)
-    size_multiple   frame height and width must be multiples of it (inference pads and crops)
-    unit_frames     how many consecutive frames one reusable unit of work needs
-
-and that has three methods with `__call__(clip) == restore(encode of every unit)` exactly:
-
-    __call__(clip (B, num_frames, H, W, 3))    -> restored centre frame (B, H, W, 3)
-    encode(frames (B, unit_frames, H, W, 3))   -> features of one unit, a pytree of (B, ...) arrays
-    restore(features)                          -> restored centre frame; leaves are (B, units, ...), in frame order
-
-Frames are RGB float32 in [0, 1]; outputs are not clipped.
+from flax import nnx
+from vqm_jax import restorers
+network = restorers.create('tcl_edvr', rngs=nnx.Rngs(0))   # published size, fresh weights
+restored = network(clip)                                   # (B, 5, H, W, 3) in [0, 1] -> (B, H, W, 3)
 """
 
+import difflib
+import functools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax import errors
-from vqm_jax.restorers.baselines import NoProcessing
+from vqm_jax.restorers import bossgao, tcl
+from vqm_jax.restorers.base import Restorer
+from vqm_jax.restorers.baselines import NoProcessing, SeventhStandIn
 from vqm_jax.restorers.ecnu import C2CNet
+from vqm_jax.restorers.gil import GIL
+from vqm_jax.restorers.gtq import GTQ
+from vqm_jax.restorers.jojo_mvig import JOJO
+from vqm_jax.restorers.mixture import Mixture
 
-NETWORKS = {'ecnu': C2CNet, 'none': NoProcessing}
+NETWORKS = {
+  'gtq': GTQ,
+  'ecnu': C2CNet,
+  'gil': GIL,
+  'tcl_edvr': tcl.TCLEDVR,
+  'tcl_unet': tcl.TCLUNet,
+  'jojo': JOJO,
+  'boss_f1': functools.partial(bossgao.BossGao, **bossgao.FRAMEWORKS['boss_f1']),
+  'boss_f2': functools.partial(bossgao.BossGao, **bossgao.FRAMEWORKS['boss_f2']),
+  'boss_f3': functools.partial(bossgao.BossGao, **bossgao.FRAMEWORKS['boss_f3']),
+  'boss_f4': functools.partial(bossgao.BossGao, **bossgao.FRAMEWORKS['boss_f4']),
+  'seventh': SeventhStandIn,
+  'none': NoProcessing,
+}
+# Weighted means of networks that are trained apart; `mixture` is one of any members.
+MIXTURES = {'tcl': tcl.MEMBERS, 'boss': bossgao.MEMBERS, 'mixture': ()}
 
 
-def create(name: str, *, rngs: nnx.Rngs, **overrides) -> nnx.Module:
-  """Builds the restorer `name` at its published size; `overrides` are constructor arguments.
+def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overrides) -> Restorer:
+  """Builds the restorer `name` at its published size, freshly initialised.
+
+  Args:
+    name: a key of `NETWORKS` or `MIXTURES`.
+    rngs: for the parameters.
+    dtype: compute dtype; parameters stay float32.
+    **overrides: constructor arguments. Those of a mixture are `members`, pairs of (system, its arguments), and
+      `weights`.
 
   Raises:
     ConfigError: unknown name or argument.
   """
-  if name not in NETWORKS:
-    raise errors.ConfigError(f'system={name!r} is unknown; choose one of {sorted(NETWORKS)}.')
+  known = NETWORKS | MIXTURES
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f'did you mean {near[0]!r}? ' if near else ''
+    raise errors.ConfigError(f'system={name!r} is unknown; {hint}choose one of {sorted(known)}.')
+  build = functools.partial(_mix, MIXTURES[name]) if name in MIXTURES else NETWORKS[name]
   try:
-    return NETWORKS[name](**overrides, rngs=rngs)
+    return build(**overrides, dtype=dtype, rngs=rngs)
   except TypeError as error:
     raise errors.ConfigError(f'system_args does not fit system={name!r}: {error}.') from error
+
+
+def _mix(
+  published: Sequence[str],
+  members: Sequence[tuple[str, dict]] = (),
+  weights: Sequence[float] | None = None,
+  *,
+  dtype: jnp.dtype,
+  rngs: nnx.Rngs,
+) -> Mixture:
+  members = members or [(system, {}) for system in published]
+  if not members:
+    raise errors.ConfigError('system_args.members of a mixture is empty; `vqm_jax.combine` makes mixtures.')
+  try:
+    return Mixture([create(system, dtype=dtype, rngs=rngs, **args) for system, args in members], weights)
+  except ValueError as error:
+    raise errors.ConfigError(f'system_args of the mixture: {error}') from error

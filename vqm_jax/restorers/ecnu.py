@@ -19,6 +19,7 @@ from flax import nnx
 
 from vqm_jax.layers.initializers import icnr, torch_bias, torch_kernel
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
+from vqm_jax.restorers.base import Restorer
 
 
 class WNConv(nnx.Module):
@@ -76,7 +77,7 @@ class AdaptiveWDSRBlock(nnx.Module):
     return self.alpha[...].astype(x.dtype) * x + self.beta[...].astype(x.dtype) * residual
 
 
-class C2CNet(nnx.Module):
+class C2CNet(Restorer):
   """Restores each frame on its own.
 
   Args:
@@ -93,7 +94,6 @@ class C2CNet(nnx.Module):
   """
 
   num_frames = 1
-  unit_frames = 1
 
   def __init__(
     self,
@@ -142,10 +142,3 @@ class C2CNet(nnx.Module):
     up = pixel_shuffle(self.sub_pixel(f), self.r) + pixel_shuffle(self.upsampling_skip(d), self.r)
     out = self.tail(up + h).astype(jnp.float32) * 0.5
     return frame + out if self.image_residual else out + 0.5
-
-  def __call__(self, clip: jax.Array) -> jax.Array:
-    if clip.ndim != 5 or clip.shape[1] != 1 or clip.shape[-1] != 3:
-      raise ValueError(f'C2CNet takes a clip (B, 1, H, W, 3), got {clip.shape}.')
-    if clip.shape[2] % self.r or clip.shape[3] % self.r:
-      raise ValueError(f'C2CNet takes sizes that are multiples of {self.r}, got {clip.shape[2:4]}; pad, then crop.')
-    return self.restore(self.encode(clip)[:, None])

@@ -1,0 +1,31 @@
+"""Numbers that a network tells about its inside, such as the size of its offsets, while somebody listens.
+
+Layers call `record`; a train step wraps the forward pass in `recording` and returns what came with its scalars. With
+nobody listening nothing is computed. This happens while the step is traced, so it costs nothing when it runs.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import jax
+
+_LISTENER: contextvars.ContextVar[dict[str, jax.Array] | None] = contextvars.ContextVar('listener', default=None)
+
+
+def record(values: Callable[[], dict[str, jax.Array]]) -> None:
+  """Adds the scalars of `values()` for whoever listens; a name ending in 'max' is a maximum, any other a mean."""
+  listener = _LISTENER.get()
+  if listener is not None:
+    listener.update(jax.lax.stop_gradient(values()))
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[dict[str, jax.Array]]:
+  """Collects the scalars recorded by layers that run inside the block."""
+  listener: dict[str, jax.Array] = {}
+  token = _LISTENER.set(listener)
+  try:
+    yield listener
+  finally:
+    _LISTENER.reset(token)

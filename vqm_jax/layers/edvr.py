@@ -1,0 +1,208 @@
+"""The parts of EDVR (Wang et al. 2019) that TCL, JOJO-MVIG and BossGao build on.
+
+    frames ── PyramidFront ── features at 1/4, 1/8, 1/16 ── PCD ── aligned features at 1/4 ── TSA ── one map at 1/4
+                                                                          ... trunk of the system ... ── ShuffleTail
+
+This is the variant for input at full resolution: two strided convolutions bring it to 1/4. EDVR's "predeblur" module
+is not used; its authors warn that it can hurt unless it was trained on its own first.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vqm_jax.layers.conv import conv, leaky_relu
+from vqm_jax.layers.deform_conv import DeformConv
+from vqm_jax.layers.initializers import icnr, scaled, torch_kernel
+from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
+from vqm_jax.layers.residual import ResidualBlock
+
+# Features of some frames at 1/4, 1/8 and 1/16 of the resolution, each (..., h, w, C).
+Pyramid = list[jax.Array]
+
+
+class PyramidFront(nnx.Module):
+  """Features of single frames at three scales.
+
+  Args:
+    width: channels.
+    num_blocks: residual blocks at 1/4.
+
+  Call: frames (B, H, W, 3), H and W multiples of 16 -> [(B, H/4, W/4, C), (B, H/8, W/8, C), (B, H/16, W/16, C)].
+  """
+
+  def __init__(self, width, num_blocks, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.stem = nnx.List(
+      [conv(3, width, **how), conv(width, width, stride=2, **how), conv(width, width, stride=2, **how)]
+    )
+    self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
+    self.down = nnx.List([nnx.List([conv(width, width, stride=2, **how), conv(width, width, **how)]) for _ in range(2)])
+
+  def __call__(self, frames: jax.Array) -> Pyramid:
+    x = frames
+    for layer in self.stem:
+      x = leaky_relu(layer(x))
+    for block in self.blocks:
+      x = block(x)
+    pyramid = [x]
+    for strided, layer in self.down:
+      pyramid.append(leaky_relu(layer(leaky_relu(strided(pyramid[-1])))))
+    return pyramid
+
+
+class PCDLevel(nnx.Module):
+  """One level of PCD: offsets from neighbour and reference, refined by the coarser level, then the warp."""
+
+  def __init__(self, width, groups, label, *, coarsest, activate, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.offset1 = conv(2 * width, width, **how)
+    self.offset_merge = None if coarsest else conv(2 * width, width, **how)
+    self.offset2 = conv(width, width, **how)
+    self.warp = DeformConv(width, width, width, groups, label=label, **how)
+    self.merge = None if coarsest else conv(2 * width, width, **how)
+    self.activate = activate
+
+  def __call__(self, neighbour, reference, coarser):
+    """Features of this level and (offset features, aligned features) of the coarser one -> those of this one."""
+    offset = leaky_relu(self.offset1(jnp.concatenate([neighbour, reference], axis=-1)))
+    if coarser is not None:
+      # Offsets double with the resolution: here the features they will be made from do, as published.
+      offset = leaky_relu(self.offset_merge(jnp.concatenate([offset, 2 * bilinear_up2(coarser[0])], axis=-1)))
+    offset = leaky_relu(self.offset2(offset))
+    aligned = self.warp(neighbour, offset)
+    if coarser is not None:
+      aligned = self.merge(jnp.concatenate([aligned, bilinear_up2(coarser[1])], axis=-1))
+    return offset, leaky_relu(aligned) if self.activate else aligned
+
+
+class PCD(nnx.Module):
+  """Pyramid, cascading and deformable alignment of every frame of a window to its centre (the centre included).
+
+  Args:
+    width: channels.
+    groups: deformable groups.
+
+  Call: pyramid of a window, [(B, T, h, w, C), (B, T, h/2, w/2, C), (B, T, h/4, w/4, C)] -> (B, T, h, w, C).
+  """
+
+  def __init__(self, width, groups=8, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.levels = nnx.List(
+      [
+        # The finest level has no activation: the cascade follows.
+        PCDLevel(width, groups, f'pcd_level{k}', coarsest=k == 3, activate=k > 1, **how)
+        for k in (1, 2, 3)
+      ]
+    )
+    self.cascade1 = conv(2 * width, width, **how)
+    self.cascade2 = conv(width, width, **how)
+    self.cascade_warp = DeformConv(width, width, width, groups, label='pcd_cascade', **how)
+
+  def __call__(self, pyramid: Pyramid) -> jax.Array:
+    b, t = pyramid[0].shape[:2]
+    folded = []  # all frames in the batch, each beside the centre frame
+    for x in pyramid:
+      centre = jnp.broadcast_to(x[:, t // 2, None], x.shape)
+      folded.append((x.reshape(b * t, *x.shape[2:]), centre.reshape(b * t, *x.shape[2:])))
+    found = None
+    for level, (neighbour, reference) in reversed(list(zip(self.levels, folded, strict=True))):
+      found = level(neighbour, reference, found)
+    aligned, reference = found[1], folded[0][1]
+    offset = leaky_relu(self.cascade1(jnp.concatenate([aligned, reference], axis=-1)))
+    aligned = leaky_relu(self.cascade_warp(aligned, leaky_relu(self.cascade2(offset))))
+    return aligned.reshape(b, t, *aligned.shape[1:])
+
+
+class ConvFusion(nnx.Module):
+  """Fusion without attention: one 1x1 convolution of all frames. Aligned (B, T, h, w, C) -> (B, h, w, C)."""
+
+  def __init__(self, width, num_frames, *, dtype, rngs):
+    self.fuse = conv(num_frames * width, width, 1, dtype=dtype, rngs=rngs)
+
+  def __call__(self, aligned: jax.Array) -> jax.Array:
+    return leaky_relu(self.fuse(_frames_as_channels(aligned)))
+
+
+class TSA(nnx.Module):
+  """Temporal and spatial attention fusion: aligned (B, T, h, w, C) -> (B, h, w, C), h and w multiples of 4.
+
+  Args:
+    width: channels.
+    num_frames: of the window.
+  """
+
+  def __init__(self, width, num_frames, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.embed_centre = conv(width, width, **how)
+    self.embed = conv(width, width, **how)
+    self.fuse = conv(num_frames * width, width, 1, **how)
+    self.spatial0 = conv(num_frames * width, width, 1, **how)
+    self.spatial1 = conv(2 * width, width, 1, **how)
+    self.spatial2 = nnx.List([conv(width, width, 1, **how), conv(2 * width, width, **how), conv(width, width, **how)])
+    self.up1 = conv(width, width, **how)
+    self.up0 = nnx.List([conv(width, width, 1, **how), conv(width, width, **how)])
+    self.add = nnx.List([conv(width, width, 1, **how), conv(width, width, 1, **how)])
+
+  def temporal_weights(self, aligned: jax.Array) -> jax.Array:
+    """How much each frame resembles the centre: one map per frame in (0, 1), (B, T, h, w, 1), float32."""
+    b, t = aligned.shape[:2]
+    centre = self.embed_centre(aligned[:, t // 2])
+    each = self.embed(aligned.reshape(b * t, *aligned.shape[2:])).reshape(aligned.shape)
+    return jax.nn.sigmoid((each * centre[:, None]).astype(jnp.float32).sum(axis=-1, keepdims=True))
+
+  def __call__(self, aligned: jax.Array) -> jax.Array:
+    weighted = _frames_as_channels(aligned * self.temporal_weights(aligned).astype(aligned.dtype))
+    fused = leaky_relu(self.fuse(weighted))
+    s0 = leaky_relu(self.spatial0(weighted))
+    s1 = leaky_relu(self.spatial1(_pooled(s0)))
+    reduce, first, second = self.spatial2
+    s2 = leaky_relu(second(leaky_relu(first(_pooled(leaky_relu(reduce(s1)))))))
+    s1 = leaky_relu(self.up1(s1)) + bilinear_up2(s2)
+    mix, last = self.up0
+    s0 = last(bilinear_up2(leaky_relu(mix(s1))))
+    first, second = self.add
+    gate = 2 * jax.nn.sigmoid(s0.astype(jnp.float32)).astype(fused.dtype)
+    return fused * gate + second(leaky_relu(first(s0)))
+
+
+def _frames_as_channels(x: jax.Array) -> jax.Array:
+  """(B, T, h, w, C) -> (B, h, w, T*C), frame by frame."""
+  b, t, h, w, c = x.shape
+  return x.transpose(0, 2, 3, 1, 4).reshape(b, h, w, t * c)
+
+
+def _pooled(x: jax.Array) -> jax.Array:
+  return jnp.concatenate([max_pool3(x), avg_pool3(x)], axis=-1)
+
+
+class ShuffleTail(nnx.Module):
+  """Features at 1/4 to an image that is added to the centre frame: (B, h, w, C) -> (B, 4h, 4w, 3), float32.
+
+  The last convolution starts at a tenth, so that training starts near the identity.
+  """
+
+  def __init__(self, width, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.up = nnx.List(
+      [conv(width, 4 * width, kernel_init=icnr(torch_kernel(), 2), **how),
+       conv(width, 256, kernel_init=icnr(torch_kernel(), 2), **how)]
+    )  # fmt: skip
+    self.conv = conv(64, 64, **how)
+    self.last = last_conv(64, **how)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for layer in self.up:
+      x = leaky_relu(pixel_shuffle(layer(x), 2))
+    return self.last(leaky_relu(self.conv(x))).astype(jnp.float32)
+
+
+def last_conv(width: int, size: int = 3, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+  """The convolution to RGB before an image residual, started at a tenth of the usual size and without bias."""
+  return conv(
+    width, 3, size,
+    kernel_init=scaled(torch_kernel(), 0.1),
+    bias_init=nnx.initializers.zeros_init(),
+    dtype=dtype,
+    rngs=rngs,
+  )  # fmt: skip

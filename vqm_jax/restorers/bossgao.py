@@ -1,0 +1,179 @@
+"""Team BossGao (NTIRE 2020 VQM, section 4.1, figure 8), the winner: EDVR front, deep trunks, progressive training.
+
+    5 frames ── pyramid front ── PCD ──┬── 1x1 conv ──┬──┬── 10 + 30 residual blocks ──┬── shuffle tail ──(+ centre)
+                                       └── TSA ───────┘  ├── RDN1: 10 RDBs x 8 convs ──┤
+                                                         └── RDN2:  8 RDBs x 6 convs ──┘
+
+    framework   fusion   trunk                parameters
+    F1          TSA      40 residual blocks   20,928,995
+    F2          conv     RDN1                 25,413,219
+    F3          TSA      RDN1                 26,627,171
+    F4          TSA      RDN2                 18,039,651
+
+They are trained progressively: a smaller network first, then the larger one, which starts as the same function and
+trains old and new weights together. The final videos came from F1, F3 and F4; `boss` is the mean of the three. The
+report gives frameworks, block counts and the order of training. Ours: width 128, five frames, G0 128 and G 64 (RDN's),
+the mean, an activation after the 1x1 fusion (so that TSA can take its place), and how a grown network starts
+(`BossGao.ease_in`).
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from vqm_jax import errors
+from vqm_jax.layers.conv import conv
+from vqm_jax.layers.edvr import PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
+from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.restorers.base import Restorer
+
+FRAMEWORKS = {
+  'boss_f1': dict(fusion='tsa', trunk='residual', num_blocks=40),
+  'boss_f2': dict(fusion='conv', trunk='rdn', num_blocks=10, num_convs=8),
+  'boss_f3': dict(fusion='tsa', trunk='rdn', num_blocks=10, num_convs=8),
+  'boss_f4': dict(fusion='tsa', trunk='rdn', num_blocks=8, num_convs=6),
+}
+MEMBERS = ('boss_f1', 'boss_f3', 'boss_f4')  # of `boss`
+
+
+class ResidualTrunk(nnx.Module):
+  """`num_blocks` residual blocks in a row. x (B, h, w, width) -> same."""
+
+  def __init__(self, width, num_blocks, *, dtype, rngs):
+    self.blocks = nnx.List([ResidualBlock(width, dtype=dtype, rngs=rngs) for _ in range(num_blocks)])
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for block in self.blocks:
+      x = block(x)
+    return x
+
+
+class RDB(nnx.Module):
+  """Residual dense block (Zhang et al. 2018): dense convolutions, 1x1 local fusion, local residual."""
+
+  def __init__(self, width, growth, num_convs, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.convs = nnx.List([conv(width + k * growth, growth, **how) for k in range(num_convs)])
+    self.fuse = conv(width + num_convs * growth, width, 1, **how)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    seen = x
+    for layer in self.convs:
+      seen = jnp.concatenate([seen, jax.nn.relu(layer(seen))], axis=-1)
+    return x + self.fuse(seen)
+
+
+class RDNTrunk(nnx.Module):
+  """Residual dense network between the fused features and the tail: RDBs and global fusion of all their outputs.
+
+  Args:
+    width, growth: channels G0 and G.
+    num_blocks, num_convs: residual dense blocks D and convolutions C in each.
+
+  Call: x (B, h, w, width) -> same.
+  """
+
+  def __init__(self, width, growth, num_blocks, num_convs, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.enter = conv(width, width, **how)
+    self.blocks = nnx.List([RDB(width, growth, num_convs, **how) for _ in range(num_blocks)])
+    self.fuse = nnx.List([conv(num_blocks * width, width, 1, **how), conv(width, width, **how)])
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y, outputs = self.enter(x), []
+    for block in self.blocks:
+      y = block(y)
+      outputs.append(y)
+    mix, smooth = self.fuse
+    return x + smooth(mix(jnp.concatenate(outputs, axis=-1)))
+
+
+class BossGao(Restorer):
+  """Restores the centre of five frames with one of the team's frameworks.
+
+  Args:
+    width: channels.
+    num_frames: of the window.
+    num_front: residual blocks of the front.
+    groups: deformable groups.
+    fusion: 'conv' (1x1) or 'tsa'.
+    trunk: 'residual' or 'rdn'.
+    num_blocks: residual blocks, or residual dense blocks.
+    growth, num_convs: of the residual dense blocks.
+    dtype: compute dtype; parameters stay float32.
+
+  Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
+
+  Raises:
+    ConfigError: another fusion or trunk.
+  """
+
+  size_multiple = 16
+
+  def __init__(
+    self,
+    width: int = 128,
+    num_frames: int = 5,
+    num_front: int = 5,
+    groups: int = 8,
+    fusion: str = 'tsa',
+    trunk: str = 'residual',
+    num_blocks: int = 40,
+    growth: int = 64,
+    num_convs: int = 8,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    if fusion not in ('conv', 'tsa') or trunk not in ('residual', 'rdn'):
+      raise errors.ConfigError(
+        f"fusion={fusion!r}, trunk={trunk!r}: expected 'conv' or 'tsa', and 'residual' or 'rdn'."
+      )
+    how = dict(dtype=dtype, rngs=rngs)
+    self.front = PyramidFront(width, num_front, **how)
+    self.align = PCD(width, groups, **how)
+    self.fusion = (TSA if fusion == 'tsa' else ConvFusion)(width, num_frames, **how)
+    self.trunk = (
+      ResidualTrunk(width, num_blocks, **how)
+      if trunk == 'residual'
+      else RDNTrunk(width, growth, num_blocks, num_convs, **how)
+    )
+    self.tail = ShuffleTail(width, **how)
+    self.num_frames = num_frames
+
+  def encode(self, frames: jax.Array) -> dict[str, Any]:
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
+    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
+
+  def restore(self, features: dict[str, Any]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+    x = self.trunk(self.fusion(self.align(features['pyramid'])))
+    return features['frame'][:, self.num_frames // 2] + self.tail(x)
+
+  @staticmethod
+  def ease_in(params: dict[str, Any], new: Collection[str]) -> dict[str, Any]:
+    """Sets newly added modules so that a grown network computes what its parent does, until the first update.
+
+    New residual blocks start as the identity (second convolution zero). TSA in the place of the 1x1 convolution starts
+    with weights of one half for every frame, made up for by a doubled kernel, and with inert spatial attention.
+
+    Args:
+      params: of the grown network, a pure dict, with the parent's weights in place.
+      new: paths of the leaves that the parent does not have, such as 'trunk/blocks/10/conv1/kernel'.
+
+    Returns:
+      `params`, changed.
+    """
+    flat = traverse_util.flatten_dict(params)
+    added = {tuple(int(key) if key.isdigit() else key for key in path.split('/')) for path in new}
+    tsa = ('fusion', 'embed', 'kernel') in added
+    inert = [('fusion', 'embed'), ('fusion', 'up0', 1), ('fusion', 'add', 1)] if tsa else []
+    for path in flat:
+      if path in added and (path[-2] == 'conv2' or path[:-1] in inert):
+        flat[path] = jnp.zeros_like(flat[path])
+    if tsa:
+      flat['fusion', 'fuse', 'kernel'] = 2 * flat['fusion', 'fuse', 'kernel']
+    return traverse_util.unflatten_dict(flat)

@@ -1,0 +1,165 @@
+"""Team GTQ (NTIRE 2020 VQM, section 4.3, figure 2): deformable cascade and dense trunk at a quarter of the resolution.
+
+    7 frames ── space-to-depth 4 ── extraction ──┬── neighbours: 5 x (HFFB offsets, deformable conv) ──[‖]── conv ──┐
+                                                 ├── centre ────────────────────────────────────────────┘           │
+                                                 └── skip ──────────────────────(+)── conv ── 23 RRDBs ─────────────┘
+                                                      (+ centre frame) ── conv ── shuffle 2 ── shuffle 2 ──┘
+
+The report names the parts; numbers and wiring are those of the members' own DNLN (Wang et al., "Deformable Non-local
+Network for Video Super-Resolution", 2019), whose non-local module the report does not mention: at this resolution its
+affinity matrix would not fit any card. Ours: the image residual. 19,755,067 parameters (report: 19.76 M).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vqm_jax.layers.conv import conv, leaky_relu
+from vqm_jax.layers.deform_conv import DeformConv
+from vqm_jax.layers.edvr import last_conv
+from vqm_jax.layers.initializers import kaiming, torch_bias, torch_kernel
+from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
+from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.restorers.base import Restorer
+
+_UNSHUFFLE = 4
+
+
+class HFFB(nnx.Module):
+  """Hierarchical feature fusion block: eight dilated views of one input, fused pyramid-wise (PPON; Hui et al. 2019).
+
+  The views are summed up one by one before they are joined, which fills the grid that dilation leaves.
+  x (B, H, W, width) -> same.
+  """
+
+  def __init__(self, width, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.enter = conv(width, width, **how)
+    self.dilated = nnx.List([conv(width, width // 2, dilation=rate, **how) for rate in range(1, 9)])
+    self.merge = conv(4 * width, width, 1, **how)
+
+  def hierarchy(self, x: jax.Array) -> list[jax.Array]:
+    """The eight running sums of dilated views, each (B, H, W, width / 2)."""
+    u = leaky_relu(self.enter(x))
+    sums = [self.dilated[0](u)]
+    for layer in self.dilated[1:]:
+      sums.append(sums[-1] + layer(u))
+    return sums
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x + 0.2 * self.merge(leaky_relu(jnp.concatenate(self.hierarchy(x), axis=-1)))
+
+
+class AlignmentStage(nnx.Module):
+  """One stage of the cascade: neighbour and centre features give offsets, which displace the neighbour's."""
+
+  def __init__(self, width, groups, label, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.fuse = conv(2 * width, width, **how)
+    self.hffb = HFFB(width, **how)
+    self.warp = DeformConv(width, width, width, groups, label=label, **how)
+
+  def __call__(self, neighbour: jax.Array, centre: jax.Array) -> jax.Array:
+    guide = self.hffb(leaky_relu(self.fuse(jnp.concatenate([neighbour, centre], axis=-1))))
+    return self.warp(neighbour, guide)
+
+
+class DenseBlock(nnx.Module):
+  """Five densely connected convolutions, their result times 0.2 added to the input (ESRGAN; Wang et al. 2018)."""
+
+  def __init__(self, width, growth, *, dtype, rngs):
+    how = dict(kernel_init=kaiming(0.1), bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
+    self.convs = nnx.List([conv(width + k * growth, growth if k < 4 else width, **how) for k in range(5)])
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    seen = x
+    for layer in self.convs[:4]:
+      seen = jnp.concatenate([seen, jax.nn.leaky_relu(layer(seen), 0.2)], axis=-1)
+    return x + 0.2 * self.convs[4](seen)
+
+
+class RRDB(nnx.Module):
+  """Residual in residual dense block: 0.2 times three dense blocks in series, added to the input (ESRGAN)."""
+
+  def __init__(self, width, growth, *, dtype, rngs):
+    self.blocks = nnx.List([DenseBlock(width, growth, dtype=dtype, rngs=rngs) for _ in range(3)])
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = x
+    for block in self.blocks:
+      y = block(y)
+    return x + 0.2 * y
+
+
+class GTQ(Restorer):
+  """Restores the centre of seven frames.
+
+  Args:
+    width: channels everywhere but inside the dense blocks.
+    num_frames: of the window.
+    num_extraction: residual blocks of the extraction.
+    num_stages: deformable stages; each has its own weights, shared by the neighbours.
+    groups: deformable groups.
+    num_rrdb: blocks of the trunk.
+    growth: channels that every dense convolution adds.
+    dtype: compute dtype; parameters stay float32.
+
+  Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
+  """
+
+  size_multiple = _UNSHUFFLE
+
+  def __init__(
+    self,
+    width: int = 64,
+    num_frames: int = 7,
+    num_extraction: int = 5,
+    num_stages: int = 5,
+    groups: int = 8,
+    num_rrdb: int = 23,
+    growth: int = 32,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    how = dict(dtype=dtype, rngs=rngs)
+    torch_init = dict(activation=leaky_relu, kernel_init=torch_kernel(), bias_init=torch_bias(9 * width))
+    self.extract_start = conv(3 * _UNSHUFFLE**2, width, **how)
+    self.extract = nnx.List([ResidualBlock(width, **torch_init, **how) for _ in range(num_extraction)])
+    self.extract_end = conv(width, width, **how)
+    self.align = nnx.List([AlignmentStage(width, groups, f'stage{k + 1}', **how) for k in range(num_stages)])
+    self.trunk_start = conv(num_frames * width, width, **how)
+    self.trunk = nnx.List([RRDB(width, growth, **how) for _ in range(num_rrdb)])
+    self.trunk_end = conv(width, width, **how)
+    self.up = nnx.List([conv(width, 4 * width, **how) for _ in range(2)])
+    self.last = last_conv(width, **how)
+    self.num_frames = num_frames
+
+  def encode(self, frames: jax.Array) -> dict[str, jax.Array]:
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'features': (B, H/4, W/4, width)}."""
+    frame = frames[:, 0]
+    x = leaky_relu(self.extract_start(pixel_unshuffle(frame, _UNSHUFFLE)))
+    for block in self.extract:
+      x = block(x)
+    return {'frame': frame, 'features': self.extract_end(x)}
+
+  def restore(self, features: dict[str, jax.Array]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+    x = features['features']
+    b, t, h, w, c = x.shape
+    middle = t // 2
+    centre = x[:, middle]
+    # The centre skips the alignment; its neighbours are aligned together, in the batch.
+    neighbours = jnp.concatenate([x[:, :middle], x[:, middle + 1 :]], axis=1).reshape(b * (t - 1), h, w, c)
+    reference = jnp.repeat(centre, t - 1, axis=0)
+    for stage in self.align:
+      neighbours = stage(neighbours, reference)
+    neighbours = neighbours.reshape(b, t - 1, h, w, c)
+    window = [*(neighbours[:, k] for k in range(middle)), centre, *(neighbours[:, k] for k in range(middle, t - 1))]
+    y = self.trunk_start(jnp.concatenate(window, axis=-1))
+    for block in self.trunk:
+      y = block(y)
+    y = self.trunk_end(y) + centre
+    for layer in self.up:
+      y = pixel_shuffle(layer(y), 2)
+    return features['frame'][:, middle] + self.last(y).astype(jnp.float32)

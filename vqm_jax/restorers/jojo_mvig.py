@@ -1,0 +1,171 @@
+"""Team JOJO-MVIG (NTIRE 2020 VQM, section 4.2, figure 7): motion compensation beside global pooling over frames.
+
+    7 frames ── pyramid front ──┬── A: PCD ── TSA ─────────────────────────┬── conv ── 40 residual blocks ──┐
+                                └── B: U-Net whose blocks exchange maxima ─┘                                │
+                                                      (+ centre frame) ── conv ── CARAFE x2 ── CARAFE x2 ───┘
+
+Path A aligns (EDVR), path B never does: in all its residual blocks the frames see the maximum over frames of each
+other's features, pixel by pixel (after Aittala & Durand 2018), so that their order does not matter. CARAFE (Wang et al.
+2019) upsamples with kernels it predicts. Given by the report: the two paths, global max-pooling in all residual blocks,
+seven frames, 128 channels, 5 + 40 blocks, CARAFE. Ours: three scales with one block each way, strided convolutions
+down, 1x1 merges, and that path B returns the centre's track. 22,738,867 parameters (report: 22.75 M).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vqm_jax.layers.conv import conv, leaky_relu
+from vqm_jax.layers.edvr import PCD, TSA, PyramidFront, last_conv
+from vqm_jax.layers.initializers import kaiming
+from vqm_jax.layers.resample import pixel_shuffle
+from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.restorers.base import Restorer
+
+_UP = 2  # CARAFE's factor
+_REACH = 2  # its 5x5 neighbourhood
+
+
+class CARAFE(nnx.Module):
+  """Content-aware reassembly of features: doubles the resolution, each place with a 5x5 kernel of its own.
+
+  Args:
+    width: channels.
+    compressed: channels that the kernels are predicted from.
+
+  Call: x (B, h, w, width) -> (B, 2h, 2w, width).
+  """
+
+  def __init__(self, width, compressed=64, *, dtype, rngs):
+    how = dict(bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
+    taps = (2 * _REACH + 1) ** 2
+    self.compress = conv(width, compressed, 1, kernel_init=nnx.initializers.xavier_uniform(), **how)
+    self.encode = conv(compressed, taps * _UP**2, kernel_init=nnx.initializers.normal(0.001), **how)
+
+  def kernels(self, x: jax.Array) -> jax.Array:
+    """The reassembly kernels, (B, 2h, 2w, 25), each of sum one, float32."""
+    logits = pixel_shuffle(self.encode(self.compress(x)), _UP)
+    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return reassemble(x, self.kernels(x).astype(x.dtype))
+
+
+def reassemble(x: jax.Array, kernels: jax.Array) -> jax.Array:
+  """Weighted sums of low-resolution 5x5 neighbourhoods: x (B, h, w, C), kernels (B, 2h, 2w, 25) -> (B, 2h, 2w, C).
+
+  Outside of x is zero. Accumulated over 25 shifts of the small image: unfolding it would take 25 times its memory.
+  """
+  b, h, w, c = x.shape
+  padded = jnp.pad(x, ((0, 0), (_REACH, _REACH), (_REACH, _REACH), (0, 0)))
+  kernels = kernels.reshape(b, h, _UP, w, _UP, -1)
+  size, out = 2 * _REACH + 1, 0.0
+  for n in range(size * size):
+    shifted = padded[:, n // size : n // size + h, n % size : n % size + w]
+    out += kernels[..., n, None] * shifted[:, :, None, :, None]
+  return out.reshape(b, _UP * h, _UP * w, c)
+
+
+class GlobalMaxBlock(nnx.Module):
+  """Residual block whose frames exchange their maximum: x (B, T, h, w, width) -> same, for any T.
+
+  y = conv(relu(conv(x))) frame by frame; g = max over frames of y; x + conv1x1[y‖g].
+  """
+
+  def __init__(self, width, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    init = dict(kernel_init=kaiming(0.1), bias_init=nnx.initializers.zeros_init())
+    self.conv1 = conv(width, width, **init, **how)
+    self.conv2 = conv(width, width, **init, **how)
+    self.mix = conv(2 * width, width, 1, **how)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = per_frame(lambda z: self.conv2(jax.nn.relu(self.conv1(z))), x)
+    shared = jnp.broadcast_to(y.max(axis=1, keepdims=True), y.shape)
+    return x + per_frame(self.mix, jnp.concatenate([y, shared], axis=-1))
+
+
+def per_frame(layer, x: jax.Array) -> jax.Array:
+  """Applies a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
+  y = layer(x.reshape(-1, *x.shape[2:]))
+  return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+class GlobalPoolingUNet(nnx.Module):
+  """Path B: a U-Net of `GlobalMaxBlock`s on all frames: (B, T, h, w, width) -> centre's track (B, h, w, width)."""
+
+  def __init__(self, width, *, dtype, rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.encoder = nnx.List([GlobalMaxBlock(width, **how) for _ in range(2)])
+    self.down = nnx.List([conv(width, width, stride=2, **how) for _ in range(2)])
+    self.middle = GlobalMaxBlock(width, **how)
+    self.up = nnx.List([CARAFE(width, **how) for _ in range(2)])
+    self.merge = nnx.List([conv(2 * width, width, 1, **how) for _ in range(2)])
+    self.decoder = nnx.List([GlobalMaxBlock(width, **how) for _ in range(2)])
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    skips = []
+    for block, down in zip(self.encoder, self.down, strict=True):
+      skips.append(block(x))
+      x = leaky_relu(per_frame(down, skips[-1]))
+    x = self.middle(x)
+    for up, merge, block in zip(self.up, self.merge, self.decoder, strict=True):
+      joined = jnp.concatenate([per_frame(up, x), skips.pop()], axis=-1)
+      x = block(leaky_relu(per_frame(merge, joined)))
+    return x[:, x.shape[1] // 2]
+
+
+class JOJO(Restorer):
+  """Restores the centre of seven frames.
+
+  Args:
+    width: channels.
+    num_frames: of the window.
+    num_front, num_blocks: residual blocks of the front and of the reconstruction.
+    groups: deformable groups.
+    dtype: compute dtype; parameters stay float32.
+
+  Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
+  """
+
+  size_multiple = 16
+
+  def __init__(
+    self,
+    width: int = 128,
+    num_frames: int = 7,
+    num_front: int = 5,
+    num_blocks: int = 40,
+    groups: int = 8,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.front = PyramidFront(width, num_front, **how)
+    self.align = PCD(width, groups, **how)
+    self.fusion = TSA(width, num_frames, **how)
+    self.pooling = GlobalPoolingUNet(width, **how)
+    self.merge = conv(2 * width, width, **how)
+    self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
+    self.up = nnx.List([CARAFE(width, **how), CARAFE(64, **how)])
+    self.up_conv = nnx.List([conv(width, 64, **how), conv(64, 64, **how)])
+    self.last = last_conv(64, **how)
+    self.num_frames = num_frames
+
+  def encode(self, frames: jax.Array) -> dict[str, Any]:
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
+    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
+
+  def restore(self, features: dict[str, Any]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+    pyramid = features['pyramid']
+    compensated = self.fusion(self.align(pyramid))
+    x = leaky_relu(self.merge(jnp.concatenate([compensated, self.pooling(pyramid[0])], axis=-1)))
+    for block in self.blocks:
+      x = block(x)
+    for up, layer in zip(self.up, self.up_conv, strict=True):
+      x = leaky_relu(layer(up(x)))
+    return features['frame'][:, self.num_frames // 2] + self.last(x).astype(jnp.float32)

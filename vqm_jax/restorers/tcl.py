@@ -1,0 +1,137 @@
+"""Team TCL (NTIRE 2020 VQM, section 4.5, figure 6): an EDVR and a single-frame U-Net, trained apart, mixed.
+
+    5 frames ── pyramid front ── PCD ── TSA ── 20 residual blocks ── shuffle tail ──(+ centre)── beta ──┐
+    centre ── U-Net, 4 scales ──(+ centre)───────────────────────────────────────────── (1 - beta) ──(+)── restored
+
+beta comes from a grid search on held-out training videos (`vqm_jax.combine --grid_search`), not from gradients. The
+report names the two networks and the search. Ours: EDVR's medium setting (five frames, 64 channels, 5 front blocks)
+with 20 blocks, U-Net widths 48 to 384, its image residual. 4,112,547 + 4,814,643 = 8,927,190 parameters (report:
+8.92 M).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vqm_jax.layers.conv import conv
+from vqm_jax.layers.edvr import PCD, TSA, PyramidFront, ShuffleTail, last_conv
+from vqm_jax.layers.initializers import kaiming
+from vqm_jax.layers.resample import bilinear_up2
+from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.restorers.base import Restorer
+
+MEMBERS = ('tcl_edvr', 'tcl_unet')  # of `tcl`; beta is the weight of the first
+
+
+class TCLEDVR(Restorer):
+  """The multi-frame branch: EDVR (Wang et al. 2019) for input at full resolution, medium size.
+
+  Args:
+    width: channels.
+    num_frames: of the window.
+    num_front, num_blocks: residual blocks of front and trunk.
+    groups: deformable groups.
+    dtype: compute dtype; parameters stay float32.
+
+  Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
+  """
+
+  size_multiple = 16
+
+  def __init__(
+    self,
+    width: int = 64,
+    num_frames: int = 5,
+    num_front: int = 5,
+    num_blocks: int = 20,
+    groups: int = 8,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    how = dict(dtype=dtype, rngs=rngs)
+    self.front = PyramidFront(width, num_front, **how)
+    self.align = PCD(width, groups, **how)
+    self.fusion = TSA(width, num_frames, **how)
+    self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
+    self.tail = ShuffleTail(width, **how)
+    self.num_frames = num_frames
+
+  def encode(self, frames: jax.Array) -> dict[str, Any]:
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
+    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
+
+  def restore(self, features: dict[str, Any]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+    x = self.fusion(self.align(features['pyramid']))
+    for block in self.blocks:
+      x = block(x)
+    return features['frame'][:, self.num_frames // 2] + self.tail(x)
+
+
+class DoubleConv(nnx.Module):
+  """Two 3x3 convolutions with ReLU: (B, h, w, cin) -> (B, h, w, width)."""
+
+  def __init__(self, cin, width, *, dtype, rngs):
+    self.convs = nnx.List(
+      [relu_conv(cin, width, dtype=dtype, rngs=rngs), relu_conv(width, width, dtype=dtype, rngs=rngs)]
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for layer in self.convs:
+      x = jax.nn.relu(layer(x))
+    return x
+
+
+def relu_conv(cin: int, cout: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+  """A 3x3 convolution with the initialisation that suits a ReLU after it."""
+  return conv(cin, cout, kernel_init=kaiming(), bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
+
+
+class TCLUNet(Restorer):
+  """The single-frame branch: a U-Net (Ronneberger et al. 2015) without normalisation.
+
+  Args:
+    width: channels at full resolution; doubled at each of `depth` poolings.
+    depth: poolings.
+    dtype: compute dtype; parameters stay float32.
+
+  Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
+  """
+
+  num_frames = 1
+
+  def __init__(self, width: int = 48, depth: int = 3, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    how = dict(dtype=dtype, rngs=rngs)
+    widths = [width << k for k in range(depth + 1)]
+    self.encoder = nnx.List(
+      [DoubleConv(cin, cout, **how) for cin, cout in zip([3, *widths], widths[:-1], strict=False)]
+    )
+    self.middle = DoubleConv(widths[-2], widths[-1], **how)
+    self.up = nnx.List([relu_conv(2 * c, c, **how) for c in widths[-2::-1]])
+    self.decoder = nnx.List([DoubleConv(2 * c, c, **how) for c in widths[-2::-1]])
+    self.last = last_conv(width, 1, **how)
+    self.size_multiple = 1 << depth
+
+  def encode(self, frames: jax.Array) -> jax.Array:
+    """A single-frame network has nothing to reuse: frames (B, 1, H, W, 3) -> (B, H, W, 3)."""
+    return frames[:, 0]
+
+  def restore(self, features: jax.Array) -> jax.Array:
+    """features (B, 1, H, W, 3), the one unit of the window -> restored frame (B, H, W, 3)."""
+    frame = features[:, 0]
+    x, skips = frame, []
+    for block in self.encoder:
+      skips.append(block(x))
+      x = _max_pool2(skips[-1])
+    x = self.middle(x)
+    for up, block in zip(self.up, self.decoder, strict=True):
+      x = block(jnp.concatenate([jax.nn.relu(up(bilinear_up2(x))), skips.pop()], axis=-1))
+    return frame + self.last(x).astype(jnp.float32)
+
+
+def _max_pool2(x: jax.Array) -> jax.Array:
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
