@@ -1,4 +1,4 @@
-"""The fields that every experiment has, with defaults that suit most."""
+"""The fields that every experiment has, with defaults that suit most, and what several experiments share."""
 
 import ml_collections
 
@@ -34,7 +34,18 @@ def base_config() -> ml_collections.ConfigDict:
   config.clip_norm = 0.0  # global norm; 0 is off
   config.ema = 0.999  # 0 keeps no moving average
   config.dtype = 'float32'  # or bfloat16: compute only, parameters stay float32
+  # Progressive training: one entry per stage, see vqm_jax/training/progressive.py; empty for a run in one piece.
+  config.stage_names = ()
+  config.stage_args = ()  # what the stage's network has other than system_args
+  config.stage_new = ()  # paths of the parameters that its parent does not have
+  config.stage_shares = ()  # of the steps
   # Operation: may change when a run is resumed.
+  config.on_divergence = 'stop'  # or 'rollback' to the last checkpoint with half the rate
+  config.max_rollbacks = 3
+  config.offset_warn = (
+    50.0  # mean |offset| of a deformable convolution in pixels: a warning from here on (EDVR's value)
+  )
+  config.offset_limit = 500.0  # and from here on a divergence
   config.log_every = 100
   config.save_every = 1000
   config.eval_every = 5000
@@ -43,3 +54,59 @@ def base_config() -> ml_collections.ConfigDict:
   config.keep_last = 2  # checkpoints, besides the best
   config.num_workers = 0  # processes that decode; 0 decodes in threads
   return config
+
+
+def check_size(name: str, size: str) -> None:
+  """Raises ValueError unless `size` is 'full' or 'tiny', the two that every experiment has."""
+  if size not in ('full', 'tiny'):
+    raise ValueError(
+      f'experiments/{name}.py:{size} is unknown; use experiments/{name}.py or experiments/{name}.py:tiny.'
+    )
+
+
+def edvr_recipe(config: ml_collections.ConfigDict) -> None:
+  """The recipe of EDVR (Wang et al. 2019): Charbonnier, 256 px, Adam (0.9, 0.99), 4e-4 at batch 32, cosine to 1e-7.
+
+  The batch is half of the published one, 2 on each of 8 cards; the rate goes with its square root.
+  """
+  config.dataset_config = 'tiles'
+  config.crop = 256
+  config.batch_size = 16
+  config.loss = 'charbonnier'
+  config.optimizer_args = dict(b2=0.99)
+  config.lr = 4e-4 * (config.batch_size / 32) ** 0.5
+  config.schedule = 'cosine'
+  config.schedule_args = dict(end=1e-7 / config.lr)
+  config.warmup = 0.02
+  config.clip_norm = 1.0
+
+
+def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
+  """What the experiments of team BossGao share: the front and EDVR's recipe, or their small versions for 'tiny'."""
+  config.system_args.update(width=128, num_frames=5, num_front=5, groups=8)
+  config.num_frames = 5
+  edvr_recipe(config)
+  if size == 'tiny':
+    config.system_args.update(width=16, num_front=1, groups=4)
+    tiny_recipe(config, steps=1500)
+
+
+def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
+  """Minutes on vqm_demo with two CPU cores: L2, a high rate and the moving average gave most in little time."""
+  config.dataset = 'vqm_demo'
+  config.dataset_config = 'tiles_t1p96' if config.num_frames == 1 else 'tiles'
+  config.crop = 96
+  config.batch_size = 2
+  config.steps = steps
+  config.loss = 'l2'
+  config.optimizer_args = {}
+  config.lr = 2e-3
+  config.schedule = 'cosine'
+  config.schedule_args = dict(end=0.01)
+  config.warmup = 0.02
+  config.clip_norm = 1.0
+  config.ema = 0.995
+  config.log_every = 100
+  config.save_every = 500
+  config.eval_every = steps
+  config.eval_frames = 8

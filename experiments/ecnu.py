@@ -13,8 +13,7 @@ from experiments import common
 
 def get_config(size: str = 'full'):
   """`size`: 'full', the published network, or 'tiny', the demo."""
-  if size not in ('full', 'tiny'):
-    raise ValueError(f'experiments/ecnu.py:{size} is unknown; use experiments/ecnu.py or experiments/ecnu.py:tiny.')
+  common.check_size('ecnu', size)
   config = common.base_config()
   config.system = 'ecnu'
   config.system_args.update(
@@ -34,18 +33,8 @@ def get_config(size: str = 'full'):
   if size == 'tiny':
     # Short schedules need the image residual and a quiet tail; L2 and a high rate gave most in two minutes.
     config.system_args.update(width=8, mapping_width=16, num_blocks=3, image_residual=True, tail_gain=0.1)
-    config.dataset = 'vqm_demo'
-    config.dataset_config = 'tiles_t1p96'
-    config.loss = 'l2'
-    config.batch_size = 2
-    config.steps = 8000
-    config.lr = 2e-3
-    config.schedule = 'cosine'
-    config.schedule_args = dict(end=0.01)
-    config.warmup = 0.02
-    config.ema = 0.995
+    common.tiny_recipe(config, steps=8000)
     config.log_every = 500
     config.save_every = 1000
     config.eval_every = 4000
-    config.eval_frames = 8
   return config

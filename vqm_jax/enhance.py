@@ -27,6 +27,10 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Video file, or folder for PNG ima
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights, if the run kept one.')
 _SELF_ENSEMBLE = flags.DEFINE_integer('self_ensemble', 1, '8 averages over flips and transposes: better, 8x slower.')
+_TILE = flags.DEFINE_string(
+  'tile', None, 'Work in tiles, e.g. 512 or 540x960, where whole frames need too much memory.'
+)
+_OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4: input left, restored right.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
 _CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
@@ -120,6 +124,7 @@ def main(argv):
   for flag in (_WORKDIR, _INPUT, _OUTPUT):
     if not flag.value:
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
+  tile = inference.parse_tile(_TILE.value)
   output = pathlib.Path(_OUTPUT.value)
   compare = compare_path(output) if _COMPARE.value else None
   # Time stamps are carried over, so that frames need not be evenly spaced.
@@ -138,7 +143,9 @@ def main(argv):
     run.num_params / 1e6,
     run.network.num_frames,
   )
-  restore = functools.partial(inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value)
+  restore = functools.partial(
+    inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value, tile=tile, overlap=_OVERLAP.value
+  )
   if _DRY_RUN.value:
     logging.info('timing the first frames ...')
     rate = seconds_per_frame(restore, source, max(3, jax.local_device_count()))

@@ -104,6 +104,12 @@ def value_and_grad(loss_fn: Callable) -> Callable:
   return fn
 
 
+def across_devices(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Inside `data_parallel`: each scalar over all devices, a maximum where its name ends in 'max', else a mean."""
+  over = {name: jax.lax.pmax if name.endswith('max') else jax.lax.pmean for name in scalars}
+  return {name: over[name](value, AXIS) for name, value in scalars.items()}
+
+
 def to_host(tree: Any) -> Any:
   """Returns replicated arrays as numpy arrays of this process."""
   return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vqm_jax import cli, errors
-from vqm_jax.training import loop
+from vqm_jax.training import progressive
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment file, e.g. experiments/ecnu.py or :tiny.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent, resumed if it holds this run.')
@@ -51,7 +51,7 @@ def main(argv):
   cli.enable_compilation_cache()
   if _DISTRIBUTED.value or _COORDINATOR.value:
     jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-  loop.train(
+  progressive.train(
     _CONFIG.value,
     pathlib.Path(_WORKDIR.value),
     profile_steps=profile_steps,

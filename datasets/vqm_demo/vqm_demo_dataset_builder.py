@@ -9,7 +9,7 @@ from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuil
 
 # Holdout scenes show training photographs that are filmed once more.
 _NUM_SCENES = {'train': 24, 'val': 3, 'test': 3, 'holdout': 2}
-_NUM_MICRO_SCENES = {'train': 2, 'val': 1, 'test': 1, 'holdout': 0}
+_NUM_MICRO_SCENES = {'train': 2, 'val': 1, 'test': 1, 'holdout': 1}
 _MICRO_SHAPE = dict(num_frames=8, height=64, width=96)
 
 

@@ -4,7 +4,7 @@
 """
 
 from vqm_jax.inference.run import Run, count_params, create_network, load, open_run, read_config
-from vqm_jax.inference.streaming import reflect_index, restore_frames
+from vqm_jax.inference.streaming import parse_tile, reflect_index, restore_frames, stream_frames
 
 __all__ = [
   'Run',
@@ -12,7 +12,9 @@ __all__ = [
   'create_network',
   'load',
   'open_run',
+  'parse_tile',
   'read_config',
   'reflect_index',
   'restore_frames',
+  'stream_frames',
 ]

@@ -1,10 +1,16 @@
 """Restoring a stream of frames with a sliding window, in bounded memory, on all devices.
 
-Each frame is decoded, sent to the device (as uint8) and encoded once. A restorer's reusable work is cached by the
-tuple of frame indices it came from, so windows that are mirrored at the ends of a clip stay exact.
+Two passes, interleaved: each frame is decoded, sent to the device (as uint8) and encoded once; each window is restored
+from the features of its frames. A restorer's reusable work is cached by the tuple of frame indices it came from, so
+windows that are mirrored at the ends of a clip stay exact. Memory holds one window of features, the temporaries of one
+`encode` or one `restore`, and never the whole clip.
+
+Whole frames by default; `tile` cuts the temporaries for machines short of memory. Validation, evaluation and `enhance`
+all come through here, so that a frame is padded in one way only.
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
@@ -79,11 +85,6 @@ def _stream(
       if size is None:
         size = frame.shape
         encode, restore = _programs(graphdef, mesh, *size[:2])
-      if frame.shape != size or frame.dtype != np.uint8:
-        raise errors.DataError(
-          f'Frame {read} is {frame.dtype} {frame.shape}, expected uint8 {size} as the frames before; '
-          'split the input where its size changes.'
-        )
       buffer[read] = frame
       read += 1
     outputs = [t for t in outputs if length is None or t < length]
@@ -135,43 +136,148 @@ def _untransform(frame, symmetry):
   return frame.swapaxes(0, 1) if transpose else frame
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tile:
+  """Along one axis: the pixels that are read, and those of them that are kept."""
+
+  start: int
+  stop: int
+  keep_start: int
+  keep_stop: int
+
+
+def _tiles(size: int, tile: int, overlap: int, multiple: int) -> list[_Tile]:
+  """Covers `size` pixels by tiles of `tile` kept pixels, read with `overlap` more on each side that has them.
+
+  Tiles start on multiples of `multiple`, where the strided layers of the whole frame have their grid.
+  """
+  out = []
+  for first in range(0, size, tile):
+    start = max(0, first - overlap) // multiple * multiple
+    out.append(_Tile(start, min(first + tile + overlap, size), first, min(first + tile, size)))
+  return out
+
+
+def _tiled_stream(network, state, frames, mesh, every, tile, overlap) -> Iterator[jax.Array | np.ndarray]:
+  """`_stream`, tile by tile where `tile` (height, width) is given; parts in the overlap are thrown away."""
+  if tile is None:
+    yield from _stream(network, state, frames, mesh, every)
+    return
+  first, frames = _peek(frames)
+  if first is None:
+    return
+  axes = [_tiles(*sizes, overlap, network.size_multiple) for sizes in zip(first.shape[:2], tile, strict=True)]
+  tiles = list(itertools.product(*axes))
+  cuts = [
+    map(lambda frame, y=y, x=x: np.ascontiguousarray(frame[y.start : y.stop, x.start : x.stop]), copy)
+    for (y, x), copy in zip(tiles, itertools.tee(frames, len(tiles)), strict=True)
+  ]
+  for parts in zip(*(_stream(network, state, cut, mesh, every) for cut in cuts), strict=True):
+    whole = np.empty((*first.shape[:2], parts[0].shape[-1]), np.float32)
+    for (y, x), part in zip(tiles, parts, strict=True):
+      kept = part[y.keep_start - y.start : y.keep_stop - y.start, x.keep_start - x.start : x.keep_stop - x.start]
+      whole[y.keep_start : y.keep_stop, x.keep_start : x.keep_stop] = kept
+    yield whole
+
+
+def _peek(frames: Iterator[np.ndarray]) -> tuple[np.ndarray | None, Iterator[np.ndarray]]:
+  first = next(frames, None)
+  return first, frames if first is None else itertools.chain([first], frames)
+
+
+def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """The frames as they come, once each is seen to be uint8 RGB of one size."""
+  size = None
+  for index, frame in enumerate(frames):
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+      raise errors.DataError(
+        f'Frame {index} is {frame.dtype} {frame.shape}, expected uint8 (H, W, 3): 8-bit RGB; convert it first.'
+      )
+    size = size or frame.shape
+    if frame.shape != size:
+      raise errors.DataError(
+        f'Frame {index} is {frame.shape}, expected {size} as the frames before; split the input where its size changes.'
+      )
+    yield frame
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+  """(height, width) of '512' or '540x960'; None for '', whole frames. Raises ConfigError for anything else."""
+  if not text:
+    return None
+  sides = text.split('x')
+  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+    raise errors.ConfigError(f'--tile={text} should be a size in pixels, 512 or HEIGHTxWIDTH as in 540x960.')
+  return int(sides[0]), int(sides[-1])
+
+
 def restore_frames(
   network: nnx.Module,
   frames: Iterable[np.ndarray],
   *,
   self_ensemble: int = 1,
+  tile: tuple[int, int] | None = None,
+  overlap: int = 64,
   every: int = 1,
   devices: list | None = None,
 ) -> Iterator[np.ndarray]:
   """Yields the restored frames of one clip, uint8 (H, W, 3), as many as came in.
 
-  Windows never leave the clip: at its ends they are mirrored without repeating the end frame. Memory holds one
-  window of frames and features, whatever the length.
+  Windows never leave the clip: at its ends they are mirrored without repeating the end frame, and a clip shorter than
+  the window is mirrored again and again. Memory holds one window of frames and features, whatever the length.
 
   Args:
     network: a restorer.
     frames: uint8 (H, W, 3) of one size, any size.
     self_ensemble: 1, or 8 to average over the eight flips and transposes (eight times the work).
+    tile: (height, width) of tiles to work in, or None for whole frames. A tile sees `overlap` pixels around it, which
+      are thrown away. It is an approximation where a network sees farther, as the deep ones do; measure it.
+    overlap: pixels that a tile sees beyond itself; costs work.
     every: restore only frames n-1, 2n-1, ...; they see all their neighbours.
     devices: defaults to all devices of this process.
 
   Raises:
-    ConfigError: another `self_ensemble`.
-    DataError: a frame of another size.
+    ConfigError: another `self_ensemble`, a tile or overlap that does not fit the network.
+    DataError: a frame of another size or kind.
   """
+  streams = stream_frames(
+    network, frames, self_ensemble=self_ensemble, tile=tile, overlap=overlap, every=every, devices=devices
+  )
+  for restored in streams:
+    yield np.asarray(to_uint8(restored))
+
+
+def stream_frames(
+  network: nnx.Module,
+  frames: Iterable[np.ndarray],
+  *,
+  self_ensemble: int = 1,
+  tile: tuple[int, int] | None = None,
+  overlap: int = 64,
+  every: int = 1,
+  devices: list | None = None,
+) -> Iterator[jax.Array | np.ndarray]:
+  """As `restore_frames`, but float32 and unclipped, as the network gave them."""
   if self_ensemble not in (1, 8):
     raise errors.ConfigError(f'self_ensemble={self_ensemble} is not supported; use 1 or 8.')
+  multiple = network.size_multiple
+  if tile is not None and (min(tile) < 1 or any(side % multiple for side in tile) or overlap < 0):
+    raise errors.ConfigError(
+      f'tile={tile[0]}x{tile[1]}, overlap={overlap}: the sides must be multiples of {multiple} for this network, the '
+      'overlap not negative.'
+    )
   mesh = parallel.batch_mesh(devices=devices or jax.local_devices())
   state = jax.device_put(nnx.to_pure_dict(nnx.state(network)), parallel.replicated(mesh))
+  stream = functools.partial(_tiled_stream, network, state, mesh=mesh, every=every, tile=tile, overlap=overlap)
+  frames = _checked(frames)
   if self_ensemble == 1:
-    for restored in _stream(network, state, frames, mesh, every):
-      yield np.asarray(to_uint8(restored))
+    yield from stream(frames)
     return
   copies = itertools.tee(frames, len(_SYMMETRIES))
   streams = [
-    _stream(network, state, map(functools.partial(_transform, symmetry=symmetry), copy), mesh, every)
+    stream(map(functools.partial(_transform, symmetry=symmetry), copy))
     for copy, symmetry in zip(copies, _SYMMETRIES, strict=True)
   ]
   for views in zip(*streams, strict=True):
     restored = sum(_untransform(view, symmetry) for view, symmetry in zip(views, _SYMMETRIES, strict=True))
-    yield np.asarray(to_uint8(restored / len(_SYMMETRIES)))
+    yield restored / len(_SYMMETRIES)

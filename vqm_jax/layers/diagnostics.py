@@ -6,9 +6,10 @@ nobody listening nothing is computed. This happens while the step is traced, so 
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 
 _LISTENER: contextvars.ContextVar[dict[str, jax.Array] | None] = contextvars.ContextVar('listener', default=None)
 
@@ -29,3 +30,9 @@ def recording() -> Iterator[dict[str, jax.Array]]:
     yield listener
   finally:
     _LISTENER.reset(token)
+
+
+def joined(records: Sequence[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+  """One record from those of several parts of a batch: the largest of maxima, the mean of all others."""
+  over = {name: jnp.max if name.endswith('max') else jnp.mean for name in records[0]}
+  return {name: over[name](jnp.stack([record[name] for record in records])) for name in records[0]}

@@ -4,11 +4,13 @@ The data order is a function of (seed, position), so a run is resumed by its ste
 devices and processes.
 """
 
+import contextlib
 import datetime
 import functools
 import pathlib
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -123,22 +125,29 @@ def train(
   config,
   workdir: str | pathlib.Path,
   *,
+  start: Callable[[Any, Supervised], Any] = initial_params,
+  record: Any = None,
   profile_steps: tuple[int, int] | None = None,
   wandb_project: str | None = None,
   devices: list | None = None,
 ) -> Any:
   """Trains `config` in `workdir`, or continues the run that is there; returns the last state.
 
+  A run that diverged goes back to its last checkpoint with half the rate when `config.on_divergence` is 'rollback', at
+  most `config.max_rollbacks` times; `<workdir>/rollbacks.json` tells of each.
+
   Args:
     config: a ConfigDict with the fields of `experiments/common.py`.
     workdir: the run's folder.
+    start: makes the parameters of step 0 from config and trainer; called for a new run only.
+    record: the config to write down, when `config` is one stage of it.
     profile_steps: (first, last) step of a profiler trace written to `<workdir>/profile`.
     wandb_project: see `Writer`.
     devices: all devices of all processes by default.
 
   Raises:
     ConfigError, DataError, CheckpointError: see their places.
-    DivergenceError: loss or gradients are not finite; the state is not saved.
+    DivergenceError: loss or gradients are not finite or offsets exploded; the state is not saved.
   """
   workdir = pathlib.Path(workdir).resolve()
   workdirs.check(config)
@@ -154,29 +163,48 @@ def train(
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:
-    workdirs.claim(workdir, config)
+    workdirs.claim(workdir, config if record is None else record)
 
   with (
     checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,
     _StopRequest() as stop,
   ):
-    restored = saver.restore_latest(trainer.abstract_state())
-    if restored is None:
-      state, first = trainer.init(initial_params(config, trainer)), 0
-      logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
-    else:
-      state, meta = restored
-      first = meta['step']
-      logging.info('Resuming at step %d of %d in %s', first, config.steps, workdir)
-    if first >= config.steps:
-      logging.info('Already finished; raise --config.steps to go on.')
-      return state
-    with writers.Writer(workdir, first, wandb_project) as writer:
-      batches = draw(start=first * config.batch_size)
+    rollbacks = workdirs.rollbacks(workdir)
+    while True:
+      trainer = _slowed(trainer, config, len(rollbacks), devices)
+      restored = saver.restore_latest(trainer.abstract_state())
+      if restored is None:
+        state, first = trainer.init(start(config, trainer)), 0
+        logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
+      else:
+        state, meta = restored
+        first = meta['step']
+        logging.info('Resuming at step %d of %d in %s', first, config.steps, workdir)
+      if first >= config.steps:
+        logging.info('Already finished; raise --config.steps to go on.')
+        return state
       try:
-        return _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps)
-      finally:
-        batches.close()
+        with (
+          writers.Writer(workdir, first, wandb_project) as writer,
+          contextlib.closing(draw(start=first * config.batch_size)) as batches,
+        ):
+          return _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps)
+      except errors.DivergenceError as error:
+        if config.on_divergence != 'rollback':
+          raise
+        saver.wait()
+        good = checkpoints.steps(saver.directory)
+        rollbacks = workdirs.add_rollback(workdir, rollbacks, good[-1] if good else 0, config.max_rollbacks, error)
+
+
+def _slowed(trainer: Supervised, config, rollbacks: int, devices: list | None) -> Supervised:
+  """`trainer`, or one with half the rate for every rollback of the run."""
+  if not rollbacks:
+    return trainer
+  config = config.copy_and_resolve_references()
+  config.lr *= workdirs.ROLLBACK_FACTOR**rollbacks
+  logging.warning('After %d rollback(s) the learning rate peaks at %g.', rollbacks, config.lr)
+  return Supervised(config, devices)
 
 
 def _check_fit(config, trainer: Supervised) -> None:
@@ -286,6 +314,8 @@ def _run(config, trainer, state, first, batches, validation, saver, stop, writer
 
 def _log(step: int, steps: int, values: dict[str, float]) -> None:
   text = f'step {step}/{steps}  loss {values["train/loss"]:.5f}  |grad| {values["train/grad_norm"]:.4f}'
+  if offsets := [value for name, value in values.items() if _is_mean_offset(name)]:
+    text += f'  |offset| {max(offsets):.2f} px'
   if 'train/steps_per_s' in values:
     left = datetime.timedelta(seconds=round((steps - step) / values['train/steps_per_s']))
     text += f'  {values["train/steps_per_s"]:.3g} steps/s ({values["train/samples_per_s"]:.3g} samples/s)'
@@ -301,7 +331,7 @@ def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
   """
   values = jax.device_get(pending)
   for offset, scalars in enumerate(values, start=step - len(values) + 1):
-    bad = [name for name, value in scalars.items() if not np.isfinite(value)]
+    bad = [name for name, value in scalars.items() if not np.isfinite(value) or value > _limit(name, config)]
     if not bad:
       continue
     folder = workdir / 'diverged'
@@ -311,8 +341,27 @@ def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
       np.savez(folder / f'batch_{step}.npz', **batch)
     good = checkpoints.steps(saver.directory)
     raise errors.DivergenceError(
-      f'{bad[0]} is {scalars[bad[0]]} at step {offset}; last good checkpoint: {good[-1] if good else "none"}. '
-      f'Scalars and a batch are in {folder}. Go on with a lower rate in a new workdir: --config.init_from={workdir} '
-      f'--config.lr={config.lr / 2:g}'
+      f'{bad[0]} is {scalars[bad[0]]:g} at step {offset}; last good checkpoint: {good[-1] if good else "none"}. '
+      f'Scalars and a batch are in {folder}. Go on with a lower rate: --config.on_divergence=rollback, or in a '
+      f'new workdir --config.init_from={workdir} --config.lr={config.lr / 2:g}'
     )
-  return {name: float(np.mean([s[name] for s in values])) for name in values[0]} if values else {}
+  if not values:
+    return {}
+  over = {name: np.max if name.endswith('max') else np.mean for name in values[0]}
+  means = {name: float(over[name]([s[name] for s in values])) for name in values[0]}
+  for name, value in means.items():
+    if _is_mean_offset(name) and value > config.offset_warn:
+      logging.warning(
+        'step %d: %s is %.1f pixels of its grid, over offset_warn=%g: the alignment comes apart; a lower rate helps.',
+        step, name, value, config.offset_warn,
+      )  # fmt: skip
+  return means
+
+
+def _is_mean_offset(name: str) -> bool:
+  return name.startswith('offset/') and name.endswith('mean')
+
+
+def _limit(name: str, config) -> float:
+  """Where a scalar counts as diverged."""
+  return config.offset_limit if _is_mean_offset(name) else np.inf

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vqm_jax import inference, losses, parallel
+from vqm_jax.layers import diagnostics
 from vqm_jax.training import optimizer
 
 
@@ -58,7 +59,7 @@ class Supervised:
       lambda params: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), out_shardings=parallel.replicated(self.mesh)
     )
     self._accumulate = mapped(self._add_gradients, shared=2, donate=(1,))
-    self._apply = mapped(self._update, shared=2, donate=(0, 1))
+    self._apply = mapped(self._update, shared=3, donate=(0, 1))
 
   def _create(self) -> nnx.Module:
     return inference.create_network(self._config, self._config.seed)
@@ -109,37 +110,45 @@ class Supervised:
     parts = self._config.grad_accum
     if parts == 1:
       return self._step(state, parallel.put_batch(batch, self.mesh))
-    total = self._zeros(state.params)
+    total, recorded = self._zeros(state.params), []
     for k in range(parts):
       micro = jax.tree.map(lambda x, k=k: x[k::parts], batch)
-      total = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))
-    return self._apply(state, total)
+      total, told = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))
+      recorded.append(told)
+    return self._apply(state, total, recorded)
 
   def lower(self, state: TrainState, batch: dict, platforms: tuple[str, ...]) -> jax.stages.Lowered:
     """Lowers the step for other platforms from this host, to see that nothing in it is refused there."""
     return self._step.trace(state, batch).lower(lowering_platforms=platforms)
 
   def _gradients(self, params, batch):
+    """Returns (loss, gradients) and what the layers recorded, over all devices."""
+
     def loss_fn(params, batch):
       lq = batch['lq'].astype(jnp.float32) / 255.0
       hq = batch['hq'][:, batch['hq'].shape[1] // 2].astype(jnp.float32) / 255.0
-      return self._loss(nnx.merge(self._graphdef, params)(lq), hq), {}
+      with diagnostics.recording() as recorded:
+        restored = nnx.merge(self._graphdef, params)(lq)
+      return self._loss(restored, hq), parallel.across_devices(recorded)
 
-    (loss, _), grads = parallel.value_and_grad(loss_fn)(params, batch)
-    return loss, grads
+    (loss, recorded), grads = parallel.value_and_grad(loss_fn)(params, batch)
+    return (loss, grads), recorded
 
   def _whole_step(self, state, batch):
-    return self._update(state, self._gradients(state.params, batch), parts=1)
+    total, recorded = self._gradients(state.params, batch)
+    return self._update(state, total, [recorded])
 
   def _add_gradients(self, params, total, batch):
-    return jax.tree.map(jnp.add, total, self._gradients(params, batch))
+    more, recorded = self._gradients(params, batch)
+    return jax.tree.map(jnp.add, total, more), recorded
 
-  def _update(self, state, total, parts=None):
-    loss, grads = jax.tree.map(lambda x: x / (parts or self._config.grad_accum), total)
+  def _update(self, state, total, recorded):
+    """The update from gradients summed over micro-batches, of which there are as many as records."""
+    loss, grads = jax.tree.map(lambda x: x / len(recorded), total)
     updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None
     if self._config.ema:
       ema = optax.incremental_update(params, state.ema, 1 - self._config.ema)
-    scalars = {'train/loss': loss, 'train/grad_norm': optax.tree.norm(grads)}
+    scalars = {'train/loss': loss, 'train/grad_norm': optax.tree.norm(grads), **diagnostics.joined(recorded)}
     return TrainState(state.step + 1, params, opt_state, ema), scalars

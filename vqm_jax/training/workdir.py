@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import jax
 from absl import logging
 
 import vqm_jax
@@ -14,7 +15,9 @@ from vqm_jax.report import results
 OPERATION = frozenset(
   ('steps', 'data_dir', 'val_config', 'val_split', 'num_workers', 'keep_last')
   + ('log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames')
+  + ('on_divergence', 'max_rollbacks', 'offset_warn', 'offset_limit')
 )
+ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 
 
 def flat(config: dict, prefix: str = '') -> dict:
@@ -52,6 +55,8 @@ def check(config) -> None:
   for name in ('ema', 'warmup'):
     if not 0 <= config[name] < 1:
       raise errors.ConfigError(f'config.{name}={config[name]} must be in [0, 1).')
+  if config.on_divergence not in ('stop', 'rollback'):
+    raise errors.ConfigError(f"config.on_divergence={config.on_divergence!r} must be 'stop' or 'rollback'.")
   if config.dtype not in ('float32', 'bfloat16'):
     raise errors.ConfigError(f"config.dtype={config.dtype!r} must be 'float32' or 'bfloat16'.")
 
@@ -81,3 +86,32 @@ def claim(workdir: pathlib.Path, config) -> None:
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
   content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv}
   results.write_json(path, content)
+
+
+def rollbacks(workdir: pathlib.Path) -> list[dict]:
+  """What `add_rollback` has written down for this run, in order. Raises CheckpointError when the file is damaged."""
+  path = workdir / 'rollbacks.json'
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return []
+  except ValueError as error:
+    raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON list that train writes.') from error
+
+
+def add_rollback(
+  workdir: pathlib.Path, past: list[dict], to_step: int, most: int, error: errors.DivergenceError
+) -> list[dict]:
+  """Writes down that the run goes back to `to_step` and why; returns all rollbacks, the new one last.
+
+  Raises:
+    DivergenceError: the run went back `most` times already.
+  """
+  if len(past) >= most:
+    raise errors.DivergenceError(f'{error} It went back {len(past)} times already (config.max_rollbacks={most}).')
+  factor = ROLLBACK_FACTOR ** (len(past) + 1)
+  logging.error('%s Going back to step %d with %g of the learning rate.', error, to_step, factor)
+  all_of_them = [*past, {'to_step': to_step, 'lr_factor': factor, 'reason': str(error)}]
+  if jax.process_index() == 0:
+    results.write_json(workdir / 'rollbacks.json', all_of_them)
+  return all_of_them

@@ -1,0 +1,143 @@
+"""Progressive training: a network that grows from stage to stage (paper section 4.1, team BossGao).
+
+An experiment lists its stages as parallel tuples, one entry each, the last being the network of the experiment itself:
+
+    stage_names    what the stages are called
+    stage_args     constructor arguments that differ from `system_args`
+    stage_new      paths of the parameters that the stage adds to the one before, such as ('fusion', 'trunk/blocks')
+    stage_shares   of `steps`
+
+Every stage is an ordinary run, resumable at any point: all but the last in `<workdir>/stages/<name>`, the last in the
+workdir itself, which `eval` and `enhance` then open like any other. A stage starts from the weights at the end of the
+one before (moving average, if kept); old and new weights are trained together, optimiser and schedule start afresh.
+The network's `ease_in` makes the grown network equal to its parent before the first update. `growth.json` in the
+stage's folder lists the leaves that were copied and those that are new; anything unforeseen is an error.
+
+The first stage starts from scratch or from `init_from`, whose weights may grow, too, if `stage_new` of the first stage
+says by what.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+
+from vqm_jax import checkpoints, errors, inference
+from vqm_jax.report import results
+from vqm_jax.training import loop
+from vqm_jax.training import workdir as workdirs
+from vqm_jax.training.supervised import Supervised
+
+_FIELDS = ('stage_names', 'stage_args', 'stage_new', 'stage_shares')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One stage: a config to train, where, and what it adds to the weights it starts from."""
+
+  name: str
+  config: Any
+  workdir: pathlib.Path
+  new: tuple[str, ...]
+
+
+def stages(config, workdir: pathlib.Path) -> list[Stage]:
+  """The stages of a config, in order.
+
+  Raises:
+    ConfigError: the tuples do not fit each other.
+  """
+  lengths = {name: len(config[name]) for name in _FIELDS}
+  if len(set(lengths.values())) > 1:
+    raise errors.ConfigError(f'The stages need one entry each in {", ".join(_FIELDS)}; found {lengths}.')
+  names, shares = list(config.stage_names), list(config.stage_shares)
+  if len(set(names)) < len(names) or not all(name and pathlib.Path(name).name == name for name in names):
+    raise errors.ConfigError(f'config.stage_names={names}: expected different names that can be folders.')
+  if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    raise errors.ConfigError(f'config.stage_shares={shares}: expected positive shares that add up to 1.')
+  ends = [round(sum(shares[: k + 1]) * config.steps) for k in range(len(names))]
+  out = []
+  for k, name in enumerate(names):
+    stage = config.copy_and_resolve_references()
+    with stage.unlocked():
+      stage.system_args.update(config.stage_args[k])
+    stage.steps = ends[k] - (ends[k - 1] if k else 0)
+    stage.seed = config.seed + k  # another order of samples
+    for field in _FIELDS:
+      stage[field] = ()
+    if k:
+      stage.init_from = str(out[-1].workdir)
+    folder = workdir if k == len(names) - 1 else workdir / 'stages' / name
+    out.append(Stage(name, stage, folder, tuple(config.stage_new[k])))
+  return out
+
+
+def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
+  """Trains `config` with or without stages, or continues; returns the last state. Arguments as of `loop.train`.
+
+  A stage whose successor has begun stays as it is, also when `steps` was raised.
+  """
+  if not config.stage_names:
+    return loop.train(config, workdir, **options)
+  workdir = pathlib.Path(workdir).resolve()
+  workdirs.check(config)
+  todo = stages(config, workdir)
+  for index, stage in enumerate(todo):
+    last = stage is todo[-1]
+    if not last and checkpoints.steps(todo[index + 1].workdir / 'checkpoints'):
+      logging.info('Stage %s is finished.', stage.name)
+      continue
+    logging.info(
+      'Stage %s, %d of %d: %d steps in %s', stage.name, index + 1, len(todo), stage.config.steps, stage.workdir
+    )
+    grows = stage.config.init_from and stage.new
+
+    def start(stage_config, trainer, stage=stage, grows=grows):
+      return grown_params(stage, trainer) if grows else loop.initial_params(stage_config, trainer)
+
+    state = loop.train(stage.config, stage.workdir, start=start, record=config if last else None, **options)
+    if int(jax.device_get(state.step)) < stage.config.steps:  # asked to stop
+      break
+  return state
+
+
+def grown_params(stage: Stage, trainer: Supervised) -> Any:
+  """Returns the parameters of a stage's network grown out of the run that it starts from.
+
+  Writes `growth.json` into the stage's folder.
+
+  Raises:
+    ConfigError: the system cannot grow.
+    CheckpointError: the run cannot be read or holds another network: leaves that do not fit, that are left over, or
+      that are new and not foreseen by `stage_new`.
+  """
+  parent = pathlib.Path(stage.config.init_from)
+  ease_in = getattr(trainer.abstract_network(), 'ease_in', None)
+  if ease_in is None:
+    raise errors.ConfigError(f'system={stage.config.system!r} does not know how to grow; train it in one piece.')
+  part = 'ema' if inference.read_config(parent)['ema'] else 'params'
+  step = checkpoints.select(parent / 'checkpoints', 'latest')
+  params, report = checkpoints.warm_start(
+    trainer.fresh_params(), checkpoints.read_arrays(parent / 'checkpoints', step, part)
+  )
+
+  def foreseen(leaf: str) -> bool:
+    return any(f'{leaf}/'.startswith(f'{path}/') for path in stage.new)
+
+  problems = report['misfit'] + report['unused'] + [leaf for leaf in report['new'] if not foreseen(leaf)]
+  if problems or not report['new']:
+    raise errors.CheckpointError(
+      f'Stage {stage.name} cannot grow out of {parent}, step {step}: '
+      + (f'{len(problems)} leaves do not fit, first {problems[0]}' if problems else 'it adds nothing to that network')
+      + f'; expected the same network but for {", ".join(stage.new)}.'
+    )
+  logging.info(
+    'Stage %s grows out of %s, step %d: %d leaves copied, %d new', stage.name, parent, step,
+    len(report['copied']), len(report['new']),
+  )  # fmt: skip
+  if jax.process_index() == 0:
+    record = {'parent': str(parent), 'step': step, 'part': part, 'copied': report['copied'], 'new': report['new']}
+    results.write_json(stage.workdir / 'growth.json', record)
+  return ease_in(params, report['new'])
