@@ -196,6 +196,7 @@ def test_bad_requests_get_one_line(workdir):
   cases = {
     ('--workdir=/nowhere',): ('/nowhere is not a workdir', 1),
     (f'--workdir={workdir}', '--frames=some'): ('--frames=some is not all or every:N', 2),
+    (f'--workdir={workdir}', '--describe'): ('Give one of --workdir, --pred_dir with --gt_dir, and --describe.', 2),
   }
   for args, (message, code) in cases.items():
     stderr = run_eval(*args, code=code).stderr
@@ -276,3 +277,15 @@ def test_one_clip_against_one_clip_whatever_their_names(triples):
   write_clips(folder / 'y', {'b': gt['a']})
   with pytest.raises(errors.DataError, match='lacks b'):
     folder_clips(folder / 'x', folder / 'y')
+
+
+def test_describe_needs_neither_run_nor_codec_nor_data(binary, tmp_path):
+  process = binary('eval', '--describe', f'--out={tmp_path}', blocked=('av', 'cv2'))
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, output
+  assert (tmp_path / 'describe.md').read_text() in output
+  for figure in ('19,755,067', '19.76M', '-0.02 %', '9.74 (1×2080Ti)', '7,190,126', '+99.73 %', 'stand-in', 'mixtures'):
+    assert figure in output
+  described = {row['system']: row for row in json.loads((tmp_path / 'describe.json').read_text())['systems']}
+  assert described.keys() >= {'gtq', 'ecnu', 'gil', 'tcl', 'jojo', 'boss', 'seventh', 'none'}
+  assert described['tcl']['params'] == 8_927_190 and described['tcl']['paper_parameters'] == '≈8.92M'

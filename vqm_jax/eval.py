@@ -1,13 +1,15 @@
-"""Scores a trained run, or any folders or videos, with PSNR and SSIM over whole clips.
+"""Scores a trained run, or any folders or videos, with PSNR and SSIM over whole clips; describes the systems.
 
 Example: python -m vqm_jax.eval --workdir=runs/ecnu --split=test
          python -m vqm_jax.eval --pred_dir=restored/ --gt_dir=originals/ [--lq_dir=inputs/]
+         python -m vqm_jax.eval --describe
 
 A run's results go to <workdir>/eval/<split>: table.md, table.csv, summary.json, pictures/. Started
-again, it goes on with the clips that are not scored yet. Folders are scored to the terminal, and
-into --out when given.
+again, it goes on with the clips that are not scored yet. Folders are scored, and systems described
+(parameters and multiply-adds beside the paper's figures), to the terminal, and into --out when given.
 """
 
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -18,11 +20,11 @@ from typing import Any
 from absl import flags
 
 from vqm_jax import checkpoints, cli, data, errors, inference, metrics
-from vqm_jax.inference import evaluation
+from vqm_jax.inference import cost, evaluation
 from vqm_jax.inference.folders import folder_clips
 from vqm_jax.inference.simple_filters import score_filters
 from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity, timing
-from vqm_jax.report import results
+from vqm_jax.report import describe, results
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Split of the frames config.')
@@ -31,12 +33,17 @@ _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights whe
 _DATASET = flags.DEFINE_string('dataset', None, "Data set, by default the run's own.")
 _DATA_DIR = flags.DEFINE_string('data_dir', None, "Where data sets are, by default the run's own data_dir.")
 _SELF_ENSEMBLE = flags.DEFINE_integer('self_ensemble', 1, '8 averages over flips and transposes.')
+_TILE = flags.DEFINE_string(
+  'tile', None, 'Work in tiles, e.g. 512 or 540x960, where whole frames need too much memory.'
+)
+_OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _BASELINES = flags.DEFINE_bool('baselines', False, 'Add rows for simple filters.')
 _SAVE_FRAMES = flags.DEFINE_bool('save_frames', False, 'Keep the restored frames as PNG.')
 _PRED_DIR = flags.DEFINE_string('pred_dir', None, 'Outputs to score: a video, or a folder of frames or clips.')
 _GT_DIR = flags.DEFINE_string('gt_dir', None, 'Their targets.')
 _LQ_DIR = flags.DEFINE_string('lq_dir', None, 'Their unprocessed inputs, for the gain.')
-_OUT = flags.DEFINE_string('out', None, 'Folder for the scores of --pred_dir.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for the scores of --pred_dir, or the table of --describe.')
+_DESCRIBE = flags.DEFINE_bool('describe', False, 'Print what every system is and costs; needs nothing else.')
 _PROTOCOL = flags.DEFINE_enum('protocol', 'ntire', list(metrics.PROTOCOLS), 'How the table scores frames.')
 _FRAMES = flags.DEFINE_string('frames', 'all', 'Frames to score: all, or every:10 (the 10th, 20th, ...).')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
@@ -51,18 +58,19 @@ def evaluate_run(workdir: pathlib.Path, every: int, options: dict[str, Any]) -> 
   reader = data.ClipReader(source)
   scoring = source_identity(source) | {'protocol': _PROTOCOL.value, 'frames': _FRAMES.value}
   digests = workdir / 'checkpoints' / str(run.step) / checkpoints.DIGESTS
+  views = {'self_ensemble': _SELF_ENSEMBLE.value}
+  if tile := inference.parse_tile(_TILE.value):
+    views |= {'tile': tile, 'overlap': _OVERLAP.value}
   name = fingerprint(
-    scoring
-    | {
-      'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()],
-      'self_ensemble': _SELF_ENSEMBLE.value,
-    }
+    scoring | {'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()], **views}
   )
   folder = workdir / 'eval' / name / _SPLIT.value
-  restore = functools.partial(inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value)
+  restore = functools.partial(inference.restore_frames, run.network, **views)
   clips = evaluation.restored_clips(functools.partial(restore, every=every), reader, every=every)
   scores = score_resumably(clips, folder, save_frames=_SAVE_FRAMES.value, **options)
-  system = run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '')
+  system = (
+    run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '') + (f' tiled {_TILE.value}' if tile else '')
+  )
   summary = {
     'dataset': source.dataset_info.full_name,
     'split': _SPLIT.value,
@@ -98,6 +106,15 @@ def evaluate_folders(every: int, options: dict[str, Any]) -> None:
   else:
     options.pop('overwrite')
     _report(summary, evaluation.score_clips(clips, **options), None)
+
+
+def describe_systems(height: int = 1080, width: int = 1920) -> None:
+  """Prints parameters and cost of every system beside the paper's."""
+  costs = cost.describe_all(height, width, functools.partial(cli.progress, desc='described', unit='system'))
+  table = describe.rows({label: dataclasses.asdict(found) for label, found in costs.items()})
+  print(describe.markdown(table, describe.notes(height, width)))
+  if _OUT.value:
+    print(*describe.write(pathlib.Path(_OUT.value), table, height, width), sep='\n')
 
 
 def _report(summary: dict, scores, folder: pathlib.Path | None, others=None) -> None:
@@ -137,8 +154,12 @@ def main(argv):
     'overwrite': _OVERWRITE.value,
     'progress': functools.partial(cli.progress, desc='evaluated', unit='frame'),
   }
-  if bool(_WORKDIR.value) == bool(_PRED_DIR.value) or bool(_PRED_DIR.value) != bool(_GT_DIR.value):
-    raise errors.ConfigError('Give either --workdir, or --pred_dir and --gt_dir.')
+  tasks = [bool(_WORKDIR.value), bool(_PRED_DIR.value or _GT_DIR.value), _DESCRIBE.value]
+  if sum(tasks) != 1 or bool(_PRED_DIR.value) != bool(_GT_DIR.value):
+    raise errors.ConfigError('Give one of --workdir, --pred_dir with --gt_dir, and --describe.')
+  if _DESCRIBE.value:
+    describe_systems()
+    return
   cli.enable_compilation_cache()
   if _WORKDIR.value:
     evaluate_run(pathlib.Path(_WORKDIR.value), every, options)

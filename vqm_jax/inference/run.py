@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax import checkpoints, errors, restorers
+from vqm_jax.layers.initializers import ParameterKeys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_config(workdir: str | pathlib.Path) -> dict:
 def create_network(config: dict, seed: int = 0) -> nnx.Module:
   """Builds the restorer that a config describes, freshly initialised from `seed`."""
   return restorers.create(
-    config['system'], rngs=nnx.Rngs(seed), dtype=jnp.dtype(config['dtype']), **config['system_args']
+    config['system'], rngs=ParameterKeys(seed), dtype=jnp.dtype(config['dtype']), **config['system_args']
   )
 
 

@@ -1,0 +1,142 @@
+"""What a restorer costs: its parameters, and the multiply-adds of one frame, counted without running it.
+
+Counted are convolutions and matrix products of the program as it is traced, at every output position, the taps that
+fall on zero padding included. Elementwise work is left out: activations, attention, resizing, the bilinear reads of
+deformable convolutions, the reassembly of CARAFE. A multiply-add is two floating-point operations.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend import core
+
+from vqm_jax import restorers
+from vqm_jax.inference.run import count_params
+from vqm_jax.layers.initializers import ParameterKeys
+
+# Primitives that run the program they hold once.
+_CALLS = ('jit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'remat2')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """Of one system.
+
+  Attributes:
+    params: trainable scalars, shared ones once.
+    window: frames that it looks at to restore one.
+    size_multiple: what frame sizes are padded to.
+    unit_frames: of a reusable unit of work.
+    macs_naive: multiply-adds of one restored frame when its whole window is computed.
+    macs_cached: the same in a stream, where one new unit is encoded and the others are at hand.
+  """
+
+  params: int
+  window: int
+  size_multiple: int
+  unit_frames: int
+  macs_naive: int
+  macs_cached: int
+
+
+def describe(system: str, height: int = 1080, width: int = 1920, system_args: Mapping[str, Any] | None = None) -> Cost:
+  """Counts for a system, on frames of `height` x `width` padded as `inference.restore_frames` pads them.
+
+  Nothing is allocated or computed. `system_args` are those of `restorers.create`, whose errors are raised.
+  """
+  network = nnx.eval_shape(lambda: restorers.create(system, rngs=ParameterKeys(0), **(system_args or {})))
+  graphdef, state = nnx.split(network)
+
+  def frames(count: int) -> jax.ShapeDtypeStruct:
+    multiple = network.size_multiple
+    return jax.ShapeDtypeStruct((1, count, height + -height % multiple, width + -width % multiple, 3), jnp.float32)
+
+  def call(state, clip):
+    return nnx.merge(graphdef, state)(clip)
+
+  def encode(state, unit):
+    return nnx.merge(graphdef, state).encode(unit)
+
+  def restore(state, features):
+    return nnx.merge(graphdef, state).restore(features)
+
+  unit, units = frames(network.unit_frames), network.num_frames - network.unit_frames + 1
+  features = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((1, units, *x.shape[1:]), x.dtype), jax.eval_shape(encode, state, unit)
+  )
+  return Cost(
+    params=count_params(network),
+    window=network.num_frames,
+    size_multiple=network.size_multiple,
+    unit_frames=network.unit_frames,
+    macs_naive=macs(call, state, frames(network.num_frames)),
+    macs_cached=macs(encode, state, unit) + macs(restore, state, features),
+  )
+
+
+def describe_all(
+  height: int = 1080, width: int = 1920, progress: Callable[[Sequence], Iterable] = iter
+) -> dict[str, Cost]:
+  """`describe` for every system by name, and for GIL's released wiring; `progress` wraps the list of them."""
+  mixtures = [name for name, members in restorers.MIXTURES.items() if members]
+  systems = [(name, name, {}) for name in [*restorers.NETWORKS, *mixtures]]
+  systems.append(('gil, share_stages=False', 'gil', {'share_stages': False}))
+  return {label: describe(name, height, width, args) for label, name, args in progress(systems)}
+
+
+def macs(function: Callable[..., Any], *abstract_args: Any) -> int:
+  """Counts the multiply-adds of the convolutions and matrix products in `function(*abstract_args)`.
+
+  A scan counts as often as it runs, a branch as its dearest case, a mapped program on all its devices together.
+
+  Args:
+    function: of pytrees of arrays; traced, not run.
+    *abstract_args: arrays or `jax.ShapeDtypeStruct`s.
+
+  Raises:
+    ValueError: convolutions or matrix products where it is unknown how often they run, as in a while loop.
+  """
+  return _count(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+
+
+def _count(program: core.Jaxpr) -> int:
+  total = 0
+  for equation in program.eqns:
+    name, params = equation.primitive.name, equation.params
+    inner = [_count(held) for held in _programs(list(params.values()))]
+    if name == 'conv_general_dilated':
+      # The kernel holds the input channels of one feature group: what every output value sums over.
+      kernel = equation.invars[1].aval
+      sums = math.prod(kernel.shape) // kernel.shape[params['dimension_numbers'].rhs_spec[0]]
+      total += equation.outvars[0].aval.size * sums
+    elif name == 'dot_general':
+      (contracted, _), _ = params['dimension_numbers']
+      shape = equation.invars[0].aval.shape
+      total += equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+    elif name in _CALLS:
+      total += sum(inner)
+    elif name == 'scan':
+      total += params['length'] * sum(inner)
+    elif name == 'cond':
+      total += max(inner)
+    elif name == 'shard_map':
+      total += math.prod(params['mesh'].shape[axis] for axis in params['newly_manual_axes']) * sum(inner)
+    elif any(inner):
+      raise ValueError(f'{name} holds convolutions or matrix products; how often they run cannot be told.')
+  return total
+
+
+def _programs(value: Any) -> Iterator[core.Jaxpr]:
+  """The programs in the parameters of a primitive."""
+  if isinstance(value, core.ClosedJaxpr):
+    yield value.jaxpr
+  elif isinstance(value, core.Jaxpr):
+    yield value
+  elif isinstance(value, list | tuple):
+    for item in value:
+      yield from _programs(item)
