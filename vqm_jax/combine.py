@@ -10,19 +10,12 @@ workdir like any other. combination.json in it says what was joined.
 
 import dataclasses
 import functools
-import os
 import pathlib
-import shutil
-import sys
 
 from absl import flags, logging
-from flax import nnx
 
-import vqm_jax
-from vqm_jax import checkpoints, cli, data, errors, inference, restorers
+from vqm_jax import cli, data, errors, inference
 from vqm_jax.inference import mixing
-from vqm_jax.report import results
-from vqm_jax.restorers.mixture import Mixture
 
 _MEMBERS = flags.DEFINE_list('members', [], 'Workdirs of the runs to join, with commas.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the mix; must not exist unless --overwrite.')
@@ -35,42 +28,6 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, "Where data sets are, by defau
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint of every member: best, latest, or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving averages of the weights where the runs kept them.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing mix.')
-
-# Of the first member's config: what `eval` and `enhance` need of the mix.
-_KEPT = ('dataset', 'dataset_config', 'data_dir', 'val_config', 'val_split', 'dtype')
-
-
-def combine(runs: list[inference.Run], weights: list[float], workdir: pathlib.Path, notes: dict) -> None:
-  """Writes the weighted mean of `runs` to `workdir`, which appears when it is complete.
-
-  Raises:
-    ConfigError: members that cannot be mixed.
-    CheckpointError: the weights could not be written.
-  """
-  systems = [run.config['system'] for run in runs]
-  known = [name for name, members in restorers.MIXTURES.items() if members and sorted(members) == sorted(systems)]
-  mixture = _mixture(runs, weights)
-  config = {key: runs[0].config[key] for key in _KEPT}
-  config |= {'system': known[0] if known else 'mixture', 'num_frames': mixture.num_frames, 'ema': 0.0}
-  config['system_args'] = {'members': [[run.config['system'], run.config['system_args']] for run in runs]}
-  config['system_args']['weights'] = list(weights)
-  members = [
-    {'workdir': str(run.workdir), 'system': run.config['system'], 'step': run.step, 'ema': run.ema,
-     'parameters': run.num_params, 'weight': weight}
-    for run, weight in zip(runs, weights, strict=True)
-  ]  # fmt: skip
-  partial = workdir.with_name(f'.{workdir.name}.{os.getpid()}.partial')
-  try:
-    results.write_json(partial / 'config.json', {'config': config, 'version': vqm_jax.__version__, 'command': sys.argv})
-    results.write_json(partial / 'combination.json', {'members': members, **notes})
-    step = max(run.step for run in runs)
-    with checkpoints.Checkpoints(partial / 'checkpoints') as saver:
-      saver.save(step, {'params': nnx.to_pure_dict(nnx.state(mixture, nnx.Param))}, {'step': step, 'members': members})
-    if workdir.exists():
-      shutil.rmtree(workdir)
-    partial.rename(workdir)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def search(runs: list[inference.Run]) -> mixing.Search:
@@ -85,15 +42,8 @@ def search(runs: list[inference.Run]) -> mixing.Search:
       'split with --split.'
     ) from error
   progress = functools.partial(cli.progress, desc='grid search', unit='clip')
-  triples = mixing.holdout_outputs(_mixture(runs, [0.5, 0.5]), data.ClipReader(source), _FRAMES.value, progress)
+  triples = mixing.holdout_outputs(mixing.mixture(runs, [0.5, 0.5]), data.ClipReader(source), _FRAMES.value, progress)
   return mixing.grid_search(triples)
-
-
-def _mixture(runs: list[inference.Run], weights: list[float]) -> Mixture:
-  try:
-    return Mixture([run.network for run in runs], weights)
-  except ValueError as error:
-    raise errors.ConfigError(f'--members: {error}') from error
 
 
 def _weights(count: int) -> list[float]:
@@ -140,7 +90,7 @@ def main(argv):
       f'beta = {found.beta:.2f}: {max(found.psnr):.3f} dB on {found.frames} frames of {_SPLIT.value}; '
       f'{members[0].name} alone {alone[1.0]:.3f} dB, {members[1].name} alone {alone[0.0]:.3f} dB'
     )
-  combine(runs, weights, workdir, notes)
+  mixing.write(runs, weights, workdir, notes)
   print(workdir)
 
 

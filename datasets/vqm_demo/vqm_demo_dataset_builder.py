@@ -22,7 +22,7 @@ class Builder(VqmBuilder):
     TilesConfig(name='tiles', description='Windows of 7 frames, 96x96.', num_frames=7, size=96, per_video=24),
     TilesConfig(name='tiles_t1p96', description='Single frames, 96x96.', num_frames=1, size=96, per_video=144),
     FramesConfig(name='frames', description='Whole frames for evaluation.'),
-    TilesConfig(name='micro_tiles', description='For tests: 5 x 48x48.', num_frames=5, size=48, per_video=4),
+    TilesConfig(name='micro_tiles', description='For tests: 7 x 48x48.', num_frames=7, size=48, per_video=4),
     FramesConfig(name='micro_frames', description='For tests: whole frames, 96x64.'),
   ]
 

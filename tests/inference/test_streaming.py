@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from inference.whole import assert_same, whole
 
 from vqm_jax import errors, restorers
 from vqm_jax.inference import reflect_index, restore_frames
@@ -33,27 +34,6 @@ class Window(nnx.Module):
 
 def clip(length, height=8, width=12, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (length, height, width, 3), np.uint8)
-
-
-def whole(network, frames):
-  """The same by definition: every window gathered from the whole clip in memory."""
-  n, radius = len(frames), network.num_frames // 2
-  out = []
-  for t in range(n):
-    window = np.stack([frames[reflect_index(i, n)] for i in range(t - radius, t + radius + 1)])
-    window = window.astype(np.float32)[None] / 255
-    h, w = window.shape[2:4]
-    m = network.size_multiple
-    padded = np.pad(window, ((0, 0), (0, 0), (0, -h % m), (0, -w % m), (0, 0)), mode='reflect')
-    y = np.asarray(network(jnp.asarray(padded)))[0, :h, :w]
-    out.append(np.rint(np.clip(y, 0, 1) * 255).astype(np.uint8))
-  return np.stack(out)
-
-
-def assert_same(a, b):
-  assert a.shape == b.shape
-  assert np.abs(a.astype(int) - b.astype(int)).max() <= 1  # ties of the rounding may fall either way
-  assert (a != b).mean() < 1e-3
 
 
 @pytest.mark.parametrize('devices', [1, 3])

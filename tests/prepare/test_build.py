@@ -81,7 +81,7 @@ def two_names(tmp_path_factory):
 def test_summary(two_names):
   data_dir, (first, second) = two_names
   assert 'vqm_demo/micro_tiles built: 8 train; 0.' in first and f'MB in {data_dir}/vqm_demo/micro_tiles/1.0.0' in first
-  assert 'vqm_demo/micro_frames built: 8 val, 8 test' in first
+  assert 'vqm_demo/micro_frames built: 8 val, 8 test, 8 holdout' in first
   assert 'Next: python -m vqm_jax.train' in first and '--config.dataset_config=micro_tiles' in first
   assert '--config.dataset=other' in second and 'Downloading' not in first
 
@@ -100,7 +100,7 @@ def test_records_need_no_builder_code(two_names, name):
     [sys.executable, '-c', READ, name, str(two_names[0])], capture_output=True, text=True, timeout=60
   )
   assert result.returncode == 0, result.stderr
-  assert result.stdout.split('\n')[0] == f'8 8 (5, 48, 48, 3) (64, 96, 3) {name} 1.0.0 True'
+  assert result.stdout.split('\n')[0] == f'8 8 (7, 48, 48, 3) (64, 96, 3) {name} 1.0.0 True'
 
 
 def test_built_already(two_names):

@@ -1,10 +1,13 @@
-"""The filters on known arrays, and the least-squares filter on a known blur."""
+"""The restorers to beat, the filters on known arrays, and the least-squares filter on a known blur."""
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import scipy.ndimage
+from flax import nnx
+from sizes import TINY
 
 from vqm_jax.restorers import baselines
 
@@ -12,12 +15,20 @@ RNG = np.random.default_rng(0)
 FRAMES = RNG.random((2, 14, 17, 3), dtype=np.float32)
 
 
-def test_no_processing_is_the_centre_frame():
-  network = baselines.NoProcessing()
-  clip = jnp.asarray(RNG.random((2, 5, 8, 6, 3), dtype=np.float32))
-  np.testing.assert_array_equal(network(clip), clip[:, 2])
-  units = jnp.stack([network.encode(clip[:, t : t + 1]) for t in range(5)], axis=1)
-  np.testing.assert_array_equal(network.restore(units), network(clip))
+def test_no_processing_is_the_frame_as_it_came():
+  network, clip = baselines.NoProcessing(), jnp.asarray(FRAMES[:, None])
+  np.testing.assert_array_equal(network(clip), FRAMES)
+  units = jnp.stack([network.encode(clip + t) for t in range(3)], axis=1)
+  np.testing.assert_array_equal(network.restore(units), FRAMES + 1)
+
+
+def test_stand_in_for_the_seventh_is_the_identity_before_training_and_says_what_it_is():
+  network = baselines.SeventhStandIn(**TINY['seventh'], rngs=nnx.Rngs(0))
+  clip = jnp.asarray(RNG.random((2, 1, 8, 12, 3), dtype=np.float32))
+  np.testing.assert_array_equal(networks.apply(network, clip), clip[:, 0])
+  network.tail.bias[...] = network.tail.bias[...] + 0.1
+  np.testing.assert_allclose(networks.apply(network, clip), clip[:, 0] + 0.1, atol=1e-6)
+  assert baselines.SeventhStandIn.__doc__.startswith('A stand-in') and 'cannot be reproduced' in network.__doc__
 
 
 @pytest.mark.parametrize('name', baselines.candidates())

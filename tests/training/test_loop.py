@@ -185,14 +185,8 @@ def test_not_a_number_stops_before_it_reaches_a_checkpoint(whole, tmp_path):
   config, copy = copy_until(whole, tmp_path, 2)
   config = config.copy_and_resolve_references()
   config.steps = 40
-  broken = Supervised._gradients
-
-  def explode(self, params, batch):
-    loss, grads = broken(self, params, batch)
-    return loss * np.inf, grads
-
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Supervised, '_gradients', explode)
+    exploding(patch, lambda config, loss, recorded: (loss * np.inf, recorded))
     with pytest.raises(errors.DivergenceError, match=r'train/loss is inf at step 3; last good checkpoint: 2'):
       train(config, copy)
   assert checkpoints.steps(copy / 'checkpoints') == [2]
@@ -201,10 +195,71 @@ def test_not_a_number_stops_before_it_reaches_a_checkpoint(whole, tmp_path):
     assert saved['lq'].shape == (8, 1, 16, 16, 3)
 
 
+def exploding(monkeypatch, trouble):
+  """Lets every trainer's gradients go through `trouble(config, loss, recorded)` -> (loss, recorded)."""
+  whole = Supervised._gradients
+
+  def gradients(self, params, batch):
+    (loss, grads), recorded = whole(self, params, batch)
+    loss, recorded = trouble(self._config, loss, recorded)
+    return (loss, grads), recorded
+
+  monkeypatch.setattr(Supervised, '_gradients', gradients)
+
+
+def test_a_diverged_run_goes_back_with_half_the_rate_and_says_so(whole, tmp_path, monkeypatch, caplog):
+  config, copy = copy_until(whole, tmp_path, 2)
+  config = config.copy_and_resolve_references()
+  config.on_divergence = 'rollback'
+  # Infinite until the rate has been halved twice.
+  exploding(monkeypatch, lambda config, loss, recorded: (loss / (config.lr < 0.6e-3), recorded))
+  assert int(train(config, copy).step) == 6
+  rollbacks = json.loads((copy / 'rollbacks.json').read_text())
+  assert [(r['to_step'], r['lr_factor']) for r in rollbacks] == [(2, 0.5), (2, 0.25)]
+  assert 'train/loss is inf at step 3' in rollbacks[0]['reason'] and 'Going back to step 2' in caplog.text
+  lr = {r['step']: r['train/lr'] for r in records(copy) if 'train/lr' in r}
+  before = {r['step']: r['train/lr'] for r in records(whole[1]) if 'train/lr' in r}
+  assert lr[2] == before[2] and lr[4] == pytest.approx(before[4] / 4)
+  # The lower rate belongs to the run: resuming is exact here, too.
+  again = tmp_path / 'resumed'
+  shutil.copytree(copy, again)
+  shutil.rmtree(again / 'checkpoints' / '6')
+  assert_equal(train(config, again), train(config, copy))
+
+
+def test_rollbacks_are_capped(whole, tmp_path, monkeypatch):
+  config, copy = copy_until(whole, tmp_path, 2)
+  config = config.copy_and_resolve_references()
+  config.update(on_divergence='rollback', max_rollbacks=1)
+  exploding(monkeypatch, lambda config, loss, recorded: (loss * np.inf, recorded))
+  with pytest.raises(errors.DivergenceError, match=r'It went back 1 times already \(config.max_rollbacks=1\)'):
+    train(config, copy)
+  assert len(json.loads((copy / 'rollbacks.json').read_text())) == 1
+  assert checkpoints.steps(copy / 'checkpoints') == [2]
+
+
+def test_large_offsets_are_warned_of_and_exploding_ones_stop_the_run(whole, tmp_path, monkeypatch, caplog):
+  config, copy = copy_until(whole, tmp_path, 2)
+  config = config.copy_and_resolve_references()
+  exploding(
+    monkeypatch, lambda config, loss, _: (loss, {'offset/level1_mean': loss * 0 + 70, 'offset/level1_max': loss})
+  )
+  train(config, copy)
+  assert 'offset/level1_mean is 70.0 pixels of its grid, over offset_warn=50' in caplog.text
+  last = [r for r in records(copy) if 'offset/level1_mean' in r][-1]
+  assert last['offset/level1_mean'] == 70 and last['offset/level1_max'] == pytest.approx(last['train/loss'], rel=0.5)
+  shutil.rmtree(copy)
+  config.offset_limit = 60.0
+  config, copy = config, copy_until(whole, tmp_path, 2)[1]
+  with pytest.raises(errors.DivergenceError, match=r'offset/level1_mean is 70 at step 3'):
+    train(config, copy)
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
     (dict(batch_size=0), 'config.batch_size=0'),
+    (dict(on_divergence='hope'), "config.on_divergence='hope' must be 'stop' or 'rollback'"),
     (dict(grad_accum=3), 'config.grad_accum=3 does not divide config.batch_size=8'),
     (dict(ema=1.0), 'config.ema=1.0'),
     (dict(dtype='float16'), "config.dtype='float16'"),

@@ -1,17 +1,28 @@
-"""Finding the weight of a mix of two restorers on clips with targets, as team TCL did (paper section 4.5)."""
+"""Mixes of trained networks: finding the weight of two, as team TCL did (paper section 4.5), and writing them down."""
 
 import dataclasses
 import functools
+import os
+import pathlib
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from vqm_jax import errors
+import vqm_jax
+from vqm_jax import checkpoints, errors, restorers
 from vqm_jax.data import ClipReader
 from vqm_jax.inference import streaming
+from vqm_jax.inference.run import Run
+from vqm_jax.report import results
 from vqm_jax.restorers.mixture import Mixture
+
+# Of the first member's config: what `eval` and `enhance` need of the mix.
+_KEPT = ('dataset', 'dataset_config', 'data_dir', 'val_config', 'val_split', 'dtype')
 
 BETAS = tuple(k / 100 for k in range(101))
 
@@ -107,3 +118,46 @@ def grid_search(triples: Iterable[Triple], betas: Sequence[float] = BETAS, clip:
   psnr = np.mean(scores, axis=0)
   best = max(range(len(betas)), key=lambda k: (psnr[k], -abs(betas[k] - 0.5)))
   return Search(float(betas[best]), tuple(map(float, betas)), tuple(map(float, psnr)), len(scores))
+
+
+def mixture(runs: Sequence[Run], weights: Sequence[float]) -> Mixture:
+  """The weighted mean of trained networks. Raises ConfigError for members that cannot be mixed."""
+  try:
+    return Mixture([run.network for run in runs], weights)
+  except ValueError as error:
+    raise errors.ConfigError(f'members: {error}') from error
+
+
+def write(runs: Sequence[Run], weights: Sequence[float], workdir: pathlib.Path, notes: dict) -> None:
+  """Writes the weighted mean of `runs` to `workdir`, an ordinary one, which appears when it is complete.
+
+  Whatever was there is replaced. `combination.json` in it lists the members and holds the `notes`.
+
+  Raises:
+    ConfigError: members that cannot be mixed.
+    CheckpointError: the weights could not be written.
+  """
+  systems = [run.config['system'] for run in runs]
+  known = [name for name, members in restorers.MIXTURES.items() if members and sorted(members) == sorted(systems)]
+  network = mixture(runs, weights)
+  config = {key: runs[0].config[key] for key in _KEPT}
+  config |= {'system': known[0] if known else 'mixture', 'num_frames': network.num_frames, 'ema': 0.0}
+  config['system_args'] = {'members': [[run.config['system'], run.config['system_args']] for run in runs]}
+  config['system_args']['weights'] = list(weights)
+  members = [
+    {'workdir': str(run.workdir), 'system': run.config['system'], 'step': run.step, 'ema': run.ema,
+     'parameters': run.num_params, 'weight': weight}
+    for run, weight in zip(runs, weights, strict=True)
+  ]  # fmt: skip
+  partial = workdir.with_name(f'.{workdir.name}.{os.getpid()}.partial')
+  try:
+    results.write_json(partial / 'config.json', {'config': config, 'version': vqm_jax.__version__, 'command': sys.argv})
+    results.write_json(partial / 'combination.json', {'members': members, **notes})
+    step = max(run.step for run in runs)
+    with checkpoints.Checkpoints(partial / 'checkpoints') as saver:
+      saver.save(step, {'params': nnx.to_pure_dict(nnx.state(network, nnx.Param))}, {'step': step, 'members': members})
+    if workdir.exists():
+      shutil.rmtree(workdir)
+    partial.rename(workdir)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)

@@ -17,6 +17,8 @@ from vqm_jax.restorers.base import Restorer
 class Mixture(Restorer):
   """sum of weights[k] * member_k(clip), each member looking at as much of the window's middle as it needs.
 
+  Frames are padded once, for all members, to a common multiple.
+
   Args:
     members: networks whose unit of work is one frame.
     weights: one for each; equal ones when left out.

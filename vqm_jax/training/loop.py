@@ -126,7 +126,7 @@ def train(
   workdir: str | pathlib.Path,
   *,
   start: Callable[[Any, Supervised], Any] = initial_params,
-  record: Any = None,
+  stage_of: tuple[pathlib.Path, Any] | None = None,
   profile_steps: tuple[int, int] | None = None,
   wandb_project: str | None = None,
   devices: list | None = None,
@@ -140,7 +140,7 @@ def train(
     config: a ConfigDict with the fields of `experiments/common.py`.
     workdir: the run's folder.
     start: makes the parameters of step 0 from config and trainer; called for a new run only.
-    record: the config to write down, when `config` is one stage of it.
+    stage_of: workdir and config of the progressive run that this is a stage of, if it is one.
     profile_steps: (first, last) step of a profiler trace written to `<workdir>/profile`.
     wandb_project: see `Writer`.
     devices: all devices of all processes by default.
@@ -163,7 +163,10 @@ def train(
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:
-    workdirs.claim(workdir, config if record is None else record)
+    owners = dict([stage_of]) if stage_of else {}
+    owners.setdefault(workdir, config)  # the last stage lives in the workdir of the whole
+    for folder, owner in owners.items():
+      workdirs.claim(folder, owner)
 
   with (
     checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,

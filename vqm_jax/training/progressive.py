@@ -85,8 +85,7 @@ def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
   workdirs.check(config)
   todo = stages(config, workdir)
   for index, stage in enumerate(todo):
-    last = stage is todo[-1]
-    if not last and checkpoints.steps(todo[index + 1].workdir / 'checkpoints'):
+    if stage is not todo[-1] and checkpoints.steps(todo[index + 1].workdir / 'checkpoints'):
       logging.info('Stage %s is finished.', stage.name)
       continue
     logging.info(
@@ -97,7 +96,7 @@ def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
     def start(stage_config, trainer, stage=stage, grows=grows):
       return grown_params(stage, trainer) if grows else loop.initial_params(stage_config, trainer)
 
-    state = loop.train(stage.config, stage.workdir, start=start, record=config if last else None, **options)
+    state = loop.train(stage.config, stage.workdir, start=start, stage_of=(workdir, config), **options)
     if int(jax.device_get(state.step)) < stage.config.steps:  # asked to stop
       break
   return state

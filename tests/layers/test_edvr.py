@@ -1,0 +1,150 @@
+"""The parts of EDVR: sizes, what alignment and fusion may depend on, and that alignment learns to align."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from vqm_jax.layers import diagnostics
+from vqm_jax.layers.conv import leaky_relu
+from vqm_jax.layers.edvr import PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
+
+FLOAT32 = dict(dtype=jnp.float32)
+
+
+@pytest.mark.parametrize(
+  ('part', 'args', 'params'),
+  [
+    (PyramidFront, (128, 5), 298_752 + 1_475_840 + 590_336),
+    (PyramidFront, (64, 5), 75_648 + 369_280 + 147_712),
+    (PCD, (64,), 1_384_288),
+    (PCD, (128,), 4_537_184),
+    (TSA, (64, 5), 324_416),
+    (TSA, (128, 5), 1_296_000),
+    (TSA, (128, 7), 1_361_536),
+    (ConvFusion, (128, 5), 82_048),
+    (ShuffleTail, (64,), 334_083),
+    (ShuffleTail, (128,), 924_163),
+  ],
+)
+def test_published_parameter_counts(part, args, params):
+  assert networks.count(functools.partial(part, *args, **FLOAT32)) == params
+
+
+def features(*shape, seed=0):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def pyramid(frames, size=8, width=4):
+  return [features(1, frames, size >> level, size >> level, width, seed=level) for level in range(3)]
+
+
+def test_front_gives_three_scales():
+  front = networks.random(functools.partial(PyramidFront, 4, 1, **FLOAT32))
+  shapes = [level.shape for level in networks.apply(front, features(2, 32, 48, 3))]
+  assert shapes == [(2, 8, 12, 4), (2, 4, 6, 4), (2, 2, 3, 4)]
+
+
+def test_alignment_of_a_frame_depends_on_itself_and_the_centre_alone():
+  align, levels = networks.random(functools.partial(PCD, 4, 2, **FLOAT32)), pyramid(5)
+  out = networks.apply(align, levels)
+  assert out.shape == levels[0].shape
+  order = np.array([4, 0, 2, 1, 3])  # the centre stays
+  permuted = networks.apply(align, [level[:, order] for level in levels])
+  np.testing.assert_allclose(permuted, out[:, order], atol=1e-5)
+  moved = networks.apply(align, [level.at[:, 2].add(1.0) for level in levels])
+  assert (np.abs(moved - out).max(axis=(0, 2, 3, 4)) > 1e-3).all()
+
+
+def test_alignment_learns_to_undo_a_translation():
+  """By one place at 1/4 of the resolution, four pixels, in both directions, so that no fixed convolution can."""
+  width, size = 4, 12
+  graphdef, params = nnx.split(PCD(width, 2, **FLOAT32, rngs=nnx.Rngs(0)))
+  optimizer = optax.adam(1e-2)
+
+  def scene(key):
+    noise = jax.random.normal(key, (2, size + 6, size + 4, width))
+    smooth = sum(noise[:, k : k + size + 2] for k in range(5)) / 5**0.5
+    smooth = jnp.abs(sum(smooth[:, :, k : k + size + 2] for k in range(3)) / 3**0.5)
+    ahead, centre, behind = (smooth[:, 1:-1, k : k + size] for k in range(3))
+    finest = jnp.stack([ahead, centre, behind], axis=1)
+    levels = [finest]
+    for _ in range(2):
+      b, t, h, w, c = levels[-1].shape
+      levels.append(levels[-1].reshape(b, t, h // 2, 2, w // 2, 2, c).mean(axis=(3, 5)))
+    return levels, centre
+
+  def distance(frames, centre):
+    return jnp.abs(frames[:, ::2] - centre[:, None]).mean()
+
+  def loss(params, key):
+    levels, centre = scene(key)
+    with diagnostics.recording() as heard:
+      aligned = nnx.merge(graphdef, params)(levels)
+    return distance(aligned, centre), (heard, distance(levels[0], centre))
+
+  @networks.quick_jit
+  def step(params, state, key):
+    (value, aside), gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(params, updates), state, value, aside
+
+  state, values = optimizer.init(params), []
+  for key in jax.random.split(jax.random.key(1), 140):
+    params, state, value, (heard, unaligned) = step(params, state, key)
+    values.append(float(value / unaligned))
+  assert np.mean(values[-10:]) < 0.75  # with offsets held at zero, 0.8
+  assert heard['offset/pcd_level1_mean'] > 0
+
+
+def test_temporal_attention_ignores_the_order_of_the_neighbours():
+  fusion = networks.random(functools.partial(TSA, 4, 3, **FLOAT32))
+  aligned = features(2, 3, 8, 8, 4)
+  out = networks.apply(fusion, aligned)
+  assert out.shape == (2, 8, 8, 4)
+  swapped = networks.apply(fusion, aligned[:, ::-1])
+  assert np.abs(swapped - out).max() > 1e-3
+  for layer in (fusion.fuse, fusion.spatial0):
+    frame_by_frame = layer.kernel[...].reshape(1, 1, 3, 4, 4)
+    layer.kernel[...] = frame_by_frame[:, :, ::-1].reshape(1, 1, 12, 4)
+  np.testing.assert_allclose(networks.apply(fusion, aligned[:, ::-1]), out, atol=1e-5)
+
+
+def test_temporal_weights_are_similarities_over_channels():
+  fusion, aligned = networks.random(functools.partial(TSA, 4, 3, **FLOAT32)), features(2, 3, 8, 8, 4)
+  weights = fusion.temporal_weights(aligned)
+  centre, last = fusion.embed_centre(aligned[:, 1]), fusion.embed(aligned[:, 2])
+  expected = jax.nn.sigmoid(jnp.einsum('bhwc,bhwc->bhw', centre, last))
+  np.testing.assert_allclose(weights[:, 2, :, :, 0], expected, atol=1e-5)
+  networks.silence(fusion.embed)
+  np.testing.assert_array_equal(fusion.temporal_weights(aligned), np.full((2, 3, 8, 8, 1), 0.5))
+
+
+def test_silent_spatial_attention_leaves_the_fused_features():
+  fusion, aligned = networks.random(functools.partial(TSA, 4, 3, **FLOAT32)), features(2, 3, 8, 8, 4)
+  networks.silence(fusion.up0[1])
+  networks.silence(fusion.add[1])
+  weighted = aligned * fusion.temporal_weights(aligned)
+  frame_by_frame = jnp.concatenate([weighted[:, t] for t in range(3)], axis=-1)
+  np.testing.assert_allclose(networks.apply(fusion, aligned), leaky_relu(fusion.fuse(frame_by_frame)), atol=1e-5)
+
+
+def test_plain_fusion_is_temporal_attention_without_attention():
+  plain = networks.random(functools.partial(ConvFusion, 4, 3, **FLOAT32))
+  aligned = features(2, 3, 8, 8, 4)
+  frame_by_frame = jnp.concatenate([aligned[:, t] for t in range(3)], axis=-1)
+  np.testing.assert_allclose(plain(aligned), leaky_relu(plain.fuse(frame_by_frame)), atol=1e-5)
+
+
+def test_fresh_tail_adds_next_to_nothing_at_four_times_the_size():
+  tail = ShuffleTail(16, **FLOAT32, rngs=nnx.Rngs(0))
+  out = tail(features(1, 4, 6, 16))
+  assert out.shape == (1, 16, 24, 3)
+  assert 0 < np.abs(out).max() < 0.02
+  np.testing.assert_array_equal(tail.last.bias[...], np.zeros(3))
+  assert np.abs(tail.last.kernel[...]).max() <= 0.1 / np.sqrt(9 * 64)
