@@ -40,7 +40,7 @@ setuptools.setup(
     'tqdm>=4.70',
   ],
   extras_require={
-    'test': ['pytest>=9', 'ruff>=0.17', 'scipy>=1.17'],
+    'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17', 'scipy>=1.17'],
     'beam': ['apache-beam>=2.70'],  # for TFDS's Beam pipelines; no builder here needs it yet
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],

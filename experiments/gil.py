@@ -25,6 +25,6 @@ def get_config(size: str = 'full'):
   config.schedule = 'step'
   config.schedule_args = dict(milestones=(0.55, 0.75, 0.95), factor=0.1)
   if size == 'tiny':
-    config.system_args.update(width=8)
+    config.system_args.update(width=4)
     common.tiny_recipe(config, steps=1500)
   return config

@@ -17,6 +17,8 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 os.environ.setdefault('JAX_DEFAULT_PRNG_IMPL', 'rbg')  # compiles in a tenth of the time for every new shape
+# Large programs that run a few times: compiling them is nearly all of the work.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 for folder in (ROOT, ROOT / 'datasets'):
   if str(folder) not in sys.path:
     sys.path.append(str(folder))

@@ -63,5 +63,10 @@ def _gradients(graphdef, state, inputs):
 
 
 def gradients(network, *inputs):
-  """Of the mean squared output, {'a/b/0/kernel': array}; compiled as by `apply`."""
-  return checkpoints.flatten(nnx.to_pure_dict(_gradients(*nnx.split(network), inputs)))
+  """The state of gradients of the mean squared output, compiled as by `apply`."""
+  return _gradients(*nnx.split(network), inputs)
+
+
+def by_path(state):
+  """{'a/b/0/kernel': array}"""
+  return checkpoints.flatten(nnx.to_pure_dict(state))

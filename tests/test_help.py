@@ -2,8 +2,10 @@ import re
 
 import pytest
 
+BINARIES = ['train', 'combine', 'eval', 'enhance', 'prepare.build', 'prepare.degrade', 'prepare.demo_videos']
 
-@pytest.mark.parametrize('name', ['eval', 'enhance', 'prepare.build', 'prepare.degrade', 'prepare.demo_videos'])
+
+@pytest.mark.parametrize('name', BINARIES)
 def test_help_teaches_and_succeeds(binary, name):
   process = binary(name, '--help')
   output = process.communicate(timeout=60)[0]
@@ -13,7 +15,7 @@ def test_help_teaches_and_succeeds(binary, name):
   assert not re.search('Traceback|xla_|absl', output)
 
 
-@pytest.mark.parametrize('name', ['eval', 'enhance', 'prepare.build', 'prepare.degrade', 'prepare.demo_videos'])
+@pytest.mark.parametrize('name', BINARIES)
 def test_without_arguments_one_line_says_what_is_missing(binary, name):
   process = binary(name)
   output = process.communicate(timeout=60)[0]

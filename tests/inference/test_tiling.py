@@ -76,3 +76,13 @@ def test_wrong_tiles_are_refused():
 def test_frames_of_another_kind_are_refused(frames, message):
   with pytest.raises(errors.DataError, match=message):
     list(restore_frames(network(), frames))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 3), (5, 7)])
+def test_frames_smaller_than_the_size_multiple_are_mirrored_until_they_fit(size):
+  single = restorers.create('ecnu', width=4, mapping_width=4, num_blocks=1, r=8, rngs=nnx.Rngs(0))
+  frames = clip(*size, 1)
+  (restored,) = stream_frames(single, frames, devices=jax.devices()[:1])
+  padded = np.pad(frames[0], ((0, 8 - size[0]), (0, 8 - size[1]), (0, 0)), mode='reflect')
+  expected = single(padded[None, None].astype(np.float32) / 255)[0, : size[0], : size[1]]
+  np.testing.assert_allclose(restored, expected, atol=1e-5)

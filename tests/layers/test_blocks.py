@@ -110,3 +110,8 @@ def test_each_listener_hears_what_runs_inside_it():
       diagnostics.record(lambda: {'b': 2.0})
     diagnostics.record(lambda: {'c': 3.0})
   assert (outer, inner) == ({'a': 1.0, 'c': 3.0}, {'b': 2.0})
+
+
+def test_records_of_parts_of_a_batch_are_joined_by_maximum_or_mean():
+  parts = [{'a_max': jnp.array(a), 'b_mean': jnp.array(b)} for a, b in ((1.0, 2.0), (5.0, 4.0), (3.0, 9.0))]
+  assert diagnostics.joined(parts) == {'a_max': 5, 'b_mean': 5}

@@ -13,6 +13,7 @@ from flax import nnx
 from vqm_jax.layers import diagnostics
 from vqm_jax.layers.conv import leaky_relu
 from vqm_jax.layers.edvr import PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
+from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3
 
 FLOAT32 = dict(dtype=jnp.float32)
 
@@ -59,6 +60,33 @@ def test_alignment_of_a_frame_depends_on_itself_and_the_centre_alone():
   np.testing.assert_allclose(permuted, out[:, order], atol=1e-5)
   moved = networks.apply(align, [level.at[:, 2].add(1.0) for level in levels])
   assert (np.abs(moved - out).max(axis=(0, 2, 3, 4)) > 1e-3).all()
+
+
+def joined(*features):
+  return jnp.concatenate(features, axis=-1)
+
+
+def test_alignment_doubles_coarse_offsets_and_activates_all_but_the_finest_features():
+  align, levels = networks.random(functools.partial(PCD, 4, 2, **FLOAT32)), pyramid(3)
+  n1, n2, n3 = (level[:, 0] for level in levels)
+  r1, r2, r3 = (level[:, 1] for level in levels)
+  first, second, third = align.levels
+  act, up = leaky_relu, bilinear_up2
+
+  @networks.quick_jit
+  def by_definition():
+    o3 = act(third.offset2(act(third.offset1(joined(n3, r3)))))
+    o2 = act(second.offset_merge(joined(act(second.offset1(joined(n2, r2))), 2 * up(o3))))
+    o2 = act(second.offset2(o2))
+    o1 = act(first.offset_merge(joined(act(first.offset1(joined(n1, r1))), 2 * up(o2))))
+    o1 = act(first.offset2(o1))
+    f3 = act(third.warp(n3, o3))
+    f2 = act(second.merge(joined(second.warp(n2, o2), up(f3))))
+    f1 = first.merge(joined(first.warp(n1, o1), up(f2)))
+    cascade = act(align.cascade2(act(align.cascade1(joined(f1, r1)))))
+    return act(align.cascade_warp(f1, cascade))
+
+  np.testing.assert_allclose(networks.apply(align, levels)[:, 0], by_definition(), atol=1e-5)
 
 
 def test_alignment_learns_to_undo_a_translation():
@@ -130,14 +158,36 @@ def test_silent_spatial_attention_leaves_the_fused_features():
   networks.silence(fusion.up0[1])
   networks.silence(fusion.add[1])
   weighted = aligned * fusion.temporal_weights(aligned)
-  frame_by_frame = jnp.concatenate([weighted[:, t] for t in range(3)], axis=-1)
+  frame_by_frame = joined(*(weighted[:, t] for t in range(3)))
   np.testing.assert_allclose(networks.apply(fusion, aligned), leaky_relu(fusion.fuse(frame_by_frame)), atol=1e-5)
+
+
+def test_spatial_attention_gates_and_adds_from_two_coarser_scales():
+  fusion, aligned = networks.random(functools.partial(TSA, 4, 3, **FLOAT32)), features(2, 3, 8, 8, 4)
+  act, up = leaky_relu, bilinear_up2
+
+  def pooled(x):
+    return joined(max_pool3(x), avg_pool3(x))
+
+  @networks.quick_jit
+  def by_definition():
+    weighted = aligned * fusion.temporal_weights(aligned)
+    weighted = joined(*(weighted[:, t] for t in range(3)))
+    s1 = act(fusion.spatial1(pooled(act(fusion.spatial0(weighted)))))
+    reduce, merge, last = fusion.spatial2
+    s2 = act(last(act(merge(pooled(act(reduce(s1)))))))
+    mix, spread = fusion.up0
+    s0 = spread(up(act(mix(act(fusion.up1(s1)) + up(s2)))))
+    first, second = fusion.add
+    return act(fusion.fuse(weighted)) * 2 * jax.nn.sigmoid(s0) + second(act(first(s0)))
+
+  np.testing.assert_allclose(networks.apply(fusion, aligned), by_definition(), atol=1e-5)
 
 
 def test_plain_fusion_is_temporal_attention_without_attention():
   plain = networks.random(functools.partial(ConvFusion, 4, 3, **FLOAT32))
   aligned = features(2, 3, 8, 8, 4)
-  frame_by_frame = jnp.concatenate([aligned[:, t] for t in range(3)], axis=-1)
+  frame_by_frame = joined(*(aligned[:, t] for t in range(3)))
   np.testing.assert_allclose(plain(aligned), leaky_relu(plain.fuse(frame_by_frame)), atol=1e-5)
 
 

@@ -14,13 +14,13 @@ from vqm_jax import checkpoints, errors, restorers
 from vqm_jax.restorers.bossgao import RDB, BossGao, RDNTrunk
 
 FLOAT32 = dict(dtype=jnp.float32)
-# The networks of the progressive training, by the stage that trains them; F3 and F4 grow from 2A and 3A.
+# The networks of the progressive training, by the stage that trains them.
 STAGES = {
   '1A': dict(fusion='conv', num_blocks=10),
   '1B': dict(fusion='tsa', num_blocks=10),
   '1C': dict(fusion='tsa', num_blocks=40),
-  '2A': dict(fusion='conv', trunk='rdn'),
-  '2B': dict(fusion='tsa', trunk='rdn'),
+  '2A': dict(fusion='conv', trunk='rdn', num_blocks=10, num_convs=8),
+  '2B': dict(fusion='tsa', trunk='rdn', num_blocks=10, num_convs=8),
   '3A': dict(fusion='conv', trunk='rdn', num_blocks=8, num_convs=6),
   '3B': dict(fusion='tsa', trunk='rdn', num_blocks=8, num_convs=6),
 }
@@ -29,7 +29,7 @@ PARAMS = {'1A': 10_860_003, '1B': 12_073_955, '3A': 16_825_699}  # the others ar
 
 
 def arrays(network):
-  return checkpoints.flatten(nnx.to_pure_dict(nnx.state(network)))
+  return networks.by_path(nnx.state(network))
 
 
 @pytest.mark.parametrize('stage', PARAMS)
@@ -39,11 +39,7 @@ def test_parameter_counts_of_the_stages_on_the_way(stage):
 
 @pytest.mark.parametrize('stage', FINAL)
 def test_last_stages_are_the_published_frameworks(stage):
-  if stage == '2A' or stage == '2B':
-    args = STAGES[stage] | dict(num_blocks=10, num_convs=8)
-  else:
-    args = STAGES[stage]
-  grown = arrays(networks.shapes(functools.partial(BossGao, **args)))
+  grown = arrays(networks.shapes(functools.partial(BossGao, **STAGES[stage])))
   framework = arrays(networks.shapes(functools.partial(restorers.create, FINAL[stage])))
   assert {path: p.shape for path, p in grown.items()} == {path: p.shape for path, p in framework.items()}
 
@@ -120,7 +116,8 @@ def test_every_shared_leaf_is_copied_and_no_other_is_touched(growth):
     factor = 2 if fusion_grew and path == 'fusion/fuse/kernel' else 1
     np.testing.assert_array_equal(new[path], factor * np.asarray(old[path]), err_msg=path)
   silent = {path for path in report['new'] if not np.any(new[path])}
-  parts = ['fusion/embed', 'fusion/up0/1', 'fusion/add/1'] if fusion_grew else ['trunk/blocks/1/conv2', 'trunk/blocks/2/conv2']
+  added_blocks = ['trunk/blocks/1/conv2', 'trunk/blocks/2/conv2']
+  parts = ['fusion/embed', 'fusion/up0/1', 'fusion/add/1'] if fusion_grew else added_blocks
   assert silent == {f'{part}/{leaf}' for part in parts for leaf in ('kernel', 'bias')}
   for path in set(report['new']) - silent:
     np.testing.assert_array_equal(new[path], fresh[path], err_msg=path)
@@ -128,15 +125,12 @@ def test_every_shared_leaf_is_copied_and_no_other_is_touched(growth):
 
 def test_new_modules_learn_with_the_old_ones(growth):
   _, _, grown, report, _ = growth
-  grown = nnx.clone(grown)
   for update in range(2):
-    gradients = networks.gradients(grown, clip())
+    gradients = networks.by_path(networks.gradients(grown, clip()))
     assert all(np.any(g) for path, g in gradients.items() if path not in report['new'])
     learning = {path for path in report['new'] if np.any(gradients[path])}
     if update == 0:  # what was set to zero wakes the layers before it
-      params = nnx.state(grown)
-      flat = jax.tree.leaves(params)
-      assert learning and len(flat) == len(gradients)
-      stepped = [p - 0.01 * g for p, g in zip(flat, gradients.values(), strict=True)]
-      nnx.update(grown, jax.tree.unflatten(jax.tree.structure(params), stepped))
+      stepped = {path: p - 0.01 * gradients[path] for path, p in arrays(grown).items()}
+      graphdef, state = nnx.split(grown)
+      grown = nnx.merge(graphdef, checkpoints.warm_start(nnx.to_pure_dict(state), stepped)[0])
   assert learning == set(report['new'])

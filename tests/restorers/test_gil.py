@@ -89,7 +89,9 @@ def test_a_unit_whose_layers_are_silent_is_its_1x1_convolution():
 
 def test_only_the_two_units_before_a_shuffle_are_linear():
   unet = networks.shapes(functools.partial(MU, WIDTH, **FLOAT32))
-  linear = {name: [layer.linear for layer in unit.layers] for name, unit in vars(unet).items() if isinstance(unit, RRCU)}
+  linear = {
+    name: [layer.linear for layer in unit.layers] for name, unit in vars(unet).items() if isinstance(unit, RRCU)
+  }
   ends = {'rrcu1': False, 'rrcu2': False, 'rrcu3': True, 'up_rrcu3': True, 'up_rrcu2': False}
   assert linear == {name: [False, end] for name, end in ends.items()}
 
@@ -118,7 +120,7 @@ def test_gradients_of_both_stages_add_up_where_they_share():
   apart = networks.random(functools.partial(GIL, WIDTH, False))
   for stage in (apart.stage1, apart.stage2):
     nnx.update(stage, nnx.state(shared.stage1))
-  together, separate = networks.gradients(shared, clip()), networks.gradients(apart, clip())
+  together, separate = (networks.by_path(networks.gradients(n, clip())) for n in (shared, apart))
   assert len(separate) == 2 * len(together)
   for path, gradient in together.items():
     parts = [separate[path.replace('stage1', stage)] for stage in ('stage1', 'stage2')]

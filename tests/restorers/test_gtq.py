@@ -22,7 +22,10 @@ def test_published_parameter_counts(block, args, params):
 
 
 def test_hierarchy_sums_up_dilated_views():
-  block, x = networks.random(functools.partial(HFFB, 4, **FLOAT32)), jax.random.normal(jax.random.key(0), (1, 20, 20, 4))
+  block, x = (
+    networks.random(functools.partial(HFFB, 4, **FLOAT32)),
+    jax.random.normal(jax.random.key(0), (1, 20, 20, 4)),
+  )
   u = leaky_relu(block.enter(x))
   sums = block.hierarchy(x)
   assert [s.shape for s in sums] == [(1, 20, 20, 2)] * 8

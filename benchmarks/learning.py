@@ -1,0 +1,115 @@
+"""Does every system learn? Each one's `:tiny`, trained for the same time on vqm_demo and scored on its test split.
+
+python benchmarks/learning.py --seconds=150 --out=runs/learning [--systems=gtq,gil] [--docs=docs/learning.md]
+
+Steps are chosen so that training takes about --seconds on this machine, compilation and validation left out; a run that
+was interrupted goes on when the command is repeated. `tcl` and `boss` are combined from their members' runs. Prints and
+writes a table with every system, also those that do not beat the unprocessed input. About an hour on two CPU cores.
+"""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import flags
+
+from vqm_jax import cli, errors, inference, restorers
+from vqm_jax.report import results
+from vqm_jax.training.supervised import Supervised
+
+EXPERIMENTS = (
+  'gtq', 'ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'jojo', 'boss_f1', 'boss_f1_once', 'boss_f2', 'boss_f3', 'boss_f4',
+  'seventh',
+)  # fmt: skip
+
+_SECONDS = flags.DEFINE_float('seconds', 150, 'Training time of each system.', lower_bound=1)
+_OUT = flags.DEFINE_string('out', 'runs/learning', 'Folder of the data set and the runs.')
+_SYSTEMS = flags.DEFINE_list('systems', list(EXPERIMENTS), 'Experiments to run.')
+_DOCS = flags.DEFINE_string('docs', None, 'Also write the table to this file.')
+
+
+def run(module: str, *args: str) -> None:
+  """Runs one of our programs as a user would."""
+  subprocess.run([sys.executable, '-m', f'vqm_jax.{module}', *args], check=True)
+
+
+def steps_in(config, seconds: float) -> int:
+  """How many updates of this config take `seconds` here, from a few timed ones on random frames."""
+  trainer = Supervised(config)
+  state = trainer.init(trainer.fresh_params())
+  shape = (config.batch_size, config.num_frames, config.crop, config.crop, 3)
+  batch = {side: np.random.default_rng(0).integers(0, 256, shape, np.uint8) for side in ('lq', 'hq')}
+  times = []
+  for _ in range(12):
+    start = time.perf_counter()
+    state, scalars = trainer.step(state, batch)
+    jax.block_until_ready(scalars)
+    times.append(time.perf_counter() - start)
+  return max(20, int(seconds / np.median(times[2:])))
+
+
+def train(name: str, out: pathlib.Path) -> pathlib.Path:
+  """Trains experiments/<name>.py:tiny, or goes on; returns the workdir."""
+  workdir, plan = out / name, out / f'{name}.json'
+  if not plan.exists():
+    config = importlib.import_module(f'experiments.{name}').get_config('tiny')
+    results.write_json(plan, {'steps': steps_in(config, _SECONDS.value), 'seconds': _SECONDS.value})
+  steps = json.loads(plan.read_text())['steps']
+  run(
+    'train', f'--config=experiments/{name}.py:tiny', f'--workdir={workdir}', f'--config.data_dir={out / "data"}',
+    f'--config.steps={steps}', f'--config.save_every={max(1, steps // 4)}', f'--config.eval_every={steps}',
+    f'--config.log_every={max(1, steps // 10)}',
+  )  # fmt: skip
+  return workdir
+
+
+def row(label: str, workdir: pathlib.Path, steps: int | None) -> list[str]:
+  """Scores a run and returns its line of the table."""
+  run('eval', f'--workdir={workdir}', '--step=latest')
+  summary = json.loads((workdir / 'eval' / 'test' / 'summary.json').read_text())
+  gain = summary['gain']['psnr']
+  return [
+    label,
+    f'{summary["params"]:,}',
+    '' if steps is None else f'{steps:,}',
+    f'{summary["metrics"]["psnr"]["mean"]:.3f}',
+    f'{gain:+.3f}',
+    f'{summary["metrics"]["ssim"]["mean"]:.4f}',
+    'yes' if gain > 0 else 'no',
+  ]
+
+
+def main(argv):
+  del argv
+  unknown = [name for name in _SYSTEMS.value if name not in EXPERIMENTS]
+  if unknown:
+    raise errors.ConfigError(f'--systems: no experiment {unknown[0]!r}; choose from {", ".join(EXPERIMENTS)}.')
+  cli.enable_compilation_cache()
+  out = pathlib.Path(_OUT.value)
+  run('prepare.build', '--dataset=vqm_demo', '--config=tiles,tiles_t1p96,frames', f'--data_dir={out / "data"}')
+  table = [['System', 'Parameters', 'Steps', 'PSNR (dB)', 'Gain (dB)', 'SSIM', 'Beats no processing']]
+  for name in _SYSTEMS.value:
+    workdir = train(name, out)
+    table.append(row(name, workdir, json.loads((out / f'{name}.json').read_text())['steps']))
+    print(*table[-1], sep='  ', flush=True)
+  for name, members in restorers.MIXTURES.items():
+    if members and set(members) <= set(_SYSTEMS.value):
+      workdirs = ','.join(str(out / member) for member in members)
+      search = ['--grid_search'] if len(members) == 2 else []
+      run('combine', f'--members={workdirs}', f'--workdir={out / name}', '--step=latest', '--overwrite', *search)
+      weights = ', '.join(f'{weight:.2f}' for weight in inference.read_config(out / name)['system_args']['weights'])
+      table.append(row(f'{name} ({" + ".join(members)}, {weights})', out / name, None))
+      print(*table[-1], sep='  ', flush=True)
+  text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in [table[0], ['---'] * len(table[0]), *table[1:]]) + '\n'
+  print(text)
+  if _DOCS.value:
+    results.write_text(pathlib.Path(_DOCS.value), text)
+
+
+if __name__ == '__main__':
+  cli.run(main)
