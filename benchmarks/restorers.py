@@ -41,7 +41,7 @@ _TRAIN = flags.DEFINE_bool('train', True, 'Whether to measure training in the fi
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, "Samples of a step; the experiment's when left out.")
 _HEIGHT = flags.DEFINE_integer('height', 96, 'Of restored frames.')
 _WIDTH = flags.DEFINE_integer('width', 96, 'Of restored frames.')
-_FRAMES = flags.DEFINE_integer('frames', 10, 'Length of the restored clip.', lower_bound=1)
+_LENGTH = flags.DEFINE_integer('length', 10, 'Frames of the restored clip.', lower_bound=1)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Measurements of each number.', lower_bound=1)
 _TORCH = flags.DEFINE_bool('torch', None, 'Whether to print the second table; yes when PyTorch is installed.')
 _TORCH_SIZE = flags.DEFINE_integer('torch_size', 256, 'Height and width of the frames in it; a multiple of 16.')
@@ -156,7 +156,7 @@ def measure_system(config, frames: Sequence[np.ndarray], device: jax.Device, rep
 def _all_systems(device: jax.Device) -> None:
   dtypes = _DTYPES.value or (['float32'] if device.platform == 'cpu' else ['float32', 'bfloat16'])
   height, width = _HEIGHT.value, _WIDTH.value
-  frames = list(np.random.default_rng(0).integers(0, 256, (_FRAMES.value, height, width, 3), np.uint8))
+  frames = list(np.random.default_rng(0).integers(0, 256, (_LENGTH.value, height, width, 3), np.uint8))
   print(f'\nexperiments/*.py:{_SIZE.value}, frames of {height}x{width}')
   print(
     f'{"system":9} {"dtype":9} {"M params":>8} {"batch":>9} {"compile":>9} {"step":>9} {"steps/s":>8} '

@@ -87,7 +87,7 @@ def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
   config.num_frames = 5
   edvr_recipe(config)
   if size == 'tiny':
-    config.system_args.update(width=16, num_front=1, groups=4)
+    config.system_args.update(width=8, num_front=1, groups=2)
     tiny_recipe(config, steps=1500)
 
 
@@ -96,7 +96,7 @@ def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
   config.dataset = 'vqm_demo'
   single = config.num_frames == 1
   config.dataset_config = 'tiles_t1p96' if single else 'tiles'
-  config.crop = 96 if single else 64  # windows are costly
+  config.crop = 96 if single else 48  # windows are costly
   config.batch_size = 2
   config.steps = steps
   config.loss = 'l2'

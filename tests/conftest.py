@@ -1,5 +1,6 @@
 """Eight virtual CPU devices and a compilation cache for all tests."""
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'vqm_jax_test_xla_cache'
 
 # Before JAX starts; tests that start binaries pass on this environment.
-os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+FLAGS = ['--xla_force_host_platform_device_count=8']
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag stops the program
+  FLAGS.append('--xla_cpu_use_fusion_emitters=false')  # compiles up to four times faster
+os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')

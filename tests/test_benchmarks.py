@@ -11,6 +11,14 @@ from absl import flags
 from vqm_jax.cli import ROOT
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
 @pytest.fixture
 def load(monkeypatch):
   """Imports benchmarks/NAME.py, with flags at their defaults that are gone afterwards."""
@@ -40,6 +48,7 @@ def test_a_system_is_measured(load):
   assert len(numbers) == 7 and all(float(number) > 0 for number in numbers[1:])
 
 
+@pytest.mark.slow
 def test_naive_frames_are_those_of_streaming(load):
   restorers = load('restorers')
   network = restorers.inference.create_network(

@@ -31,7 +31,7 @@ class Mixture(Restorer):
   """
 
   def __init__(self, members: Sequence[Restorer], weights: Sequence[float] | None = None):
-    weights = tuple(weights or [1 / len(members)] * len(members))
+    weights = tuple([1 / len(members)] * len(members) if weights is None else weights)
     if len(weights) != len(members):
       raise ValueError(f'{len(members)} members need as many weights, got {weights}.')
     if any(member.unit_frames != 1 for member in members):
