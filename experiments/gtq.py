@@ -24,6 +24,6 @@ def get_config(size: str = 'full'):
   config.schedule = 'step'
   config.schedule_args = dict(milestones=(0.5, 0.67, 0.83, 0.92), factor=0.5)
   if size == 'tiny':
-    config.system_args.update(width=8, num_extraction=1, num_stages=2, groups=2, num_rrdb=1, growth=8)
+    config.system_args.update(width=48, num_extraction=1, num_stages=1, groups=4, num_rrdb=1, growth=8)
     common.tiny_recipe(config, steps=1500)
   return config

@@ -17,6 +17,6 @@ def get_config(size: str = 'full'):
   config.num_frames = 7
   common.edvr_recipe(config)
   if size == 'tiny':
-    config.system_args.update(width=8, num_front=1, num_blocks=2, groups=2)
+    config.system_args.update(width=32, num_front=1, num_blocks=2, groups=4)
     common.tiny_recipe(config, steps=1000)
   return config
