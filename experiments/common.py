@@ -94,8 +94,7 @@ def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
 def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
   """Minutes on vqm_demo with two CPU cores: L2, a high rate and the moving average gave most in little time.
 
-  Networks that work at a quarter of the resolution need 48 channels for every 4x4 block to come through, and far more
-  steps than minutes have: docs/learning.md says which of them gain anything.
+  Networks that see the picture at a quarter of the resolution only need far more steps than minutes have.
   """
   config.dataset = 'vqm_demo'
   single = config.num_frames == 1

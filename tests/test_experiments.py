@@ -93,7 +93,7 @@ def test_tiny_trains_evaluates_and_resumes(name, micro_config, tmp_path):
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
     np.testing.assert_array_equal(a, b)
   scores = evaluate(tmp_path / 'whole')
-  assert abs(scores['gain']) < 3  # four steps from the identity, or from noise for those without image residual
+  assert np.isfinite(scores['ssim']) and -10 < scores['gain'] < 3  # four steps; GIL starts at a random residual
 
 
 def test_training_needs_what_the_network_looks_at(micro_config, tmp_path):
