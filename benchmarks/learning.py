@@ -105,7 +105,7 @@ def main(argv):
       weights = ', '.join(f'{weight:.2f}' for weight in inference.read_config(out / name)['system_args']['weights'])
       table.append(row(f'{name} ({" + ".join(members)}, {weights})', out / name, None))
       print(*table[-1], sep='  ', flush=True)
-  text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in [table[0], ['---'] * len(table[0]), *table[1:]]) + '\n'
+  text = results.aligned(table, right=range(1, 6))
   print(text)
   if _DOCS.value:
     results.write_text(pathlib.Path(_DOCS.value), text)

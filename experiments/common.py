@@ -42,9 +42,7 @@ def base_config() -> ml_collections.ConfigDict:
   # Operation: may change when a run is resumed.
   config.on_divergence = 'stop'  # or 'rollback' to the last checkpoint with half the rate
   config.max_rollbacks = 3
-  config.offset_warn = (
-    50.0  # mean |offset| of a deformable convolution in pixels: a warning from here on (EDVR's value)
-  )
+  config.offset_warn = 50.0  # mean |offset| in pixels that is warned of (EDVR's value)
   config.offset_limit = 500.0  # and from here on a divergence
   config.log_every = 100
   config.save_every = 1000

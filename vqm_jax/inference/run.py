@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vqm_jax import checkpoints, errors, restorers
@@ -57,6 +58,19 @@ def count_params(network: nnx.Module) -> int:
   return sum(p.size for p in checkpoints.flatten(nnx.to_pure_dict(nnx.state(network, nnx.Param))).values())
 
 
+def read_params(
+  workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
+) -> tuple[dict[str, np.ndarray], int, bool]:
+  """Returns a run's parameters by path, the step they are of, and whether they are the moving average.
+
+  Arguments and errors as of `open_run`.
+  """
+  directory = pathlib.Path(workdir) / 'checkpoints'
+  ema = ema and read_config(workdir)['ema'] > 0
+  step = checkpoints.select(directory, step)
+  return checkpoints.read_arrays(directory, step, 'ema' if ema else 'params'), step, ema
+
+
 def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
   """Loads the network of a run.
 
@@ -70,18 +84,14 @@ def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bo
   """
   workdir = pathlib.Path(workdir)
   config = read_config(workdir)
-  directory = workdir / 'checkpoints'
-  step = checkpoints.select(directory, 'best' if step is None else step)
-  ema = ema and config['ema'] > 0
+  arrays, step, ema = read_params(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
   graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
-  params, report = checkpoints.warm_start(
-    nnx.to_pure_dict(abstract), checkpoints.read_arrays(directory, step, 'ema' if ema else 'params')
-  )
+  params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)
   if report['new'] or report['misfit'] or report['unused']:
     problems = report['new'] + report['misfit'] + report['unused']
     raise errors.CheckpointError(
-      f'Checkpoint {directory / str(step)} does not fit the network of {workdir / "config.json"}: '
+      f'Checkpoint {workdir / "checkpoints" / str(step)} does not fit the network of {workdir / "config.json"}: '
       f'{len(problems)} leaves differ, first {problems[0]}.'
     )
   network = nnx.merge(graphdef, params)

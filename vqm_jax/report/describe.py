@@ -77,15 +77,7 @@ def markdown(table: Sequence[Mapping[str, Any]], notes: Iterable[str] = ()) -> s
         '' if seconds is None else f'{seconds:g} ({row["paper_hardware"]})',
       ]
     )
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  pads = [str.ljust, str.ljust, *[str.rjust] * 7, str.ljust]
-  lines = [
-    '| ' + ' | '.join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)) + ' |'
-    for line in cells
-  ]
-  rules = ['-' * (width - 1) + (':' if pad is str.rjust else '-') for pad, width in zip(pads, widths, strict=True)]
-  lines.insert(1, '| ' + ' | '.join(rules) + ' |')
-  return '\n'.join(lines + [''] + [f'- {note}' for note in notes]).rstrip() + '\n'
+  return results.aligned(cells, notes, right=range(2, 9))
 
 
 def write(folder: pathlib.Path, table: Sequence[Mapping[str, Any]], height: int, width: int) -> list[pathlib.Path]:

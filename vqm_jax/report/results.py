@@ -84,12 +84,17 @@ def markdown(table: Sequence[Row], notes: Iterable[str] = ()) -> str:
     for row in table
   ]
   cells = [[cell.replace('|', '\\|') for cell in line] for line in cells]
+  return aligned(cells, notes)
+
+
+def aligned(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), right: Iterable[int] = ()) -> str:
+  """Cells, the header first, as an aligned Markdown table, the columns in `right` to the right, with notes below."""
+  right = set(right)
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  lines = [
-    '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + ' |' for line in cells
-  ]
-  lines.insert(1, '| ' + ' | '.join('-' * width for width in widths) + ' |')
-  return '\n'.join(lines + [''] + [f'- {note}' for note in notes]).rstrip() + '\n'
+  pads = [str.rjust if k in right else str.ljust for k in range(len(widths))]
+  lines = [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in cells]
+  lines.insert(1, ['-' * (width - 1) + (':' if k in right else '-') for k, width in enumerate(widths)])
+  return '\n'.join([f'| {" | ".join(line)} |' for line in lines] + [''] + [f'- {n}' for n in notes]).rstrip() + '\n'
 
 
 def csv_text(table: Sequence[Row]) -> str:

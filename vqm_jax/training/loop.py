@@ -67,9 +67,8 @@ def initial_params(config, trainer: Supervised) -> Any:
   source = pathlib.Path(config.init_from)
   is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdigit()
   workdir, step = (source.parent.parent, source.name) if is_checkpoint else (source, 'best')
-  part = 'ema' if inference.read_config(workdir)['ema'] else 'params'
-  step = checkpoints.select(workdir / 'checkpoints', step)
-  params, report = checkpoints.warm_start(params, checkpoints.read_arrays(workdir / 'checkpoints', step, part))
+  arrays, step, _ = inference.read_params(workdir, step)
+  params, report = checkpoints.warm_start(params, arrays)
   logging.info(
     'Warm start from %s, step %d: %s; optimiser and step start afresh.',
     workdir, step, ', '.join(f'{len(names)} {kind}' for kind, names in report.items()),

@@ -116,11 +116,8 @@ def grown_params(stage: Stage, trainer: Supervised) -> Any:
   ease_in = getattr(trainer.abstract_network(), 'ease_in', None)
   if ease_in is None:
     raise errors.ConfigError(f'system={stage.config.system!r} does not know how to grow; train it in one piece.')
-  part = 'ema' if inference.read_config(parent)['ema'] else 'params'
-  step = checkpoints.select(parent / 'checkpoints', 'latest')
-  params, report = checkpoints.warm_start(
-    trainer.fresh_params(), checkpoints.read_arrays(parent / 'checkpoints', step, part)
-  )
+  arrays, step, ema = inference.read_params(parent, 'latest')
+  params, report = checkpoints.warm_start(trainer.fresh_params(), arrays)
 
   def foreseen(leaf: str) -> bool:
     return any(f'{leaf}/'.startswith(f'{path}/') for path in stage.new)
@@ -137,6 +134,12 @@ def grown_params(stage: Stage, trainer: Supervised) -> Any:
     len(report['copied']), len(report['new']),
   )  # fmt: skip
   if jax.process_index() == 0:
-    record = {'parent': str(parent), 'step': step, 'part': part, 'copied': report['copied'], 'new': report['new']}
+    record = {
+      'parent': str(parent),
+      'step': step,
+      'part': 'ema' if ema else 'params',
+      'copied': report['copied'],
+      'new': report['new'],
+    }
     results.write_json(stage.workdir / 'growth.json', record)
   return ease_in(params, report['new'])
