@@ -46,3 +46,18 @@ def test_split_outputs_keep_the_order_of_samples():
   mesh = parallel.batch_mesh()
   double = parallel.data_parallel(lambda scale, x: scale * x, mesh, outputs_split=True)
   np.testing.assert_array_equal(double(2, parallel.put_batch(np.arange(16), mesh)), 2 * np.arange(16))
+
+
+def test_parts_move_between_devices_without_a_program(caplog):
+  """A program over several devices would have to wait for all of them, and two of those for each other."""
+  mesh = parallel.batch_mesh(devices=jax.devices()[:4])
+  tree = {'a': np.arange(8.0).reshape(8, 1), 'b': np.arange(4)}
+  spread = parallel.split_over(tree, mesh)
+  with jax.log_compiles(), caplog.at_level('WARNING'):
+    parts = parallel.per_device(spread, mesh)
+    turned = parallel.from_devices(parts[::-1], mesh)
+  assert 'Compiling' not in caplog.text
+  np.testing.assert_array_equal(parts[1]['a'], [[2], [3]])
+  np.testing.assert_array_equal(turned['a'][:, 0], [6, 7, 4, 5, 2, 3, 0, 1])
+  np.testing.assert_array_equal(turned['b'], [3, 2, 1, 0])
+  assert turned['b'].sharding == spread['b'].sharding

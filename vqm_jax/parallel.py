@@ -57,8 +57,35 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def split_over(tree: Any, mesh: Mesh) -> Any:
-  """Spreads device arrays of this process over its mesh along axis 0."""
+  """Spreads arrays of this process over its mesh along axis 0."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def per_device(tree: Any, mesh: Mesh) -> list[Any]:
+  """What each device of this process's mesh holds of arrays split along axis 0: trees of views, without a copy."""
+
+  def parts(x):
+    held = {shard.device: shard.data for shard in x.addressable_shards}
+    return [held[device] for device in mesh.devices.flat]
+
+  leaves, structure = jax.tree.flatten(tree)
+  return [jax.tree.unflatten(structure, part) for part in zip(*map(parts, leaves), strict=True)]
+
+
+def from_devices(trees: list[Any], mesh: Mesh) -> Any:
+  """The inverse of `per_device`: one tree for each device, copied there from where it is, to arrays split along axis 0.
+
+  Only copies from device to device. Indexing a split array instead would run collective programs, and several of
+  those in flight can wait for each other forever when there are fewer cores than CPU devices.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+  def join(*parts):
+    parts = [jax.device_put(part, device) for part, device in zip(parts, mesh.devices.flat, strict=True)]
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+  return jax.tree.map(join, *trees)
 
 
 def data_parallel(

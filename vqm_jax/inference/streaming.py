@@ -42,6 +42,7 @@ def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
   return jnp.pad(frames, [(0, 0)] * len(lead) + [(0, -h % multiple), (0, -w % multiple), (0, 0)], mode='reflect')
 
 
+@jax.jit
 def to_uint8(frames: jax.Array) -> jax.Array:
   """Quantises float frames in [0, 1] (clipped to it) to uint8, rounding half to even."""
   return jnp.round(jnp.clip(frames, 0.0, 1.0) * 255.0).astype(jnp.uint8)
@@ -49,13 +50,14 @@ def to_uint8(frames: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=32)
 def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
-  """Compiled `encode(state, uint8 units)` and `restore(state, features)` for one network and frame size."""
+  """Compiled `encode(state, uint8 units)` and `restore(state, features per unit)` for one network and frame size."""
 
   def encode(state, frames):
     network = nnx.merge(graphdef, state)
     return network.encode(pad_to_multiple(frames.astype(jnp.float32) / 255.0, network.size_multiple))
 
-  def restore(state, features):
+  def restore(state, units):
+    features = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *units)
     return nnx.merge(graphdef, state).restore(features)[:, :height, :width]
 
   split = functools.partial(parallel.data_parallel, mesh=mesh, outputs_split=True)
@@ -71,7 +73,7 @@ def _stream(
   source = iter(frames)
   buffer: dict[int, np.ndarray] = {}
   features: dict[tuple[int, ...], Any] = {}
-  in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
+  in_flight: collections.deque[list[jax.Array]] = collections.deque()
   read, length, size = 0, None, None
   wanted = itertools.count(every - 1, every)
 
@@ -100,21 +102,18 @@ def _stream(
       units = missing[start : start + group]
       stacked = np.stack([np.stack([buffer[i] for i in u]) for u in units + units[-1:] * (group - len(units))])
       encoded = encode(state, parallel.split_over(stacked, mesh))
-      for k, u in enumerate(units):
-        features[u] = jax.tree.map(lambda x, k=k: x[k], encoded)
-    stacked = [jax.tree.map(lambda *x: jnp.stack(x), *(features[u] for u in window)) for window in windows]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
-    in_flight.append((restore(state, parallel.split_over(stacked, mesh)), len(outputs)))
+      features.update(zip(units, parallel.per_device(encoded, mesh), strict=False))
+    window_units = [parallel.from_devices([features[u] for u in units], mesh) for units in zip(*windows, strict=True)]
+    in_flight.append(parallel.per_device(restore(state, window_units), mesh)[: len(outputs)])
     oldest = outputs[-1] + every - radius  # of the windows to come
     for index in [i for i in buffer if i < oldest]:
       del buffer[index]
     for u in [u for u in features if max(u) < oldest]:
       del features[u]
     if len(in_flight) > 1:
-      restored, count = in_flight.popleft()
-      yield from restored[:count]
-  for restored, count in in_flight:
-    yield from restored[:count]
+      yield from (restored[0] for restored in in_flight.popleft())
+  for group_in_flight in in_flight:
+    yield from (restored[0] for restored in group_in_flight)
 
 
 # The eight symmetries of the square as (transpose, flip vertically, flip horizontally).

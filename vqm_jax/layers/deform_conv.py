@@ -19,6 +19,7 @@ from flax import nnx
 
 from vqm_jax.layers import diagnostics
 from vqm_jax.layers.conv import conv
+from vqm_jax.layers.initializers import passing
 
 # Zeros around x. Places are clipped to [-2, size], where all neighbours are such zeros: what lies outside needs no
 # further care, in values and in gradients.
@@ -266,7 +267,8 @@ class DeformConv(nnx.Module):
   """3x3 deformable convolution whose offsets and masks come from guiding features ("DCN pack" of EDVR).
 
   A convolution of the guide, zero at first, gives 27 channels per group: 18 offsets (dy, dx per tap), then 9 mask
-  logits. A fresh layer is therefore half of an ordinary convolution, because every mask is sigmoid(0).
+  logits. A fresh layer is therefore half of an ordinary convolution, because every mask is sigmoid(0); its kernel
+  makes up for that and passes x on (see `initializers.passing`; EDVR's own starts like any convolution).
 
   Args:
     cin, cout: channels of input and output.
@@ -289,9 +291,7 @@ class DeformConv(nnx.Module):
       dtype=dtype,
       rngs=rngs,
     )
-    bound = (9 * cin) ** -0.5
-    kernel = jax.random.uniform(rngs.params(), (3, 3, cin, cout), minval=-bound, maxval=bound)
-    self.kernel = nnx.Param(kernel)
+    self.kernel = nnx.Param(passing(2.0)(rngs.params(), (3, 3, cin, cout)))
     self.bias = nnx.Param(jnp.zeros(cout))
     self.groups = groups
     self.label = label

@@ -13,7 +13,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.initializers import icnr, scaled, torch_kernel
+from vqm_jax.layers.initializers import passing, scaled, torch_kernel
 from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 
@@ -60,7 +60,7 @@ class PCDLevel(nnx.Module):
     self.offset_merge = None if coarsest else conv(2 * width, width, **how)
     self.offset2 = conv(width, width, **how)
     self.warp = DeformConv(width, width, width, groups, label=label, **how)
-    self.merge = None if coarsest else conv(2 * width, width, **how)
+    self.merge = None if coarsest else conv(2 * width, width, kernel_init=passing(), **how)
     self.activate = activate
 
   def __call__(self, neighbour, reference, coarser):
@@ -118,7 +118,8 @@ class ConvFusion(nnx.Module):
   """Fusion without attention: one 1x1 convolution of all frames. Aligned (B, T, h, w, C) -> (B, h, w, C)."""
 
   def __init__(self, width, num_frames, *, dtype, rngs):
-    self.fuse = conv(num_frames * width, width, 1, dtype=dtype, rngs=rngs)
+    centre = num_frames // 2 * width
+    self.fuse = conv(num_frames * width, width, 1, kernel_init=passing(first=centre), dtype=dtype, rngs=rngs)
 
   def __call__(self, aligned: jax.Array) -> jax.Array:
     return leaky_relu(self.fuse(_frames_as_channels(aligned)))
@@ -136,7 +137,8 @@ class TSA(nnx.Module):
     how = dict(dtype=dtype, rngs=rngs)
     self.embed_centre = conv(width, width, **how)
     self.embed = conv(width, width, **how)
-    self.fuse = conv(num_frames * width, width, 1, **how)
+    # The weights of the frames start near one half, and the gate at one.
+    self.fuse = conv(num_frames * width, width, 1, kernel_init=passing(2.0, num_frames // 2 * width), **how)
     self.spatial0 = conv(num_frames * width, width, 1, **how)
     self.spatial1 = conv(2 * width, width, 1, **how)
     self.spatial2 = nnx.List([conv(width, width, 1, **how), conv(2 * width, width, **how), conv(width, width, **how)])
@@ -184,10 +186,7 @@ class ShuffleTail(nnx.Module):
 
   def __init__(self, width, *, dtype, rngs):
     how = dict(dtype=dtype, rngs=rngs)
-    self.up = nnx.List(
-      [conv(width, 4 * width, kernel_init=icnr(torch_kernel(), 2), **how),
-       conv(width, 256, kernel_init=icnr(torch_kernel(), 2), **how)]
-    )  # fmt: skip
+    self.up = nnx.List([conv(width, 4 * width, **how), conv(width, 256, **how)])
     self.conv = conv(64, 64, **how)
     self.last = last_conv(64, **how)
 

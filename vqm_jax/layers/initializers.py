@@ -38,6 +38,23 @@ def scaled(base: Initializer, scale: float) -> Initializer:
   return lambda key, shape, dtype=jnp.float32: scale * base(key, shape, dtype)
 
 
+def passing(gain: float = 1.0, first: int = 0) -> Initializer:
+  """Kernel that passes input channels `first`, `first` + 1, ... on, times `gain`, beside a tenth of PyTorch's default.
+
+  For the layers that align and fuse frames: the network starts from the features of its centre frame. PyTorch's
+  default shrinks a signal to about a third in every layer, and after alignment, fusion and attention too little of the
+  picture is left to learn from for thousands of steps (measured on denoising, `docs/learning.md`).
+  """
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    height, width, cin, cout = shape
+    channels = jnp.arange(min(cout, cin - first))
+    kernel = scaled(torch_kernel(), 0.1)(key, shape, dtype)
+    return kernel.at[height // 2, width // 2, first + channels, channels].add(gain)
+
+  return init
+
+
 def kaiming(scale: float = 1.0) -> Initializer:
   """N(0, 2 / fan_in) times `scale` (He et al. 2015), as EDVR and ESRGAN initialise residual blocks with 0.1."""
   return scaled(variance_scaling(2.0, 'fan_in', 'normal'), scale)

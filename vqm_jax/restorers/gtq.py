@@ -17,7 +17,7 @@ from flax import nnx
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
 from vqm_jax.layers.edvr import last_conv
-from vqm_jax.layers.initializers import kaiming, torch_bias, torch_kernel
+from vqm_jax.layers.initializers import kaiming, passing, torch_bias, torch_kernel
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
@@ -128,7 +128,7 @@ class GTQ(Restorer):
     self.extract = nnx.List([ResidualBlock(width, **torch_init, **how) for _ in range(num_extraction)])
     self.extract_end = conv(width, width, **how)
     self.align = nnx.List([AlignmentStage(width, groups, f'stage{k + 1}', **how) for k in range(num_stages)])
-    self.trunk_start = conv(num_frames * width, width, **how)
+    self.trunk_start = conv(num_frames * width, width, kernel_init=passing(first=num_frames // 2 * width), **how)
     self.trunk = nnx.List([RRDB(width, growth, **how) for _ in range(num_rrdb)])
     self.trunk_end = conv(width, width, **how)
     self.up = nnx.List([conv(width, 4 * width, **how) for _ in range(2)])

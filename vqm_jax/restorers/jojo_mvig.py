@@ -19,7 +19,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.edvr import PCD, TSA, PyramidFront, last_conv
-from vqm_jax.layers.initializers import kaiming
+from vqm_jax.layers.initializers import kaiming, passing
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
@@ -148,7 +148,7 @@ class JOJO(Restorer):
     self.align = PCD(width, groups, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.pooling = GlobalPoolingUNet(width, **how)
-    self.merge = conv(2 * width, width, **how)
+    self.merge = conv(2 * width, width, kernel_init=passing(), **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.up = nnx.List([CARAFE(width, **how), CARAFE(64, **how)])
     self.up_conv = nnx.List([conv(width, 64, **how), conv(64, 64, **how)])
