@@ -14,6 +14,8 @@ def base_config() -> ml_collections.ConfigDict:
   config.data_dir = ''  # '' means $TFDS_DATA_DIR, else ~/tensorflow_datasets
   config.val_config = 'frames'  # whole frames to validate on
   config.val_split = 'val'
+  config.mix_with = ()  # more training records, 'dataset/config' each, in the same data_dir
+  config.mix_weights = ()  # of `dataset` and of each of mix_with; equal when empty
   config.init_from = ''  # a workdir or a checkpoint folder to start the weights from
   # One sample: num_frames frames of crop x crop pixels.
   config.crop = 96

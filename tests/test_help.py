@@ -2,7 +2,16 @@ import re
 
 import pytest
 
-BINARIES = ['train', 'combine', 'eval', 'enhance', 'prepare.build', 'prepare.degrade', 'prepare.demo_videos']
+BINARIES = [
+  'train',
+  'combine',
+  'eval',
+  'enhance',
+  'prepare.check',
+  'prepare.build',
+  'prepare.degrade',
+  'prepare.demo_videos',
+]
 
 
 @pytest.mark.parametrize('name', BINARIES)

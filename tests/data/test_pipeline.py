@@ -121,6 +121,35 @@ def test_processes_share_the_global_batch(source):
       np.testing.assert_array_equal(interleaved.reshape(batch[name].shape), batch[name])
 
 
+@pytest.fixture(scope='module')
+def larger(data_dir):
+  return data.open_source('vqm_tiny', 'tiles_t7p48', 'train', str(data_dir))
+
+
+def record_kinds(batches):
+  """How many samples come from records of 5 frames (middle frame 2) and of 7 (middle frame 3)."""
+  return collections.Counter(int(sample[1, 0, 0, 2]) % 8 for sample in samples(batches))
+
+
+def test_sources_are_mixed_by_weight_and_each_is_shuffled_by_itself(source, larger):
+  mixed = draw([source, larger], 24, batch_size=4, weights=(3, 1))
+  assert record_kinds(mixed) == {2: 72, 3: 24}  # of 5 and of 7 frames
+  of_first = [int(sample[0, 0, 0, 2]) // 8 for sample in samples(mixed) if int(sample[1, 0, 0, 2]) % 8 == 2]
+  assert sorted(of_first[:RECORDS]) == list(range(RECORDS))
+  assert record_kinds(draw([source, larger], 5, batch_size=4)) == {2: 10, 3: 10}
+
+
+def test_a_mix_is_resumed_by_its_position(source, larger):
+  mix = dict(batch_size=4, weights=(0.3, 0.7))
+  assert_equal(draw([source, larger], 2, start=12, **mix), draw([source, larger], 5, **mix)[3:])
+
+
+@pytest.mark.parametrize('weights', [(1,), (1, 0), (1, 1, 1)])
+def test_weights_must_fit_the_sources(source, larger, weights):
+  with pytest.raises(errors.ConfigError, match='expected 2 positive numbers, one for each source'):
+    draw([source, larger], 1, batch_size=4, weights=weights)
+
+
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_change_nothing_and_end(source, workers):
   expected = draw(source, 9, batch_size=4, start=8)

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 import pytest
+from flax import nnx
 from sizes import TINY
 
+from vqm_jax.layers import conv as conv_module
+from vqm_jax.layers import initializers
 from vqm_jax.layers.conv import leaky_relu
+from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.restorers.gtq import GTQ, HFFB, RRDB, DenseBlock
 
 FLOAT32 = dict(dtype=jnp.float32)
@@ -86,3 +90,17 @@ def test_the_centre_skips_the_alignment():
   np.testing.assert_allclose(networks.apply(network, x), before, atol=1e-6)
   kernel[...] = kernel[...].at[:, :, 4:8].add(1.0)
   assert np.abs(networks.apply(network, x) - before).max() > 1e-3
+
+
+def test_it_starts_from_the_pixels_of_the_centre_frame(monkeypatch):
+  """Without the random part the features before the last convolution hold the frame as it is."""
+  zeros = nnx.initializers.zeros_init()
+  for module in (initializers, conv_module):
+    monkeypatch.setattr(module, 'torch_kernel', lambda: zeros)
+  monkeypatch.setattr(conv_module, 'torch_bias', lambda fan_in: zeros)
+  network = GTQ(48, 3, num_extraction=0, num_stages=0, groups=4, num_rrdb=0, rngs=nnx.Rngs(0))
+  frames = jax.random.uniform(jax.random.key(0), (1, 1, 8, 12, 3))
+  x = network.encode(frames)['features']
+  for layer in network.up:
+    x = pixel_shuffle(layer(x), 2)
+  np.testing.assert_allclose(x[..., :3], frames[:, 0], atol=1e-6)

@@ -271,6 +271,9 @@ def test_large_offsets_are_warned_of_and_exploding_ones_stop_the_run(whole, tmp_
     (dict(data_dir='/nowhere'), 'data_dir=/nowhere does not exist'),
     (dict(dataset='intwid'), "no dataset 'intwid'"),
     (dict(val_split='vall'), "no split 'vall'"),
+    (dict(mix_with=('vqm_demo',)), "config.mix_with: 'vqm_demo', expected 'dataset/config'"),
+    (dict(mix_with=('vqm_demo/nothing',)), "no config 'nothing'"),
+    (dict(mix_weights=(1.0, 2.0)), 'expected 1 positive numbers'),
   ],
 )
 def test_wrong_fields_are_named_before_anything_is_written(tiny_config, tmp_path, change, message):

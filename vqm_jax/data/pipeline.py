@@ -11,7 +11,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -60,7 +60,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
 
 def train_batches(
-  source: DataSource,
+  sources: DataSource | Sequence[DataSource],
   *,
   num_frames: int,
   crop: int,
@@ -71,6 +71,7 @@ def train_batches(
   augment: bool = True,
   process_index: int = 0,
   process_count: int = 1,
+  weights: Sequence[float] = (),
 ) -> Batches:
   """Endless batches {'lq', 'hq'}: uint8 (batch_size / process_count, num_frames, crop, crop, 3).
 
@@ -79,7 +80,7 @@ def train_batches(
   wait, with workers 6 for each of them.
 
   Args:
-    source: from `open_source`; records with FrameStrips `lq` and `hq`.
+    sources: from `open_source`; records with FrameStrips `lq` and `hq`. Several are mixed, each shuffled by itself.
     num_frames, crop: size of a sample in time and space, at most that of a record.
     batch_size: samples in a batch over all processes.
     seed: 0 <= seed < 2**32.
@@ -89,20 +90,21 @@ def train_batches(
     augment: apply one of the 8 symmetries of the square, the same to lq and hq.
     process_index, process_count: this process takes global samples `start + process_index`,
       `start + process_index + process_count`, ...
+    weights: how often each of several sources is drawn from, in proportion; equally often when left out.
 
   Raises:
     ConfigError: an argument out of range.
     DataError: records too small or of another kind; later, a record that cannot be read.
   """
   _check_arguments(batch_size, seed, start, num_workers, process_index, process_count)
-  check_records(source, num_frames, crop)
-  samples = (
-    grain.MapDataset.source(Records(source, ('lq', 'hq')))
-    .seed(seed)
-    .shuffle()
-    .repeat()
-    .random_map(_Window(num_frames, crop, augment))
-  )
+  sources = [sources] if isinstance(sources, DataSource) else list(sources)
+  for source in sources:
+    check_records(source, num_frames, crop)
+  shuffled = [
+    grain.MapDataset.source(Records(source, ('lq', 'hq'))).seed((seed + k) % 2**32).shuffle().repeat()
+    for k, source in enumerate(sources)
+  ]
+  samples = _mixed(shuffled, weights, seed).random_map(_Window(num_frames, crop, augment))
   if num_workers and not flags.FLAGS.is_parsed():
     # Grain asks absl about profiling when it starts workers; notebooks and tests parse no flags.
     flags.FLAGS.mark_as_parsed()
@@ -117,6 +119,11 @@ def train_batches(
     )
   )
   return Batches(iterator, shared_memory=num_workers > 0)
+
+
+def _mixed(datasets: Sequence[grain.MapDataset], weights: Sequence[float], seed: int) -> grain.MapDataset:
+  check_weights(weights, len(datasets))
+  return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights or None).seed(seed)
 
 
 def _init_worker(index: int, count: int) -> None:
@@ -175,6 +182,12 @@ def _check_arguments(batch_size, seed, start, num_workers, process_index, proces
     raise errors.ConfigError(f'process_index={process_index} of process_count={process_count}.')
   if batch_size < 1 or batch_size % process_count:
     raise errors.ConfigError(f'batch_size={batch_size}: expected a multiple of the {process_count} processes.')
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+  """Raises ConfigError unless `weights` is empty or has a positive number for each of `count` sources."""
+  if weights and (len(weights) != count or min(weights) <= 0):
+    raise errors.ConfigError(f'mix_weights={tuple(weights)}: expected {count} positive numbers, one for each source.')
 
 
 def check_records(source: DataSource, num_frames: int, crop: int) -> None:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.initializers import passing, scaled, torch_kernel
+from vqm_jax.layers.initializers import passing, scaled, torch_kernel, unshuffling
 from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 
@@ -34,8 +34,10 @@ class PyramidFront(nnx.Module):
   def __init__(self, width, num_blocks, *, dtype, rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.stem = nnx.List(
-      [conv(3, width, **how), conv(width, width, stride=2, **how), conv(width, width, stride=2, **how)]
-    )
+      [conv(3, width, kernel_init=passing(), **how),
+       conv(width, width, stride=2, kernel_init=unshuffling(3), **how),
+       conv(width, width, stride=2, kernel_init=unshuffling(12), **how)]
+    )  # fmt: skip
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.down = nnx.List([nnx.List([conv(width, width, stride=2, **how), conv(width, width, **how)]) for _ in range(2)])
 
@@ -118,8 +120,8 @@ class ConvFusion(nnx.Module):
   """Fusion without attention: one 1x1 convolution of all frames. Aligned (B, T, h, w, C) -> (B, h, w, C)."""
 
   def __init__(self, width, num_frames, *, dtype, rngs):
-    centre = num_frames // 2 * width
-    self.fuse = conv(num_frames * width, width, 1, kernel_init=passing(first=centre), dtype=dtype, rngs=rngs)
+    centre = passing(channels=centre_channels(width, num_frames))
+    self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, dtype=dtype, rngs=rngs)
 
   def __call__(self, aligned: jax.Array) -> jax.Array:
     return leaky_relu(self.fuse(_frames_as_channels(aligned)))
@@ -137,8 +139,9 @@ class TSA(nnx.Module):
     how = dict(dtype=dtype, rngs=rngs)
     self.embed_centre = conv(width, width, **how)
     self.embed = conv(width, width, **how)
-    # The weights of the frames start near one half, and the gate at one.
-    self.fuse = conv(num_frames * width, width, 1, kernel_init=passing(2.0, num_frames // 2 * width), **how)
+    # Doubled, since the temporal weights start near one half; the spatial gate starts near one.
+    centre = passing(2.0, centre_channels(width, num_frames))
+    self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, **how)
     self.spatial0 = conv(num_frames * width, width, 1, **how)
     self.spatial1 = conv(2 * width, width, 1, **how)
     self.spatial2 = nnx.List([conv(width, width, 1, **how), conv(2 * width, width, **how), conv(width, width, **how)])
@@ -168,6 +171,11 @@ class TSA(nnx.Module):
     return fused * gate + second(leaky_relu(first(s0)))
 
 
+def centre_channels(width: int, num_frames: int) -> range:
+  """Where `width` channels of the centre frame lie among those of all frames side by side."""
+  return range(num_frames // 2 * width, (num_frames // 2 + 1) * width)
+
+
 def _frames_as_channels(x: jax.Array) -> jax.Array:
   """(B, T, h, w, C) -> (B, h, w, T*C), frame by frame."""
   b, t, h, w, c = x.shape
@@ -182,18 +190,26 @@ class ShuffleTail(nnx.Module):
   """Features at 1/4 to an image that is added to the centre frame: (B, h, w, C) -> (B, 4h, 4w, 3), float32.
 
   The last convolution starts at a tenth, so that training starts near the identity.
+
+  Args:
+    width: channels C.
+    full_width: channels at full resolution.
   """
 
-  def __init__(self, width, *, dtype, rngs):
-    how = dict(dtype=dtype, rngs=rngs)
-    self.up = nnx.List([conv(width, 4 * width, **how), conv(width, 256, **how)])
-    self.conv = conv(64, 64, **how)
-    self.last = last_conv(64, **how)
+  def __init__(self, width, full_width=64, *, dtype, rngs):
+    how = dict(kernel_init=passing(), dtype=dtype, rngs=rngs)
+    self.up = nnx.List([conv(width, 4 * width, **how), conv(width, 4 * full_width, **how)])
+    self.conv = conv(full_width, full_width, **how)
+    self.last = last_conv(full_width, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def features(self, x: jax.Array) -> jax.Array:
+    """What the last convolution sees: (B, h, w, C) -> (B, 4h, 4w, full_width)."""
     for layer in self.up:
       x = leaky_relu(pixel_shuffle(layer(x), 2))
-    return self.last(leaky_relu(self.conv(x))).astype(jnp.float32)
+    return leaky_relu(self.conv(x))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return self.last(self.features(x)).astype(jnp.float32)
 
 
 def last_conv(width: int, size: int = 3, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:

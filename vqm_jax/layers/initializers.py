@@ -1,5 +1,7 @@
 """Initialisers of the published code bases, for kernels in HWIO order."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, variance_scaling
@@ -38,19 +40,37 @@ def scaled(base: Initializer, scale: float) -> Initializer:
   return lambda key, shape, dtype=jnp.float32: scale * base(key, shape, dtype)
 
 
-def passing(gain: float = 1.0, first: int = 0) -> Initializer:
-  """Kernel that passes input channels `first`, `first` + 1, ... on, times `gain`, beside a tenth of PyTorch's default.
+def passing(gain: float = 1.0, channels: Sequence[int] | None = None) -> Initializer:
+  """Kernel whose output channel k is input channel `channels[k]` times `gain`, beside a tenth of PyTorch's default.
 
-  For the layers that align and fuse frames: the network starts from the features of its centre frame. PyTorch's
-  default shrinks a signal to about a third in every layer, and after alignment, fusion and attention too little of the
-  picture is left to learn from for thousands of steps (measured on denoising, `docs/learning.md`).
+  All channels in their order when left out; output channels beyond them start as by default. Together with
+  `unshuffling` it makes a network at a quarter of the resolution start with its centre frame, pixel for pixel, before
+  the last convolutions. PyTorch's default shrinks a signal to about a third in every layer: after front, alignment,
+  fusion and attention too little of the picture is left to learn from for thousands of steps (`docs/learning.md`).
   """
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     height, width, cin, cout = shape
-    channels = jnp.arange(min(cout, cin - first))
-    kernel = scaled(torch_kernel(), 0.1)(key, shape, dtype)
-    return kernel.at[height // 2, width // 2, first + channels, channels].add(gain)
+    sources = jnp.asarray(range(cin) if channels is None else channels)[:cout]
+    targets = jnp.arange(len(sources))
+    kernel = torch_kernel()(key, shape, dtype).at[..., targets].multiply(0.1)
+    return kernel.at[height // 2, width // 2, sources, targets].add(gain)
+
+  return init
+
+
+def unshuffling(count: int) -> Initializer:
+  """3x3 kernel of stride 2 that starts as `pixel_unshuffle` by 2 of the first `count` channels; see `passing`.
+
+  Output channels beyond these 4 * `count` start by PyTorch's default; with fewer of them, fewer channels pass.
+  """
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    kernel = torch_kernel()(key, shape, dtype)
+    for target in range(min(4 * count, shape[-1])):
+      channel, place = divmod(target, 4)
+      kernel = kernel.at[..., target].multiply(0.1).at[1 + place // 2, 1 + place % 2, channel, target].add(1.0)
+    return kernel
 
   return init
 

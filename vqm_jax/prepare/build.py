@@ -29,6 +29,9 @@ _NAME = flags.DEFINE_string('name', None, 'Store under this name instead of that
 _HOLDOUT = flags.DEFINE_integer('holdout', None, 'Training videos to set aside as split holdout.', lower_bound=0)
 _PER_VIDEO = flags.DEFINE_integer('per_video', None, 'Windows to cut from each video.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', None, 'Seed of the choice of windows.', lower_bound=0)
+_SOURCE_SUFFIX = flags.DEFINE_string(
+  'source_suffix', None, 'Which source folders to take where several differ in their bitrate, such as 500k.'
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
 
 
@@ -40,6 +43,7 @@ def main(_: Sequence[str]) -> None:
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
   given = {'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value}
+  given['source_suffix'] = _SOURCE_SUFFIX.value
   given = {key: value for key, value in given.items() if value is not None}
   for key in given:
     if not any(hasattr(config, key) for config in configs):

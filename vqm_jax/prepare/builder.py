@@ -36,7 +36,7 @@ _PNG_RGB8 = b'\x08\x02'  # bit depth and colour type in a PNG header, bytes 24 a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipPair:
-  """One clip twice: degraded (`lq`) and original (`hq`), frame by frame.
+  """One clip twice: degraded (`lq`) and original (`hq`, None where it is withheld), frame by frame.
 
   `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows never cross their
   borders. `crf` is NaN where it is not known.
@@ -44,26 +44,32 @@ class ClipPair:
 
   clip_id: str
   lq: VideoSource
-  hq: VideoSource
+  hq: VideoSource | None
   category: str = ''
   crf: float = float('nan')
   scenes: tuple[tuple[int, int], ...] = ()
 
-  def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  @property
+  def reference(self) -> VideoSource:
+    """What number, size and rate of the frames are taken from: the original, where there is one."""
+    return self.lq if self.hq is None else self.hq
+
+  def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yields (lq, hq) uint8 (H, W, 3) of the frames start <= t < stop; both sides are decoded at once.
 
     Raises DataError if a side ends before `stop`.
     """
-    sides = [self.lq.frames(start, stop), self.hq.frames(start, stop)]
+    sides = [side.frames(start, stop) for side in (self.lq, self.hq) if side is not None]
     with concurrent.futures.ThreadPoolExecutor(len(sides)) as pool:
       for index in range(start, stop):
-        lq, hq = pool.map(lambda side: next(side, None), sides)
-        if lq is None or hq is None:
-          raise errors.DataError(
-            f'{self.clip_id}: {"LQ" if lq is None else "HQ"} ends after {index} frames, expected '
-            f'{self.hq.num_frames}; the file may be damaged.'
-          )
-        yield lq, hq
+        pair = list(pool.map(lambda side: next(side, None), sides))
+        for side, frame in zip(('LQ', 'HQ'), pair, strict=False):
+          if frame is None:
+            raise errors.DataError(
+              f'{self.clip_id}: {side} ends after {index} frames, expected {self.reference.num_frames}; the file may '
+              'be damaged.'
+            )
+        yield pair[0], pair[1] if len(pair) == 2 else None
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -83,17 +89,22 @@ class TilesConfig(tfds.core.BuilderConfig):
 
 @dataclasses.dataclass(kw_only=True)
 class FramesConfig(tfds.core.BuilderConfig):
-  """Every frame of the validation, test and holdout clips, and of `holdout` training videos."""
+  """Every frame of the validation, test and holdout clips, and of `holdout` training videos.
+
+  Without `targets`: of the clips whose originals are withheld, and of no others.
+  """
 
   holdout: int = 0
+  targets: bool = True
 
 
 class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Base of the data sets: a subclass only says where clips come from, in `clips`.
 
   Tiles: video, category, scene, start, yx, fps, crf, lq and hq (FrameStrip); split train.
-  Frames: clip, frame, lq and hq (PNG); splits val, test and holdout, as far as they have clips. The metadata tell which
-  records make a clip: {'clips': {split: {clip: {first_record, num_frames, height, width, fps, category}}}}.
+  Frames: clip, frame, lq and, unless targets are withheld, hq (PNG); splits val, test and holdout, as far as they have
+  clips. The metadata tell which records make a clip: {'clips': {split: {clip: {first_record, num_frames, height, width,
+  fps, category}}}}.
   Both keep what the build depended on under 'settings' in the metadata.
   """
 
@@ -124,6 +135,10 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return isinstance(self.builder_config, TilesConfig)
 
   @property
+  def _targets(self) -> bool:
+    return self._tiled or self.builder_config.targets
+
+  @property
   def _splits(self) -> tuple[str, ...]:
     return ('train',) if self._tiled else ('val', 'test', 'holdout')
 
@@ -147,8 +162,9 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         clip=tfds.features.Text(),
         frame=np.int32,
         lq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-        hq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
       )
+      if config.targets:
+        features['hq'] = tfds.features.Image(shape=(None, None, 3), encoding_format='png')
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),
       disable_shuffling=True,
@@ -157,11 +173,16 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-    pairs = {split: self._pairs(split, manual_dir) for split in self._splits}
+    found = {split: self._pairs(split, manual_dir) for split in self._splits}
+    # Clips with targets and clips without never meet in one config.
+    pairs = {
+      split: [pair for pair in clips if (pair.hq is not None) == self._targets] for split, clips in found.items()
+    }
     pairs = {split: clips for split, clips in pairs.items() if clips}
     if not pairs:
+      kind = '' if not any(found.values()) else ' with targets' if self._targets else ' without targets'
       raise errors.DataError(
-        f'{self.name}/{self.builder_config.name}: no clips of {" or ".join(self._splits)} in '
+        f'{self.name}/{self.builder_config.name}: no clips{kind} of {" or ".join(self._splits)} in '
         f'{manual_dir or "the data set"}; its README says which folders are read.'
       )
     _check(pairs, self.builder_config.size if self._tiled else 1)
@@ -200,7 +221,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
       examples = itertools.chain.from_iterable(map(self._tiles, pairs, plans))
     else:
-      total = sum(pair.hq.num_frames for pair in pairs)
+      total = sum(pair.reference.num_frames for pair in pairs)
       examples = itertools.chain.from_iterable(map(self._frames, pairs))
     return cli.progress(examples, total, f'{self.name}/{config.name} {split}', 'record')
 
@@ -208,9 +229,9 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     config = self.builder_config
     return tiles_lib.plan(
       pair.clip_id,
-      pair.scenes or ((0, pair.hq.num_frames),),
-      pair.hq.height,
-      pair.hq.width,
+      pair.scenes or ((0, pair.reference.num_frames),),
+      pair.reference.height,
+      pair.reference.width,
       num_frames=config.num_frames,
       size=config.size,
       per_video=config.per_video,
@@ -229,7 +250,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         scene=tile.scene,
         start=tile.start,
         yx=np.array([tile.y, tile.x], np.int32),
-        fps=float(pair.hq.fps),
+        fps=float(pair.reference.fps),
         crf=pair.crf,
         lq=lq,
         hq=hq,
@@ -238,11 +259,12 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
     def files(item):
-      index, (lq, hq) = item
-      return index, _png_file(pair.lq, index, lq), _png_file(pair.hq, index, hq)
+      index, frames = item
+      sides = zip(('lq', 'hq'), (pair.lq, pair.hq), frames, strict=True)
+      return index, {side: _png_file(source, index, rgb) for side, source, rgb in sides if source is not None}
 
-    for index, lq, hq in map_ahead(files, enumerate(pair.frames(0, pair.hq.num_frames))):
-      yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, lq=lq, hq=hq)
+    for index, images in map_ahead(files, enumerate(pair.frames(0, pair.reference.num_frames))):
+      yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, **images)
 
   def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
     if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -262,7 +284,7 @@ def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
     counts = collections.Counter(pair.clip_id for pair in clips)
     problems += [f'{split}/{name}: {n} clips of this name' for name, n in counts.items() if n > 1]
     for pair in clips:
-      lq, hq = ((s.num_frames, s.width, s.height) for s in (pair.lq, pair.hq))
+      lq, hq = ((s.num_frames, s.width, s.height) for s in (pair.lq, pair.reference))
       if lq != hq:
         lq, hq = ('{} frames {}x{}'.format(*side) for side in (lq, hq))
         problems.append(f'{split}/{pair.clip_id}: LQ {lq}, HQ {hq}')
@@ -271,8 +293,8 @@ def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
           f'{split}/{pair.clip_id}: {hq[0]} frames {hq[1]}x{hq[2]}, expected at least {smallest}x{smallest}'
         )
       for start, stop in pair.scenes:
-        if not 0 <= start < stop <= pair.hq.num_frames:
-          problems.append(f'{split}/{pair.clip_id}: scene {start}-{stop} of {pair.hq.num_frames} frames')
+        if not 0 <= start < stop <= pair.reference.num_frames:
+          problems.append(f'{split}/{pair.clip_id}: scene {start}-{stop} of {pair.reference.num_frames} frames')
   if problems:
     raise errors.DataError(
       f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in the clips: '
@@ -282,14 +304,14 @@ def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
 
 def _table(pairs: Sequence[ClipPair]) -> dict[str, dict[str, Any]]:
   """The 'clips' entry of one split's metadata."""
-  firsts = itertools.accumulate((pair.hq.num_frames for pair in pairs), initial=0)
+  firsts = itertools.accumulate((pair.reference.num_frames for pair in pairs), initial=0)
   return {
     pair.clip_id: dict(
       first_record=first,
-      num_frames=pair.hq.num_frames,
-      height=pair.hq.height,
-      width=pair.hq.width,
-      fps=float(pair.hq.fps),
+      num_frames=pair.reference.num_frames,
+      height=pair.reference.height,
+      width=pair.reference.width,
+      fps=float(pair.reference.fps),
       category=pair.category,
     )
     for pair, first in zip(pairs, firsts, strict=False)

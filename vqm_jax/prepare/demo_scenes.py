@@ -5,6 +5,9 @@ turns, with cut-outs of other photographs drifting across it and film grain on t
 one split never appear in another, and training scenes are recoloured: eight photographs alone teach
 a network their palette (measured: -0.4 dB on a blue sky that training had not seen, +0.1 dB with
 recolouring).
+
+A scene can be filmed once and then coded heavily (`clips`), or by two unequal cameras on one rig (`rig_clips`), whose
+true offset in time and true mapping `rig` tells.
 """
 
 import concurrent.futures
@@ -15,8 +18,9 @@ import pathlib
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +29,8 @@ from vqm_jax.prepare.builder import ClipPair
 
 FPS = Fraction(25)
 HQ_CRF, LQ_CRF = 14.0, 35.0
+SOURCE_CRF = 20.0  # of the source camera of a rig; its own flaws, not the codec, are what it is about
+MAX_OFFSET = 8  # frames between the cameras of a rig
 # skimage.data functions that need neither pooch nor network.
 PHOTOGRAPHS = {
   'train': (
@@ -49,6 +55,15 @@ _TEXTURE_LEVELS = 5.0  # standard deviation of texture and fractal detail togeth
 _GRAIN_LEVELS = 1.0
 _NUM_SPRITES = 5
 
+# The two cameras of a rig [D]. They see parts of a picture that is larger than theirs by _RIG_VIEW and trembles with
+# the hand: by _SHAKE of the height, smoothed over _SHAKE_FRAMES.
+_RIG_VIEW = 1.3
+_SHAKE, _SHAKE_FRAMES = 0.02, 3.0
+_RIG_TURN, _RIG_ZOOM, _RIG_SHIFT, _RIG_KEYSTONE = 1.5, 0.1, 0.04, 0.015  # degrees, ratio, of the width, at the edge
+# One model of camera has one look, which an enhancer can learn; exposure and white balance vary a little.
+_SOURCE_GAINS, _SOURCE_GAMMA, _SOURCE_CONTRAST, _LOOK_VARIES = (1.06, 0.97, 0.86), 1.2, 0.75, 0.03
+_SOURCE_BLUR, _SOURCE_NOISE = (0.6, 0.9), (2.0, 3.5)  # standard deviations in pixels, and in grains of the target
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -65,16 +80,27 @@ class Scene:
 
 def clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
   """The scenes as clips; they are rendered and coded when their frames are asked for, a few ahead."""
-  coder = _Coder(scenes, seed)
+  return _clip_pairs(_Coder(scenes, seed, write_pair), LQ_CRF)
+
+
+def rig_clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
+  """The scenes as clips of two cameras, `lq` of the source and `hq` of the target camera, made like those of `clips`.
+
+  Frames of equal number do not show the same: `rig` tells how the sides belong together.
+  """
+  return _clip_pairs(_Coder(scenes, seed, write_rig), SOURCE_CRF)
+
+
+def _clip_pairs(coder: '_Coder', crf: float) -> list[ClipPair]:
   return [
     ClipPair(
       clip_id=scene.clip_id,
       lq=_Side(coder, index, 0),
       hq=_Side(coder, index, 1),
       category=scene.photo,
-      crf=LQ_CRF,
+      crf=crf,
     )
-    for index, scene in enumerate(scenes)
+    for index, scene in enumerate(coder.scenes)
   ]
 
 
@@ -92,18 +118,32 @@ def write_pair(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathl
   return lq, hq
 
 
-def coded_pair(scene: Scene, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-  """(lq, hq) uint8 (T, H, W, 3), the decoded frames of `write_pair`."""
+def write_rig(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
+  """Writes what both cameras of the scene's rig recorded, each after light H.264 of its own; (lq, hq) paths."""
+  colour = video.Colour('bt709')
+  lq, hq = (folder / f'{scene.clip_id}_{camera}.mp4' for camera in ('source', 'target'))
+  for path, camera, crf in ((lq, 'source', SOURCE_CRF), (hq, 'target', HQ_CRF)):
+    planes = (video.rgb_to_yuv(frame, colour) for frame in film(scene, camera, seed))
+    video.encode(planes, path, fps=FPS, colour=colour, crf=crf, preset='veryfast')
+  return lq, hq
+
+
+# Writes (lq, hq) of a scene into a folder: `write_pair` or `write_rig`.
+_Write = Callable[[Scene, pathlib.Path, int], tuple[pathlib.Path, pathlib.Path]]
+
+
+def coded_pair(scene: Scene, seed: int = 0, write: _Write = write_pair) -> tuple[np.ndarray, np.ndarray]:
+  """(lq, hq) uint8 (T, H, W, 3), the decoded frames of what `write` writes."""
   with tempfile.TemporaryDirectory(prefix='vqm_demo_') as folder:
-    lq, hq = (np.stack(list(video.VideoFile(p).frames())) for p in write_pair(scene, pathlib.Path(folder), seed))
+    lq, hq = (np.stack(list(video.VideoFile(p).frames())) for p in write(scene, pathlib.Path(folder), seed))
   return lq, hq
 
 
 class _Coder:
   """Coded scenes on demand: while one is read, threads prepare the next."""
 
-  def __init__(self, scenes: Sequence[Scene], seed: int):
-    self.scenes, self._seed = scenes, seed
+  def __init__(self, scenes: Sequence[Scene], seed: int, write: _Write):
+    self.scenes, self._seed, self._write = scenes, seed, write
     self._workers = os.cpu_count() or 1
     self._pool = concurrent.futures.ThreadPoolExecutor(self._workers)
     self._lock = threading.Lock()
@@ -112,9 +152,12 @@ class _Coder:
   def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     with self._lock:
       wanted = range(index, min(index + self._workers + 1, len(self.scenes)))
-      self._jobs = {k: self._jobs.get(k) or self._pool.submit(coded_pair, self.scenes[k], self._seed) for k in wanted}
+      self._jobs = {k: self._jobs.get(k) or self._start(self.scenes[k]) for k in wanted}
       job = self._jobs[index]
     return job.result()
+
+  def _start(self, scene: Scene) -> concurrent.futures.Future:
+    return self._pool.submit(coded_pair, scene, self._seed, self._write)
 
 
 class _Side:
@@ -132,21 +175,139 @@ class _Side:
 
 def render(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:
   """Yields the frames of a scene, uint8 (H, W, 3) RGB; the same for the same scene and seed."""
-  import cv2
-
-  cv2.setNumThreads(1)
-  rng = np.random.default_rng([seed, zlib.crc32(scene.split.encode()), scene.index])
-  canvas = _canvas(scene, rng)
-  camera = _Camera(scene, canvas.shape, rng)
-  sprites = [_Sprite(scene, rng) for _ in range(_NUM_SPRITES)]
+  rng = _rng(scene, seed)
+  view = _View(scene, rng)
   grain = _grain(scene, rng)
   for index in range(scene.num_frames):
-    frame = camera.film(canvas, index)
-    for sprite in sprites:
-      sprite.draw(frame, index)
-    y, x = rng.integers(0, (scene.height, scene.width))
-    frame += grain[y : y + scene.height, x : x + scene.width, None]
-    yield np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+    yield _exposed(view.picture(index), grain, rng)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rig:
+  """How the source camera (LQ) of a rig differs from the target camera (HQ) beside it.
+
+  offset: target frame t + offset shows what source frame t shows.
+  matrix: float64 (3, 3), takes source pixels (x, y, 1) to target pixels; pixel centres are whole numbers.
+  gains: float32 (3,), of R, G and B; then come gamma, and contrast about the middle grey.
+  blur: standard deviation in source pixels. noise: in grains of the target camera.
+  """
+
+  offset: int
+  matrix: np.ndarray
+  gains: np.ndarray
+  gamma: float
+  contrast: float
+  blur: float
+  noise: float
+
+
+def rig(scene: Scene, seed: int = 0) -> Rig:
+  """The two cameras that film a scene in `film`; the same for the same scene and seed."""
+  rng = _rng(scene, seed, 'rig')
+  offset = int(rng.integers(-MAX_OFFSET, MAX_OFFSET + 1))
+  turn, zoom = np.deg2rad(rng.uniform(-_RIG_TURN, _RIG_TURN)), 1 + rng.uniform(-_RIG_ZOOM, _RIG_ZOOM)
+  shift = scene.width * rng.uniform(-_RIG_SHIFT, _RIG_SHIFT, 2)
+  keystone = rng.uniform(-_RIG_KEYSTONE, _RIG_KEYSTONE, 2) / (scene.width / 2)
+  middle = np.array([scene.width - 1, scene.height - 1]) / 2
+  lens = np.eye(3)
+  lens[:2, :2] = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+  lens[2, :2] = keystone
+  matrix = _translation(middle + shift) @ lens @ _translation(-middle)
+  gains, gamma, contrast = (
+    value * rng.uniform(1 - _LOOK_VARIES, 1 + _LOOK_VARIES, np.shape(value))
+    for value in (_SOURCE_GAINS, _SOURCE_GAMMA, _SOURCE_CONTRAST)
+  )
+  return Rig(
+    offset=offset,
+    matrix=matrix / matrix[2, 2],
+    gains=gains.astype(np.float32),
+    gamma=float(gamma),
+    contrast=float(contrast),
+    blur=rng.uniform(*_SOURCE_BLUR),
+    noise=rng.uniform(*_SOURCE_NOISE),
+  )
+
+
+def film(scene: Scene, camera: Literal['source', 'target'], seed: int = 0) -> Iterator[np.ndarray]:
+  """Yields what one camera of the scene's rig records, uint8 (H, W, 3) RGB; the same for the same scene and seed.
+
+  The rig is held by hand: both cameras tremble together.
+  """
+  import cv2
+
+  cameras, source = rig(scene, seed), camera == 'source'
+  sides = np.array([scene.width, scene.height])
+  wide = dict(zip(('width', 'height'), map(int, np.rint(sides * _RIG_VIEW)), strict=True))
+  # Both cameras see the same world, so that only the grain may depend on the camera.
+  rng = _rng(scene, seed, 'world')
+  view = _View(dataclasses.replace(scene, **wide), rng)
+  shake = _SHAKE * scene.height * _shake(scene.num_frames + 2 * MAX_OFFSET, rng)
+  rng = _rng(scene, seed, camera)
+  grain = _grain(scene, rng) * (cameras.noise if source else 1)
+  for index in range(scene.num_frames):
+    time = index if source else index - cameras.offset
+    place = _translation(sides * (_RIG_VIEW - 1) / 2 + shake[time + MAX_OFFSET])
+    picture = cv2.warpPerspective(
+      view.picture(time),
+      place @ cameras.matrix if source else place,
+      (scene.width, scene.height),
+      flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+      borderMode=cv2.BORDER_REFLECT_101,
+    )
+    yield _exposed(_look(picture, cameras) if source else picture, grain, rng)
+
+
+def _look(picture: np.ndarray, cameras: Rig) -> np.ndarray:
+  """The picture through lens and electronics of the source camera, float32 (H, W, 3)."""
+  import cv2
+
+  picture = cv2.GaussianBlur(picture, (0, 0), cameras.blur) * cameras.gains / 255
+  return (0.5 + cameras.contrast * (np.clip(picture, 0, 1) ** cameras.gamma - 0.5)) * 255
+
+
+def _translation(by: np.ndarray) -> np.ndarray:
+  """float64 (3, 3), moves points by (x, y)."""
+  matrix = np.eye(3)
+  matrix[:2, 2] = by
+  return matrix
+
+
+def _shake(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+  """A hand's trembling, (num_frames, 2) of standard deviation 1."""
+  import cv2
+
+  return _standardised(cv2.GaussianBlur(rng.standard_normal((1, num_frames, 2)), (0, 0), _SHAKE_FRAMES)[0])
+
+
+def _rng(scene: Scene, seed: int, purpose: str = '') -> np.random.Generator:
+  return np.random.default_rng([seed, zlib.crc32(f'{scene.split}{purpose}'.encode()), scene.index])
+
+
+def _exposed(picture: np.ndarray, grain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """The picture, float32 (H, W, 3), with another window of the sheet of grain each time; uint8."""
+  height, width = picture.shape[:2]
+  y, x = rng.integers(0, (height, width))
+  picture = picture + grain[y : y + height, x : x + width, None]
+  return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+class _View:
+  """A scene before its camera adds grain: the canvas, the camera's path over it and the cut-outs."""
+
+  def __init__(self, scene: Scene, rng: np.random.Generator):
+    import cv2
+
+    cv2.setNumThreads(1)
+    self._canvas = _canvas(scene, rng)
+    self._camera = _Camera(scene, self._canvas.shape, rng)
+    self._sprites = [_Sprite(scene, rng) for _ in range(_NUM_SPRITES)]
+
+  def picture(self, index: int) -> np.ndarray:
+    """What frame `index` shows, float32 (H, W, 3); frames before the first and after the last go on likewise."""
+    picture = self._camera.film(self._canvas, index)
+    for sprite in self._sprites:
+      sprite.draw(picture, index)
+    return picture
 
 
 @functools.cache

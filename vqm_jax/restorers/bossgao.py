@@ -103,6 +103,7 @@ class BossGao(Restorer):
     trunk: 'residual' or 'rdn'.
     num_blocks: residual blocks, or residual dense blocks.
     growth, num_convs: of the residual dense blocks.
+    tail_width: channels at full resolution.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -124,6 +125,7 @@ class BossGao(Restorer):
     num_blocks: int = 40,
     growth: int = 64,
     num_convs: int = 8,
+    tail_width: int = 64,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -141,7 +143,7 @@ class BossGao(Restorer):
       if trunk == 'residual'
       else RDNTrunk(width, growth, num_blocks, num_convs, **how)
     )
-    self.tail = ShuffleTail(width, **how)
+    self.tail = ShuffleTail(width, tail_width, **how)
     self.num_frames = num_frames
 
   def encode(self, frames: jax.Array) -> dict[str, Any]:

@@ -12,11 +12,12 @@ affinity matrix would not fit any card. Ours: the image residual. 19,755,067 par
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.edvr import last_conv
+from vqm_jax.layers.edvr import centre_channels, last_conv
 from vqm_jax.layers.initializers import kaiming, passing, torch_bias, torch_kernel
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
@@ -124,14 +125,15 @@ class GTQ(Restorer):
   ):
     how = dict(dtype=dtype, rngs=rngs)
     torch_init = dict(activation=leaky_relu, kernel_init=torch_kernel(), bias_init=torch_bias(9 * width))
-    self.extract_start = conv(3 * _UNSHUFFLE**2, width, **how)
+    self.extract_start = conv(3 * _UNSHUFFLE**2, width, kernel_init=passing(channels=_shuffled_twice()), **how)
     self.extract = nnx.List([ResidualBlock(width, **torch_init, **how) for _ in range(num_extraction)])
-    self.extract_end = conv(width, width, **how)
+    self.extract_end = conv(width, width, kernel_init=passing(), **how)
     self.align = nnx.List([AlignmentStage(width, groups, f'stage{k + 1}', **how) for k in range(num_stages)])
-    self.trunk_start = conv(num_frames * width, width, kernel_init=passing(first=num_frames // 2 * width), **how)
+    centre = passing(channels=centre_channels(width, num_frames))
+    self.trunk_start = conv(num_frames * width, width, kernel_init=centre, **how)
     self.trunk = nnx.List([RRDB(width, growth, **how) for _ in range(num_rrdb)])
     self.trunk_end = conv(width, width, **how)
-    self.up = nnx.List([conv(width, 4 * width, **how) for _ in range(2)])
+    self.up = nnx.List([conv(width, 4 * width, kernel_init=passing(), **how) for _ in range(2)])
     self.last = last_conv(width, **how)
     self.num_frames = num_frames
 
@@ -163,3 +165,9 @@ class GTQ(Restorer):
     for layer in self.up:
       y = pixel_shuffle(layer(y), 2)
     return features['frame'][:, middle] + self.last(y).astype(jnp.float32)
+
+
+def _shuffled_twice() -> list[int]:
+  """The channels of `pixel_unshuffle` by 4 in the order that two shuffles by 2 undo."""
+  channels = pixel_shuffle(np.arange(3 * _UNSHUFFLE**2).reshape(1, 1, 1, -1), _UNSHUFFLE)
+  return pixel_unshuffle(pixel_unshuffle(channels, 2), 2).ravel().tolist()

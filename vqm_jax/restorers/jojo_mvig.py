@@ -125,6 +125,7 @@ class JOJO(Restorer):
     num_frames: of the window.
     num_front, num_blocks: residual blocks of the front and of the reconstruction.
     groups: deformable groups.
+    tail_width: channels behind the first upsampling.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -139,6 +140,7 @@ class JOJO(Restorer):
     num_front: int = 5,
     num_blocks: int = 40,
     groups: int = 8,
+    tail_width: int = 64,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -150,9 +152,9 @@ class JOJO(Restorer):
     self.pooling = GlobalPoolingUNet(width, **how)
     self.merge = conv(2 * width, width, kernel_init=passing(), **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
-    self.up = nnx.List([CARAFE(width, **how), CARAFE(64, **how)])
-    self.up_conv = nnx.List([conv(width, 64, **how), conv(64, 64, **how)])
-    self.last = last_conv(64, **how)
+    self.up = nnx.List([CARAFE(width, **how), CARAFE(tail_width, **how)])
+    self.up_conv = nnx.List([conv(width, tail_width, **how), conv(tail_width, tail_width, **how)])
+    self.last = last_conv(tail_width, **how)
     self.num_frames = num_frames
 
   def encode(self, frames: jax.Array) -> dict[str, Any]:

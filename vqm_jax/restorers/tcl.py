@@ -33,6 +33,7 @@ class TCLEDVR(Restorer):
     num_frames: of the window.
     num_front, num_blocks: residual blocks of front and trunk.
     groups: deformable groups.
+    tail_width: channels at full resolution.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -47,6 +48,7 @@ class TCLEDVR(Restorer):
     num_front: int = 5,
     num_blocks: int = 20,
     groups: int = 8,
+    tail_width: int = 64,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -56,7 +58,7 @@ class TCLEDVR(Restorer):
     self.align = PCD(width, groups, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
-    self.tail = ShuffleTail(width, **how)
+    self.tail = ShuffleTail(width, tail_width, **how)
     self.num_frames = num_frames
 
   def encode(self, frames: jax.Array) -> dict[str, Any]:

@@ -153,12 +153,10 @@ def train(
   # Everything that can be wrong is looked at before the folder is touched.
   trainer = Supervised(config, devices)
   _check_fit(config, trainer)
-  source = data.open_source(config.dataset, config.dataset_config, 'train', config.data_dir or None)
-  data.check_records(source, config.num_frames, config.crop)
   draw = functools.partial(
-    data.train_batches, source, num_frames=config.num_frames, crop=config.crop, batch_size=config.batch_size,
-    seed=config.seed, num_workers=config.num_workers, process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    data.train_batches, _sources(config), num_frames=config.num_frames, crop=config.crop,
+    batch_size=config.batch_size, seed=config.seed, num_workers=config.num_workers,
+    process_index=jax.process_index(), process_count=jax.process_count(), weights=tuple(config.mix_weights),
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:
@@ -197,6 +195,20 @@ def train(
         saver.wait()
         good = checkpoints.steps(saver.directory)
         rollbacks = workdirs.add_rollback(workdir, rollbacks, good[-1] if good else 0, config.max_rollbacks, error)
+
+
+def _sources(config) -> list:
+  """The training records of `dataset` and `mix_with`, seen to be large enough."""
+  names = [(config.dataset, config.dataset_config)]
+  for text in config.mix_with:
+    names.append(tuple(text.split('/')))
+    if len(names[-1]) != 2:
+      raise errors.ConfigError(f"config.mix_with: {text!r}, expected 'dataset/config' such as 'paired_videos/tiles'.")
+  sources = [data.open_source(*name, 'train', config.data_dir or None) for name in names]
+  for source in sources:
+    data.check_records(source, config.num_frames, config.crop)
+  data.check_weights(config.mix_weights, len(sources))
+  return sources
 
 
 def _slowed(trainer: Supervised, config, rollbacks: int, devices: list | None) -> Supervised:

@@ -62,7 +62,7 @@ def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bo
   Raises VideoError for anything that cannot be read exactly.
   """
   if isinstance(path, zipfile.Path):
-    return _open_images(path, fps)
+    return _open_group(path, fps) if '*' in path.name and not path.exists() else _open_images(path, fps)
   path = pathlib.Path(path)
   if path.is_dir():
     return _open_images(path, fps)
@@ -292,6 +292,8 @@ class VideoFile:
       if not pictures:
         raise errors.VideoError(f'{self.path}: holds no video stream')
       stream = pictures[0]
+      if stream.codec_context is None:
+        raise errors.VideoError(f'{self.path}: the video is coded in a way that libav does not know; convert it first')
       # Otherwise damaged macroblocks are painted over without a word.
       stream.codec_context.options = {'err_detect': 'explode'}
       stream.thread_type = 'AUTO'
@@ -455,7 +457,7 @@ def _open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None) -> I
   return ImageFrames(_name_of(folder), _in_order(files), fps)
 
 
-def _open_group(pattern: pathlib.Path, fps: Fraction | None) -> ImageFrames:
+def _open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
   parent = pattern.parent
   if not parent.is_dir():
     raise errors.VideoError(f'{parent}: no such folder')

@@ -1,0 +1,89 @@
+"""Shows which clips a folder with the challenge's data holds, and everything that is wrong with it, before a build.
+
+python -m vqm_jax.prepare.check --dataset=intvid --manual_dir=downloads/
+
+Folders and zips are recognised by their names, such as TrainingSourceDomain, train/lq or ZED/val; a manifest.csv
+(split,clip_id,lq,hq,fps,category) wins over them. Exit status 1 if there are problems; warnings are for you to judge.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from vqm_jax import cli, errors
+from vqm_jax.prepare import layout
+from vqm_jax.video import VideoSource
+
+_DATASET = flags.DEFINE_enum('dataset', None, layout.DATASETS, 'Whose layout is expected.', required=True)
+_MANUAL_DIR = flags.DEFINE_string('manual_dir', None, 'Folder with the data as downloaded.', required=True)
+_SOURCE_SUFFIX = flags.DEFINE_string(
+  'source_suffix', '', 'Which source folders to take where several differ in their bitrate, such as 500k.'
+)
+
+
+def main(_: Sequence[str]) -> None:
+  """Prints what is found; raises DataError if there are problems."""
+  folder = pathlib.Path(_MANUAL_DIR.value).expanduser()
+  found = layout.resolve(folder, _DATASET.value, source_suffix=_SOURCE_SUFFIX.value)
+  print(f'{_DATASET.value} in {found.root}')
+  if found.clips:
+    print('\n' + _table([_SPLIT_HEADER, *_split_rows(found)]))
+    print('\n' + _table([_CLIP_HEADER, *(_clip_row(found, clip) for clip in found.clips)]))
+  for kind, lines in (('Warnings', found.warnings), ('Problems', found.problems)):
+    if lines:
+      print(f'\n{kind}:', *lines, sep='\n  ')
+  if found.problems:
+    count = len(found.problems)
+    raise errors.DataError(
+      f'{found.root}: {count} problem{"s" if count > 1 else ""}, listed above, must be mended before a build.'
+    )
+  print(f'\nNo problems. Next: python -m vqm_jax.prepare.build --dataset={_DATASET.value} --manual_dir={folder}')
+
+
+_SPLIT_HEADER = ('split', 'clips', 'with target', 'frames', 'size', 'fps')
+_CLIP_HEADER = ('split', 'clip', 'frames', 'size', 'fps', 'first', 'source', 'target')
+
+
+def _split_rows(found: layout.Layout) -> list[tuple[str, ...]]:
+  rows = []
+  for split in layout.SPLITS:
+    clips = [clip for clip in found.clips if clip.split == split]
+    if clips:
+      sources = [source for clip in clips for source in list(clip.sources.values())[:1]]
+      frames = sum(source.num_frames for source in sources)
+      targets = sum(clip.hq is not None for clip in clips)
+      kinds = (', '.join(dict.fromkeys(map(kind, sources))) or '?' for kind in (_size, _rate))
+      rows.append((split, str(len(clips)), str(targets), str(frames), *kinds))
+  return rows
+
+
+def _clip_row(found: layout.Layout, clip: layout.Clip) -> tuple[str, ...]:
+  sides = [clip.sources.get(side) for side in ('lq', 'hq') if getattr(clip, side) is not None]
+  facts = (
+    # Both sides where they differ.
+    ' / '.join(dict.fromkeys('?' if source is None else fact(source) for source in sides))
+    for fact in (lambda source: str(source.num_frames), _size, _rate)
+  )
+  first = '-' if clip.first_number is None else str(clip.first_number)
+  return clip.split, clip.clip_id, *facts, first, found.relative(clip.lq), found.relative(clip.hq)
+
+
+def _size(source: VideoSource) -> str:
+  return f'{source.width}x{source.height}'
+
+
+def _rate(source: VideoSource) -> str:
+  return f'{float(source.fps):.5g}'
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+  """Rows in columns of equal width."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+  )
+
+
+if __name__ == '__main__':
+  cli.run(main)
