@@ -88,7 +88,8 @@ def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
   config.num_frames = 5
   edvr_recipe(config)
   if size == 'tiny':
-    config.system_args.update(width=32, num_front=1, groups=4)
+    config.num_frames = 3
+    config.system_args.update(width=32, num_frames=3, num_front=1, groups=4, tail_width=16)
     tiny_recipe(config, steps=1500)
 
 
@@ -98,13 +99,13 @@ def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
   single = config.num_frames == 1
   config.dataset_config = 'tiles_t1p96' if single else 'tiles'
   config.crop = 96 if single else 48  # windows are costly
-  config.batch_size = 2
+  config.batch_size = 2 if single else 4
   config.steps = steps
   config.loss = 'l2'
   if single:
     config.lr, config.optimizer_args = 2e-3, {}
-  else:  # offsets explode at 1e-3; the first layers' gradients of a mean over pixels are below Adam's eps of 1e-8
-    config.lr, config.optimizer_args = 3e-4, dict(eps=1e-12)
+  else:  # gradients of a mean over pixels are below Adam's 1e-8 in the first layers; with 1e-12 offsets explode
+    config.lr, config.optimizer_args = 1e-3, dict(eps=1e-9)
   config.schedule = 'cosine'
   config.schedule_args = dict(end=0.01)
   config.warmup = 0.02

@@ -24,6 +24,7 @@ def get_config(size: str = 'full'):
   config.schedule = 'step'
   config.schedule_args = dict(milestones=(0.5, 0.67, 0.83, 0.92), factor=0.5)
   if size == 'tiny':
-    config.system_args.update(width=48, num_extraction=1, num_stages=1, groups=4, num_rrdb=1, growth=8)
+    config.num_frames = 3
+    config.system_args.update(width=48, num_frames=3, num_extraction=1, num_stages=1, groups=4, num_rrdb=1, growth=8)
     common.tiny_recipe(config, steps=1500)
   return config

@@ -17,6 +17,7 @@ def get_config(size: str = 'full'):
   config.num_frames = 7
   common.edvr_recipe(config)
   if size == 'tiny':
-    config.system_args.update(width=32, num_front=1, num_blocks=2, groups=4)
+    config.num_frames = 3
+    config.system_args.update(width=32, num_frames=3, num_front=1, num_blocks=2, groups=4, tail_width=16)
     common.tiny_recipe(config, steps=1000)
   return config

@@ -97,7 +97,7 @@ def test_tiny_trains_evaluates_and_resumes(name, micro_config, tmp_path):
 
 
 def test_training_needs_what_the_network_looks_at(micro_config, tmp_path):
-  with pytest.raises(errors.ConfigError, match=r'config.num_frames=1, but .* looks at 5 frames'):
+  with pytest.raises(errors.ConfigError, match=r'config.num_frames=1, but .* looks at 3 frames'):
     train(micro_config('tcl_edvr', num_frames=1), tmp_path / 'run')
   with pytest.raises(errors.ConfigError, match='config.crop=24 must be a multiple of 16'):
     train(micro_config('tcl_edvr', crop=24), tmp_path / 'run')

@@ -160,12 +160,12 @@ def test_a_killed_build_is_not_taken_for_a_finished_one(tmp_path, binary):
   args = ['--dataset=vqm_demo', '--config=micro_tiles', f'--data_dir={tmp_path}']
   process = binary('prepare.build', '--per_video=100000', *args)
   deadline = time.monotonic() + 60
-  while not list(tmp_path.rglob('incomplete.*/*.part0')) and time.monotonic() < deadline:
+  while not list(tmp_path.rglob('unfinished.*/*.part')) and time.monotonic() < deadline:
     time.sleep(0.01)
   process.send_signal(signal.SIGKILL)
   process.wait()
   left = list((tmp_path / 'vqm_demo/micro_tiles').iterdir())
-  assert left and all(path.name.startswith('incomplete.') for path in left)
+  assert left and all(path.name.startswith(('incomplete.', 'unfinished.')) for path in left)
   with pytest.raises(errors.DataError):
     open_source('vqm_demo', 'micro_tiles', 'train', str(tmp_path))
   ((code, output, _),) = runs(args)

@@ -53,12 +53,16 @@ class Small(VqmBuilder, skip_registration=True):
     yield from self.table.get(split, [])
 
 
-def built(tmp_path, config, table, **changes):
-  """Builds `config` from `table` and returns the data dir."""
+def make(tmp_path, config, table, **changes):
+  """The builder of `config` from `table`."""
   cls = type(Small)('Given', (Small,), dict(name='small', table=table), skip_registration=True)
   chosen = next(c for c in Small.BUILDER_CONFIGS if c.name == config)
-  builder = driver.variant(cls, 'small', chosen, changes)(data_dir=tmp_path)
-  driver.build(builder, None)
+  return driver.variant(cls, 'small', chosen, changes)(data_dir=tmp_path)
+
+
+def built(tmp_path, config, table, **changes):
+  """Builds `config` from `table` and returns the data dir."""
+  assert driver.build(make(tmp_path, config, table, **changes), None) == []
   return tmp_path
 
 
@@ -169,7 +173,72 @@ def test_large_splits_become_several_files(tmp_path, monkeypatch):
   files = sorted(p.name for p in (tmp_path / 'small/frames/1.0.0').glob('*array_record*'))
   assert len(files) == len(source.dataset_info.splits['val'].shard_lengths) > 1
   assert [int(r['frame']) for r in source] == [*range(12), *range(12)]
-  assert not list(tmp_path.rglob('*.part*'))
+  assert not list(tmp_path.rglob('*.part*')) and not list(tmp_path.rglob('unfinished.*'))
+
+
+class Counted(Video):
+  """Counts how often it is read."""
+
+  reads = 0
+
+  def frames(self, start=0, stop=None):
+    self.reads += 1
+    yield from super().frames(start, stop)
+
+
+def test_a_stopped_build_goes_on_behind_its_last_finished_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(builder_lib, '_SHARD_BYTES', 1)  # a file for every clip
+  names = 'abcd'
+  whole = built(tmp_path / 'whole', 'tiles', {'train': [pair(name) for name in names]})
+  counted = [ClipPair(clip_id=name, lq=Video(name), hq=Counted(name)) for name in names]
+  torn = dataclasses.replace(counted[2], lq=Video('c', real_frames=1))
+  with pytest.raises(errors.DataError, match='c: LQ ends after'):
+    driver.build(make(tmp_path, 'tiles', {'train': [*counted[:2], torn, counted[3]]}), None)
+  with pytest.raises(errors.DataError, match='no dataset'):
+    open_source('small', 'tiles', 'train', str(tmp_path))
+  assert sorted(path.name for path in tmp_path.rglob('train-*')) == sorted(
+    name for k in (0, 1) for name in (f'train-0000{k}-of-00004', f'train-0000{k}-of-00004.json')
+  )
+  built(tmp_path, 'tiles', {'train': counted})
+  assert [clip.hq.reads for clip in counted] == [1, 1, 2, 1]
+  assert tree_digest(tmp_path / 'small') == tree_digest(whole / 'small')
+  assert [path.name for path in (tmp_path / 'small' / 'tiles').iterdir()] == ['1.0.0']
+
+
+def test_finished_files_of_other_settings_are_not_used(tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(builder_lib, '_SHARD_BYTES', 1)
+  table = {'train': [pair('a'), pair('b')]}
+  assert driver.build(make(tmp_path, 'tiles', table), None, (0, 2)) == ['train-00001-of-00002']
+  built(tmp_path, 'tiles', table, seed=1)
+  built(tmp_path / 'other', 'tiles', table, seed=1)
+  assert tree_digest(tmp_path / 'small') == tree_digest(tmp_path / 'other' / 'small')
+  assert 'with other settings or input, starting afresh' in caplog.text
+
+
+def test_parts_make_the_records_of_the_whole(tmp_path, monkeypatch):
+  monkeypatch.setattr(builder_lib, '_SHARD_BYTES', 1)
+  table = {'val': [pair('a'), pair('b')], 'test': [pair('c')]}
+  built(tmp_path / 'whole', 'frames', table)
+  here, there = tmp_path / 'here', tmp_path / 'there'  # two machines without a common disk
+  assert driver.build(make(here, 'frames', table), None, (0, 2)) == ['val-00001-of-00002']
+  assert driver.build(make(there, 'frames', table), None, (1, 2)) == ['val-00000-of-00002', 'test-00000-of-00001']
+  unfinished = 'small/frames/unfinished.1.0.0'
+  for file in (here / unfinished).glob('*-of-*'):
+    file.rename(there / unfinished / file.name)
+  assert driver.build(make(there, 'frames', table), None, (0, 2)) == []
+  assert tree_digest(there) == tree_digest(tmp_path / 'whole')
+
+
+def test_what_a_build_takes_is_told_before(tmp_path):
+  builder = make(tmp_path, 'tiles_t1', {'train': [pair('a'), pair('flat', flat=True, num_frames=13)]})
+  shards = builder.plan(None)
+  assert sum(shard.records for shard in shards) == 12
+  size, seconds = builder.probe(shards)
+  assert size in (0, 12 * 2 * 16 * 16 * 3) and seconds > 0  # the longest clip is flat and may give no record
+  size, _ = make(tmp_path, 'tiles_t1', {'train': [pair('a')]}).probe(
+    make(tmp_path, 'tiles_t1', {'train': [pair('a')]}).plan(None)
+  )
+  assert size == 6 * 2 * 16 * 16 * 3
 
 
 def test_holdout_leaves_training(tmp_path):

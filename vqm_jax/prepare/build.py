@@ -2,18 +2,22 @@
 
 python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t5p128,frames --manual_dir=pairs/ --name=mine
 
-What is built already stays as it is. A build that was stopped leaves nothing that looks finished: start it again.
+What is built already stays as it is. A build that was stopped goes on when it is started again, and leaves nothing that
+looks finished. --part=i/n makes a share of the files, on as many machines as you like: whoever sees all of them, in a
+common --data_dir or after the folders unfinished.* were copied into one, makes the records of them.
 """
 
+import datetime
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import flags
+from absl import flags, logging
 
 from vqm_jax import cli, errors
 from vqm_jax.prepare import driver
@@ -32,6 +36,7 @@ _SEED = flags.DEFINE_integer('seed', None, 'Seed of the choice of windows.', low
 _SOURCE_SUFFIX = flags.DEFINE_string(
   'source_suffix', None, 'Which source folders to take where several differ in their bitrate, such as 500k.'
 )
+_PART = flags.DEFINE_string('part', None, 'Build the i-th of n shares, such as 0/4; i from 0.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
 
 
@@ -42,6 +47,7 @@ def main(_: Sequence[str]) -> None:
   configs = _choose(builder_cls, _CONFIG.value)
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
+  part = parse_part(_PART.value)
   given = {'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value}
   given['source_suffix'] = _SOURCE_SUFFIX.value
   given = {key: value for key, value in given.items() if value is not None}
@@ -56,17 +62,55 @@ def main(_: Sequence[str]) -> None:
   tfds.disable_progress_bar()
   # All checks come before the first, possibly long, build.
   builders = [driver.variant(builder_cls, name, config, given)(data_dir=data_dir) for config in configs]
+  unfinished = []
   todo = [builder for builder in builders if _OVERWRITE.value or not _is_built(builder, manual_dir, given)]
   _check_holdout(todo)
   for builder in todo:
-    driver.build(builder, manual_dir)
-  for builder in builders:
+    _say_what_it_takes(builder, manual_dir, part)
+    if missing := driver.build(builder, manual_dir, part):
+      print(
+        f'{name}/{builder.builder_config.name}: part {_PART.value} is done, {len(missing)} files of other parts are '
+        f'missing: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
+      )
+      unfinished.append(builder)
+  for builder in [builder for builder in builders if builder not in unfinished]:
     done = tfds.builder_from_directory(builder.data_dir)
     size = sum(file.stat().st_size for file in pathlib.Path(builder.data_dir).iterdir())
     counts = ', '.join(f'{split.num_examples} {key}' for key, split in done.info.splits.items())
     state = 'built' if builder in todo else 'was built already'
     print(f'{name}/{builder.builder_config.name} {state}: {counts}; {size / 1e6:.1f} MB in {builder.data_dir}')
-  print(f'{time.monotonic() - start:.0f} s. {_next_command(name, configs, data_dir)}')
+  following = 'Build the other parts.' if unfinished else _next_command(name, configs, data_dir)
+  print(f'{time.monotonic() - start:.0f} s. {following}')
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+  """(1, 4) of '1/4'; the whole, (0, 1), of None. Raises ConfigError for anything else."""
+  if text is None:
+    return 0, 1
+  match = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not match or int(match[1]) >= int(match[2]):
+    raise errors.ConfigError(f'--part={text}: expected i/n with i from 0 to n - 1, such as 0/4.')
+  return int(match[1]), int(match[2])
+
+
+def _say_what_it_takes(builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int]) -> None:
+  """Logs records, size and time that are to be expected; raises DataError if the disk is too small for that."""
+  shards = builder.plan(manual_dir)[part[0] :: part[1]]
+  if not shards:
+    return
+  size, seconds = builder.probe(shards)
+  free = shutil.disk_usage(_output_folder()).free
+  logging.info(
+    '%s/%s: up to %d records of %d clips in %d files, about %.3g GB and %s; %.3g GB are free.',
+    builder.name, builder.builder_config.name, sum(shard.records for shard in shards),
+    sum(len(shard.clips) for shard in shards), len(shards), size / 1e9,
+    datetime.timedelta(seconds=round(seconds)), free / 1e9,
+  )  # fmt: skip
+  if size > 1.2 * free:  # the estimate of one clip may be wrong
+    raise errors.DataError(
+      f'{builder.data_dir}: needs about {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, choose another '
+      '--data_dir or fewer windows with --per_video.'
+    )
 
 
 def _choose(builder_cls: type[VqmBuilder], names: Sequence[str]) -> list[Any]:

@@ -9,27 +9,34 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from vqm_jax import cli, errors
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.prepare import tiles as tiles_lib
+from vqm_jax.report import results
 from vqm_jax.video import VideoSource
 from vqm_jax.video.reader import ImageFrames
 
 S, T = TypeVar('S'), TypeVar('T')
 
-_SHARD_BYTES = 512 << 20
+# About so much is lost when a build is stopped.
+_SHARD_BYTES = 256 << 20
+_PACKED = 0.35  # of raw RGB; measured 0.30 for WebP strips, 0.39 for PNG frames
+_PROBE_FRAMES = 24
 _PNG_LEVEL = 3
 _PNG_RGB8 = b'\x08\x02'  # bit depth and colour type in a PNG header, bytes 24 and 25
 
@@ -108,7 +115,11 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   Both keep what the build depended on under 'settings' in the metadata.
   """
 
+  # Where a build keeps its finished files until all are there; among the records if None.
+  shards_folder: pathlib.Path | None = None
+
   def __init__(self, *, file_format: str | None = None, **kwargs):
+    self._plans: dict[pathlib.Path | None, list[Shard]] = {}
     super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def clips(self, split: str, manual_dir: pathlib.Path | None) -> Iterable[ClipPair]:
@@ -171,8 +182,16 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       metadata=tfds.core.MetadataDict(),
     )
 
-  def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    manual_dir = pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+  def plan(self, manual_dir: pathlib.Path | None) -> list['Shard']:
+    """All clips, checked, in the files that their records go to; the same for the same input on any machine.
+
+    Raises DataError with everything that is wrong with the clips, or if there are none.
+    """
+    if manual_dir not in self._plans:  # looking at a folder reads each of its videos once
+      self._plans[manual_dir] = self._planned(manual_dir)
+    return self._plans[manual_dir]
+
+  def _planned(self, manual_dir: pathlib.Path | None) -> list['Shard']:
     found = {split: self._pairs(split, manual_dir) for split in self._splits}
     # Clips with targets and clips without never meet in one config.
     pairs = {
@@ -186,10 +205,100 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         f'{manual_dir or "the data set"}; its README says which folders are read.'
       )
     _check(pairs, self.builder_config.size if self._tiled else 1)
+    shards = []
+    for split, clips in pairs.items():
+      counts = [len(self._plan(pair)) if self._tiled else pair.reference.num_frames for pair in clips]
+      if not sum(counts):
+        raise errors.DataError(
+          f'{self.name}/{self.builder_config.name}: no scene of the {len(clips)} training videos has '
+          f'{self.builder_config.num_frames} frames; choose a config with fewer frames.'
+        )
+      shards += _divided(split, clips, counts, [self._record_bytes(pair) for pair in clips])
+    return shards
+
+  def write(self, shard: 'Shard', folder: pathlib.Path) -> Iterator[None]:
+    """Writes the records of a shard to `folder`, yielding after each; nothing if that was finished before.
+
+    Raises DataError for two records with one key, or if the disk does not take them.
+    """
+    if shard.finished(folder):
+      return
+    serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
+
+    def serialize(item):
+      key, example = item
+      proto = serializer.get_tf_example(self.info.features.encode_example(example))
+      # Otherwise the order of the fields differs from process to process.
+      return key, proto.SerializeToString(deterministic=True)
+
+    examples = itertools.chain.from_iterable(map(self._examples, shard.clips))
+    partial = folder / f'{shard.name}.part'
+    keys, size = set(), 0
+    try:
+      file = _RecordFile(partial)
+      for key, record in map_ahead(serialize, examples):
+        if key in keys:
+          raise errors.DataError(f'{shard.split}: two records have the key {key!r}.')
+        keys.add(key)
+        file.write(record)
+        size += len(record)
+        yield
+      file.close()
+      partial.rename(folder / shard.name)
+      results.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size})
+    finally:
+      partial.unlink(missing_ok=True)
+
+  def probe(self, shards: Sequence['Shard']) -> tuple[float, float]:
+    """About how many bytes all records take and how many seconds it takes to make them here, judged by one clip."""
+    clips = [pair for shard in shards if shard.records for pair in shard.clips]
+    pair = max(clips, key=lambda pair: pair.reference.num_frames)
+    frames = min(pair.reference.num_frames, _PROBE_FRAMES)
+    start = time.perf_counter()
+    for _ in pair.frames(0, frames):
+      pass
+    per_frame = (time.perf_counter() - start) / frames
+    _, example = next(self._examples(pair), (None, None))
+    if example is None:  # it is flat
+      return 0.0, per_frame * sum(pair.reference.num_frames for pair in clips)
+    start = time.perf_counter()
+    encoded = self.info.features.encode_example(example)
+    per_record = (time.perf_counter() - start) / (os.cpu_count() or 1)
+    size = sum(len(value) for value in encoded.values() if isinstance(value, bytes))
+    records = sum(shard.records for shard in shards)
+    return float(size * records), per_frame * sum(pair.reference.num_frames for pair in clips) + per_record * records
+
+  def _record_bytes(self, pair: ClipPair) -> int:
+    config = self.builder_config
+    if self._tiled:
+      return round(2 * 3 * config.num_frames * config.size**2 * _PACKED)
+    return round(2 * 3 * pair.reference.height * pair.reference.width * _PACKED)
+
+  def _describe(self, shards: Sequence['Shard'], manual_dir: pathlib.Path | None) -> None:
+    """Writes down what the records depend on and, for frames, which make a clip."""
     self.info.metadata['settings'] = self.settings(manual_dir)
     if not self._tiled:
-      self.info.metadata['clips'] = {split: _table(clips) for split, clips in pairs.items()}
-    return {split: self._generate_examples(split, clips) for split, clips in pairs.items()}
+      clips = collections.defaultdict(list)
+      for shard in shards:
+        clips[shard.split] += shard.clips
+      self.info.metadata['clips'] = {split: _table(pairs) for split, pairs in clips.items()}
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    manual_dir = self._manual_dir(dl_manager)
+    shards = self.plan(manual_dir)
+    self._describe(shards, manual_dir)
+    return {split: self._generate_examples(shards, split) for split in dict.fromkeys(shard.split for shard in shards)}
+
+  def _generate_examples(self, shards: Sequence['Shard'], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for shard in shards:
+      if shard.split == split:
+        yield from itertools.chain.from_iterable(map(self._examples, shard.clips))
+
+  def _examples(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
+    return self._tiles(pair, self._plan(pair)) if self._tiled else self._frames(pair)
+
+  def _manual_dir(self, dl_manager) -> pathlib.Path | None:
+    return pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
 
   def _pairs(self, split: str, manual_dir: pathlib.Path | None) -> list[ClipPair]:
     """The clips of a split after the training videos that are held out have moved to 'holdout'."""
@@ -208,22 +317,6 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if split == 'train':
       return [pair for pair in train if pair.clip_id not in held]
     return clips + [pair for pair in train if pair.clip_id in held]
-
-  def _generate_examples(self, split: str, pairs: Sequence[ClipPair]) -> Iterator[tuple[str, dict[str, Any]]]:
-    config = self.builder_config
-    if self._tiled:
-      plans = [self._plan(pair) for pair in pairs]
-      total = sum(map(len, plans))
-      if not total:
-        raise errors.DataError(
-          f'{self.name}/{config.name}: no scene of the {len(pairs)} training videos has {config.num_frames} frames; '
-          'choose a config with fewer frames.'
-        )
-      examples = itertools.chain.from_iterable(map(self._tiles, pairs, plans))
-    else:
-      total = sum(pair.reference.num_frames for pair in pairs)
-      examples = itertools.chain.from_iterable(map(self._frames, pairs))
-    return cli.progress(examples, total, f'{self.name}/{config.name} {split}', 'record')
 
   def _plan(self, pair: ClipPair) -> list[tiles_lib.Tile]:
     config = self.builder_config
@@ -270,11 +363,83 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
       return super()._generate_splits(dl_manager, download_config)
     # TFDS's own writer sorts a split by hashed key, in memory up to 1 GB and beyond that through TensorFlow's file API.
-    # Ours writes records as they come.
+    # Ours writes records as they come, and what was finished in `shards_folder` earlier is not made again.
+    manual_dir = self._manual_dir(dl_manager)
+    shards = self.plan(manual_dir)
+    self._describe(shards, manual_dir)
+    folder = self.shards_folder or pathlib.Path(self.data_dir)
+    write(self, shards, folder)
+    splits = dict.fromkeys(shard.split for shard in shards)
     return [
-      _write_split(split, examples, self.info.features, self._get_filename_template(split))
-      for split, examples in self._split_generators(dl_manager).items()
+      _collected([shard for shard in shards if shard.split == split], folder, self._get_filename_template(split))
+      for split in splits
     ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shard:
+  """Consecutive clips of a split whose records, at most `records`, share a file: number `index` of `count`."""
+
+  split: str
+  index: int
+  count: int
+  clips: tuple[ClipPair, ...]
+  records: int
+
+  @property
+  def name(self) -> str:
+    return f'{self.split}-{self.index:05d}-of-{self.count:05d}'
+
+  def finished(self, folder: pathlib.Path) -> bool:
+    """Whether all of its records are in `folder`."""
+    return (folder / self.name).exists() and (folder / f'{self.name}.json').exists()
+
+
+def write(builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path) -> None:
+  """Writes those shards that are not finished in `folder`, with progress."""
+  todo = [shard for shard in shards if not shard.finished(folder)]
+  if len(todo) < len(shards):
+    logging.info('%d of %d files were finished before.', len(shards) - len(todo), len(shards))
+  written = itertools.chain.from_iterable(builder.write(shard, folder) for shard in todo)
+  name = f'{builder.name}/{builder.builder_config.name}'
+  for _ in cli.progress(written, sum(shard.records for shard in todo), name, 'record'):
+    pass
+
+
+def _divided(split: str, clips: Sequence[ClipPair], counts: Sequence[int], sizes: Sequence[int]) -> list[Shard]:
+  """The clips of a split in runs of about `_SHARD_BYTES`; `counts` and `sizes` are records and bytes a record."""
+  runs: list[list[int]] = [[]]
+  filled = 0
+  for k in range(len(clips)):
+    if runs[-1] and filled >= _SHARD_BYTES:
+      runs.append([])
+      filled = 0
+    runs[-1].append(k)
+    filled += counts[k] * sizes[k]
+  return [
+    Shard(split, index, len(runs), tuple(clips[k] for k in run), sum(counts[k] for k in run))
+    for index, run in enumerate(runs)
+  ]
+
+
+def _collected(shards: Sequence[Shard], folder: pathlib.Path, template) -> tfds.core.SplitInfo:
+  """Moves finished shards to their place among the records of TFDS."""
+  notes = [json.loads((folder / f'{shard.name}.json').read_text()) for shard in shards]
+  # A shard of flat windows may be empty; TFDS has no files without records.
+  filled = [(shard, note) for shard, note in zip(shards, notes, strict=True) if note['records']]
+  if not filled:
+    raise errors.DataError(f'{shards[0].split}: all windows are flat; check that the videos show something.')
+  for index, (shard, _) in enumerate(filled):
+    (folder / shard.name).rename(template.sharded_filepath(shard_index=index, num_shards=len(filled)))
+  for shard in shards:
+    (folder / shard.name).unlink(missing_ok=True)
+    (folder / f'{shard.name}.json').unlink()
+  return tfds.core.SplitInfo(
+    name=shards[0].split,
+    shard_lengths=[note['records'] for _, note in filled],
+    num_bytes=sum(note['bytes'] for _, note in filled),
+    filename_template=template,
+  )
 
 
 def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
@@ -316,44 +481,6 @@ def _table(pairs: Sequence[ClipPair]) -> dict[str, dict[str, Any]]:
     )
     for pair, first in zip(pairs, firsts, strict=False)
   }
-
-
-def _write_split(split: str, examples: Iterable[tuple[str, dict[str, Any]]], features, template) -> tfds.core.SplitInfo:
-  """Writes (key, example) pairs in their order, in files of about half a gigabyte.
-
-  Raises DataError for two examples with one key, or if the disk does not take the records.
-  """
-  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-
-  def serialize(item):
-    key, example = item
-    proto = serializer.get_tf_example(features.encode_example(example))
-    # Otherwise the order of the fields differs from process to process.
-    return key, proto.SerializeToString(deterministic=True)
-
-  keys, lengths, total = set(), [], 0
-  records = map_ahead(serialize, examples)
-  for first in records:
-    # The final names tell how many files there are, which is known at the end only.
-    file = _RecordFile(template.data_dir / f'{split}.part{len(lengths)}')
-    size = length = 0
-    for key, record in itertools.chain([first], records):
-      if key in keys:
-        raise errors.DataError(f'{split}: two records have the key {key!r}.')
-      keys.add(key)
-      file.write(record)
-      size, length = size + len(record), length + 1
-      if size >= _SHARD_BYTES:
-        break
-    file.close()
-    lengths.append(length)
-    total += size
-  if not lengths:
-    raise errors.DataError(f'{split}: all windows are flat; check that the videos show something.')
-  for index in range(len(lengths)):
-    final = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
-    (template.data_dir / f'{split}.part{index}').rename(final)
-  return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=total, filename_template=template)
 
 
 class _RecordFile:

@@ -5,18 +5,22 @@ import dataclasses
 import fcntl
 import importlib
 import io
+import json
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from absl import logging
 
+import vqm_jax
 from vqm_jax import cli, errors
-from vqm_jax.prepare.builder import VqmBuilder
+from vqm_jax.prepare.builder import Shard, VqmBuilder, write
+from vqm_jax.report import results
 
 _REPLACED = 'replaced'
 
@@ -50,26 +54,66 @@ def variant(builder_cls: type[VqmBuilder], name: str, config: Any, changes: dict
   return type(builder_cls)('Builder', (builder_cls,), body, skip_registration=True)
 
 
-def build(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
-  """Builds or rebuilds one config; records that are there stay until the new ones are complete."""
+def build(builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int] = (0, 1)) -> list[str]:
+  """Builds or rebuilds one config; records that are there stay until the new ones are complete.
+
+  Finished files of a build that was stopped are kept in `unfinished.<version>` beside the records and used again. Part
+  (i, n) makes every n-th file, from number i on; whoever finds all files there, whichever part or machine made them,
+  turns them into the records. Until then the names of the missing files are returned, otherwise an empty list.
+  """
   final = pathlib.Path(builder.data_dir)
+  if part != (0, 1):
+    with _locked(final.parent, shared=True), _unfinished(builder, manual_dir, shared=True) as (folder, shards):
+      write(builder, shards[part[0] :: part[1]], folder)
+      if missing := [shard.name for shard in shards if not shard.finished(folder)]:
+        return missing
   with _locked(final.parent):
     _clean(final)
-    if not final.exists():
-      _prepare(builder, manual_dir)
-      return
-    scratch = final.parent / f'incomplete.{os.getpid()}'
-    try:
-      fresh = type(builder)(data_dir=scratch)
-      _prepare(fresh, manual_dir)
-      final.rename(scratch / _REPLACED)
-      pathlib.Path(fresh.data_dir).rename(final)
-    finally:
-      _clean(final)
+    with _unfinished(builder, manual_dir, shared=False) as (folder, _):
+      if not final.exists():
+        builder.shards_folder = folder
+        _prepare(builder, manual_dir)
+        return []
+      scratch = final.parent / f'incomplete.{os.getpid()}'
+      try:
+        fresh = type(builder)(data_dir=scratch)
+        fresh.shards_folder = folder
+        _prepare(fresh, manual_dir)
+        final.rename(scratch / _REPLACED)
+        pathlib.Path(fresh.data_dir).rename(final)
+      finally:
+        _clean(final)
+  return []
+
+
+@contextlib.contextmanager
+def _unfinished(
+  builder: VqmBuilder, manual_dir: pathlib.Path | None, shared: bool
+) -> Iterator[tuple[pathlib.Path, Sequence[Shard]]]:
+  """The folder for the files of a build, and its plan.
+
+  Files of another plan are removed before; without any finished file the folder is removed in the end, unless it is
+  shared with other parts, which may be about to write there.
+  """
+  final = pathlib.Path(builder.data_dir)
+  folder = final.parent / f'unfinished.{final.name}'
+  shards = builder.plan(manual_dir)
+  settings = builder.settings(manual_dir) | {'version': vqm_jax.__version__, 'files': [shard.name for shard in shards]}
+  note = folder / 'settings.json'
+  if note.exists() and json.loads(note.read_text()) != json.loads(json.dumps(settings)):
+    logging.warning('%s: was left by a build with other settings or input, starting afresh.', folder)
+    shutil.rmtree(folder)
+  if not note.exists():
+    results.write_json(note, settings)
+  try:
+    yield folder, shards
+  finally:
+    if not shared and not any(shard.finished(folder) for shard in shards):
+      shutil.rmtree(folder)
 
 
 def _clean(final: pathlib.Path) -> None:
-  """Removes what stopped builds have left, after putting back records that were being replaced."""
+  """Removes what stopped builds have left beside their finished files, after putting back records being replaced."""
   for replaced in final.parent.glob(f'incomplete.*/{_REPLACED}'):
     if not final.exists():
       replaced.rename(final)
@@ -85,12 +129,12 @@ def _prepare(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Holds a lock on the folder, which ends with the process, however that ends."""
+def _locked(folder: pathlib.Path, shared: bool = False) -> Iterator[None]:
+  """Holds a lock on the folder, shared between parts or exclusive, which ends with the process, however that ends."""
   folder.mkdir(parents=True, exist_ok=True)
   handle = os.open(folder, os.O_RDONLY)
   try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     yield
   except BlockingIOError as error:
     raise errors.DataError(f'{folder}: another build is writing here; wait until it ends.') from error
