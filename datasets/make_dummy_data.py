@@ -1,6 +1,6 @@
 """Writes datasets/intvid/dummy_data: a miniature of the challenge's folders, for the tests of the builder.
 
-python datasets/make_dummy_data.py [--output=FOLDER]
+python datasets/make_dummy_data.py [FOLDER]
 
 Four training pairs (three as PNG, one as mp4), a validation pair with flat file names and a validation clip without
 target; 10 frames of 96x64 each. Run it again after changing it and commit what it writes: a test compares them.
@@ -12,16 +12,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-from absl import flags
 
 from vqm_jax import cli, video
 
 NUM_FRAMES, HEIGHT, WIDTH = 10, 64, 96
 FPS = Fraction(25)
-
-_OUTPUT = flags.DEFINE_string(
-  'output', str(cli.ROOT / 'datasets' / 'intvid' / 'dummy_data'), 'Folder to write; what it holds is removed first.'
-)
 
 
 def frames(index: int) -> list[np.ndarray]:
@@ -73,8 +68,7 @@ def write_video(path: pathlib.Path, clip: Sequence[np.ndarray], crf: float) -> N
 
 def main(argv: Sequence[str]) -> None:
   """Replaces the folder and prints its size."""
-  del argv
-  folder = pathlib.Path(_OUTPUT.value)
+  folder = pathlib.Path(argv[1] if argv[1:] else cli.ROOT / 'datasets' / 'intvid' / 'dummy_data')
   shutil.rmtree(folder, ignore_errors=True)
   make(folder)
   files = [path for path in folder.rglob('*') if path.is_file()]
