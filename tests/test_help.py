@@ -8,6 +8,7 @@ BINARIES = [
   'eval',
   'enhance',
   'prepare.check',
+  'prepare.show',
   'prepare.build',
   'prepare.degrade',
   'prepare.demo_videos',

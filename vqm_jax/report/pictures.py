@@ -27,11 +27,17 @@ def comparison(
   Returns:
     uint8 (H', W', 3); panels made of equal sizes can be stacked as rows with `np.concatenate`.
   """
-  frames = [lq, pred]
-  if hq is not None:
-    error = np.abs(pred.astype(np.int16) - hq) * _ERROR_GAIN
-    frames += [hq, np.minimum(error, 255).astype(np.uint8)]
-  height, width, _ = lq.shape
+  return side_by_side([lq, pred] if hq is None else [lq, pred, hq, error(pred, hq)], labels)
+
+
+def error(frame: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """|frame - target| x 4 of uint8 (H, W, 3) frames, uint8, bright where they differ."""
+  return np.minimum(np.abs(frame.astype(np.int16) - target) * _ERROR_GAIN, 255).astype(np.uint8)
+
+
+def side_by_side(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
+  """Frames uint8 (H, W, 3) of one shape in a row under their labels, cut to their width; uint8 (H', W', 3)."""
+  height, width, _ = frames[0].shape
   panel = np.full((_BAR + height + _GAP, len(frames) * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
   for k, (frame, label) in enumerate(zip(frames, labels, strict=False)):
     left = k * (width + _GAP)

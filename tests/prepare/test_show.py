@@ -1,0 +1,36 @@
+"""The contact sheet of prepared records."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def shown(binary, data_dir, *args):
+  process = binary('prepare.show', '--dataset=vqm_demo', f'--data_dir={data_dir}', *args)
+  output = process.communicate(timeout=60)[0]
+  return process.returncode, output
+
+
+def test_windows_and_frames_with_their_psnr(binary, micro_data, tmp_path):
+  sheet = tmp_path / 'new' / 'sheet.png'
+  code, output = shown(binary, micro_data, '--config=micro_tiles', '--count=5', f'--output={sheet}')
+  assert code == 0, output
+  lines = [line for line in output.splitlines() if line.endswith(' dB')]
+  assert (
+    len(lines) == 5 and lines[0].startswith('train_0') and f'8 records in split train; picture in {sheet}' in output
+  )
+  picture = np.asarray(Image.open(sheet))
+  # Three rows of two pairs, each of three panels of 48x48 with gaps and a line of text.
+  assert picture.shape == (3 * (18 + 48 + 4), 2 * (3 * 52 - 4) + 8, 3)
+  assert picture[18:66, :48].std() > 5 and picture[-70:, -150:].min() == 255  # a window; no sixth one
+  code, output = shown(binary, micro_data, '--config=micro_frames', '--count=2', f'--output={sheet}')
+  assert code == 0 and 'val_00 frame 2  ' in output and 'val_00 frame 6  ' in output, output
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [(['--output=sheet.jpg'], 'expected a name that ends in .png'), (['--config=tilez'], "no config 'tilez'")],
+)
+def test_errors_are_one_line(binary, micro_data, args, message):
+  code, output = shown(binary, micro_data, *args)
+  assert code in (1, 2) and message in output and len(output.strip().splitlines()) == 1
