@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from vqm_jax.prepare import layout
-from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder
+from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder, tile_configs
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,12 +36,7 @@ class Builder(VqmBuilder):
     'python -m vqm_jax.prepare.check --dataset=intvid --manual_dir=... shows what is found there.'
   )
   BUILDER_CONFIGS = [
-    IntvidTiles(name='tiles', description='Windows of 7 frames, 256x256.', num_frames=7, size=256),
-    IntvidTiles(name='tiles_t7p128', description='Windows of 7 frames, 128x128.', num_frames=7, size=128),
-    IntvidTiles(name='tiles_t5p128', description='Windows of 5 frames, 128x128.', num_frames=5, size=128),
-    IntvidTiles(name='tiles_t5p192', description='Windows of 5 frames, 192x192.', num_frames=5, size=192),
-    IntvidTiles(name='tiles_t1p128', description='Single frames, 128x128.', num_frames=1, size=128),
-    IntvidTiles(name='tiles_t1p256', description='Single frames, 256x256.', num_frames=1, size=256),
+    *tile_configs(IntvidTiles),
     IntvidFrames(name='frames', description='Whole frames of the clips with targets.'),
     IntvidFrames(name='frames_lq', description='Whole frames of the clips without targets.', targets=False),
   ]

@@ -9,7 +9,7 @@ from fractions import Fraction
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder
+from vqm_jax.prepare.builder import ClipPair, FramesConfig, VqmBuilder, tile_configs
 from vqm_jax.video import list_videos, open_video
 
 
@@ -24,12 +24,7 @@ class Builder(VqmBuilder):
     'python -m vqm_jax.prepare.degrade makes such a folder from your own videos.'
   )
   BUILDER_CONFIGS = [
-    TilesConfig(name='tiles', description='Windows of 7 frames, 256x256.', num_frames=7, size=256),
-    TilesConfig(name='tiles_t7p128', description='Windows of 7 frames, 128x128.', num_frames=7, size=128),
-    TilesConfig(name='tiles_t5p128', description='Windows of 5 frames, 128x128.', num_frames=5, size=128),
-    TilesConfig(name='tiles_t5p192', description='Windows of 5 frames, 192x192.', num_frames=5, size=192),
-    TilesConfig(name='tiles_t1p128', description='Single frames, 128x128.', num_frames=1, size=128),
-    TilesConfig(name='tiles_t1p256', description='Single frames, 256x256.', num_frames=1, size=256),
+    *tile_configs(),
     FramesConfig(name='frames', description='Whole frames for evaluation.'),
   ]
 

@@ -94,6 +94,16 @@ class TilesConfig(tfds.core.BuilderConfig):
   holdout: int = 0
 
 
+def tile_configs(kind: type[TilesConfig] = TilesConfig) -> list[TilesConfig]:
+  """The sizes that published recipes train on: `tiles`, 7 frames of 256x256, and others that tell theirs by name."""
+  sizes = {'tiles': (7, 256)}
+  sizes |= {f'tiles_t{t}p{p}': (t, p) for t, p in ((7, 128), (5, 128), (5, 192), (1, 128), (1, 256))}
+  return [
+    kind(name=name, description=f'Windows of {t} frame{"s" if t > 1 else ""}, {p}x{p}.', num_frames=t, size=p)
+    for name, (t, p) in sizes.items()
+  ]
+
+
 @dataclasses.dataclass(kw_only=True)
 class FramesConfig(tfds.core.BuilderConfig):
   """Every frame of the validation, test and holdout clips, and of `holdout` training videos.
