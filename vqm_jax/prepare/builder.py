@@ -8,6 +8,7 @@ the videos, bounded memory.
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -265,18 +266,22 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     pair = max(clips, key=lambda pair: pair.reference.num_frames)
     frames = min(pair.reference.num_frames, _PROBE_FRAMES)
     start = time.perf_counter()
-    for _ in pair.frames(0, frames):
-      pass
+    for index, sides in enumerate(pair.frames(0, frames)):
+      last = index, sides
     per_frame = (time.perf_counter() - start) / frames
-    _, example = next(self._examples(pair), (None, None))
-    if example is None:  # it is flat
-      return 0.0, per_frame * sum(pair.reference.num_frames for pair in clips)
-    start = time.perf_counter()
-    encoded = self.info.features.encode_example(example)
-    per_record = (time.perf_counter() - start) / (os.cpu_count() or 1)
-    size = sum(len(value) for value in encoded.values() if isinstance(value, bytes))
+    per_record = size = 0.0
+    if not self._tiled:
+      start = time.perf_counter()
+      size = sum(map(len, _png_files(pair, last)[1].values()))
+      per_record = time.perf_counter() - start
+    elif example := next(self._tiles(pair, self._plan(pair)), None):  # none if it is flat
+      start = time.perf_counter()
+      encoded = self.info.features.encode_example(example[1])
+      size = sum(len(value) for value in encoded.values() if isinstance(value, bytes))
+      per_record = time.perf_counter() - start
     records = sum(shard.records for shard in shards)
-    return float(size * records), per_frame * sum(pair.reference.num_frames for pair in clips) + per_record * records
+    decoded = sum(pair.reference.num_frames for pair in clips)
+    return size * records, per_frame * decoded + per_record * records / (os.cpu_count() or 1)
 
   def _record_bytes(self, pair: ClipPair) -> int:
     config = self.builder_config
@@ -361,12 +366,8 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       yield f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}', example
 
   def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
-    def files(item):
-      index, frames = item
-      sides = zip(('lq', 'hq'), (pair.lq, pair.hq), frames, strict=True)
-      return index, {side: _png_file(source, index, rgb) for side, source, rgb in sides if source is not None}
-
-    for index, images in map_ahead(files, enumerate(pair.frames(0, pair.reference.num_frames))):
+    frames = enumerate(pair.frames(0, pair.reference.num_frames))
+    for index, images in map_ahead(functools.partial(_png_files, pair), frames):
       yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, **images)
 
   def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
@@ -529,6 +530,13 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         yield pending.popleft().result()
     while pending:
       yield pending.popleft().result()
+
+
+def _png_files(pair: ClipPair, item: tuple[int, tuple[np.ndarray, np.ndarray | None]]) -> tuple[int, dict[str, bytes]]:
+  """(index, {'lq': PNG file, 'hq': PNG file}) of (index, (lq, hq)); without hq where it is withheld."""
+  index, frames = item
+  sides = zip(('lq', 'hq'), (pair.lq, pair.hq), frames, strict=True)
+  return index, {side: _png_file(source, index, rgb) for side, source, rgb in sides if source is not None}
 
 
 def _png_file(source: VideoSource, index: int, rgb: np.ndarray) -> bytes:
