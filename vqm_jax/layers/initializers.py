@@ -46,7 +46,8 @@ def passing(gain: float = 1.0, channels: Sequence[int] | None = None) -> Initial
   All channels in their order when left out; output channels beyond them start as by default. Together with
   `unshuffling` it makes a network at a quarter of the resolution start with its centre frame, pixel for pixel, before
   the last convolutions. PyTorch's default shrinks a signal to about a third in every layer: after front, alignment,
-  fusion and attention too little of the picture is left to learn from for thousands of steps (`docs/learning.md`).
+  fusion and attention too little of the picture is left to learn from (denoising with five frames and 32 channels: no
+  noise gone after 400 steps, with this start 13 to 26 % of its energy).
   """
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

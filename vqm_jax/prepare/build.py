@@ -48,8 +48,10 @@ def main(_: Sequence[str]) -> None:
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
   part = parse_part(_PART.value)
-  given = {'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value}
-  given['source_suffix'] = _SOURCE_SUFFIX.value
+  given = {
+    'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value,
+    'source_suffix': _SOURCE_SUFFIX.value,
+  }  # fmt: skip
   given = {key: value for key, value in given.items() if value is not None}
   for key in given:
     if not any(hasattr(config, key) for config in configs):

@@ -228,12 +228,10 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return shards
 
   def write(self, shard: 'Shard', folder: pathlib.Path) -> Iterator[None]:
-    """Writes the records of a shard to `folder`, yielding after each; nothing if that was finished before.
+    """Writes the records of a shard to `folder`, yielding after each.
 
     Raises DataError for two records with one key, or if the disk does not take them.
     """
-    if shard.finished(folder):
-      return
     serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
 
     def serialize(item):

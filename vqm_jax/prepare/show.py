@@ -33,8 +33,7 @@ Shown = tuple[str, np.ndarray, np.ndarray | None]
 
 def windows(source: DataSource, count: int, seed: int) -> Iterator[Shown]:
   """The middle frames of some windows, drawn by `seed`, in the order of the records."""
-  fields = [field for field in ('video', 'scene', 'start', 'yx', 'lq', 'hq') if field in source.dataset_info.features]
-  records = Records(source, fields)
+  records = Records(source, ('video', 'scene', 'start', 'yx', 'lq', 'hq'))
   chosen = np.random.default_rng(seed).permutation(len(records))[:count]
   for index in sorted(map(int, chosen)):
     record = records[index]
