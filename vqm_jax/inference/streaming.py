@@ -104,16 +104,16 @@ def _stream(
       encoded = encode(state, parallel.split_over(stacked, mesh))
       features.update(zip(units, parallel.per_device(encoded, mesh), strict=False))
     window_units = [parallel.from_devices([features[u] for u in units], mesh) for units in zip(*windows, strict=True)]
-    in_flight.append(parallel.per_device(restore(state, window_units), mesh)[: len(outputs)])
+    restored = parallel.per_device(restore(state, window_units), mesh)
+    in_flight.append([part[0] for part in restored[: len(outputs)]])
     oldest = outputs[-1] + every - radius  # of the windows to come
     for index in [i for i in buffer if i < oldest]:
       del buffer[index]
     for u in [u for u in features if max(u) < oldest]:
       del features[u]
     if len(in_flight) > 1:
-      yield from (restored[0] for restored in in_flight.popleft())
-  for group_in_flight in in_flight:
-    yield from (restored[0] for restored in group_in_flight)
+      yield from in_flight.popleft()
+  yield from itertools.chain.from_iterable(in_flight)
 
 
 # The eight symmetries of the square as (transpose, flip vertically, flip horizontally).
