@@ -7,9 +7,10 @@ ours         vqm_jax.layers.deform_conv
 grid_sample  PyTorch: grid_sample for each tap, then one matmul
 torchvision  torchvision.ops.deform_conv2d
 
-8 groups, float32, offsets of about 2 px. The forms take turns, so that what else the machine does meets all of them;
-read the ratios, not the milliseconds, on a busy machine those of the best times. PyTorch does not tell its temporary
-memory. Without PyTorch or torchvision their lines say so.
+8 groups, float32 (on a GPU as each library computes it by default), offsets of about 2 px. PyTorch uses the GPU where
+JAX does. The forms take turns, so that what else the machine does meets all of them; read the ratios, not the
+milliseconds, on a busy machine those of the best times. PyTorch does not tell its temporary memory. Without PyTorch or
+torchvision their lines say so.
 """
 
 import importlib.util
@@ -69,8 +70,8 @@ def grid_sample_form(x, offset, mask, kernel, bias, stride=1, dilation=1):
   kh, kw = kernel.shape[:2]
   images = x.permute(0, 3, 1, 2).reshape(n * groups, c // groups, h, w)
   offset, mask = offset.permute(4, 0, 3, 1, 2, 5), mask.permute(4, 0, 3, 1, 2)
-  base_y = stride * torch.arange(height, dtype=x.dtype)[:, None]
-  base_x = stride * torch.arange(width, dtype=x.dtype)
+  base_y = stride * torch.arange(height, dtype=x.dtype, device=x.device)[:, None]
+  base_x = stride * torch.arange(width, dtype=x.dtype, device=x.device)
   columns = []
   for k in range(taps):
     py = base_y + (k // kw - kh // 2) * dilation + offset[k, ..., 0]
@@ -110,13 +111,16 @@ def _jax_form(function: Callable, inputs: list[np.ndarray], backward: bool) -> t
 def _torch_form(function: Callable, inputs: list[np.ndarray], backward: bool) -> tuple[Callable[[], None], None]:
   import torch
 
-  tensors = [torch.tensor(v, requires_grad=backward) for v in inputs]
+  device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
+  tensors = [torch.tensor(v, requires_grad=backward, device=device) for v in inputs]
 
   def run():
     with torch.set_grad_enabled(backward):
       out = function(*tensors)
     if backward:
       torch.autograd.grad(out.square().sum(), tensors)
+    if device == 'cuda':
+      torch.cuda.synchronize()
 
   return run, None
 
@@ -165,6 +169,7 @@ def _judge(goal: str, value: float | None, met: Callable[[float], bool], unit: s
 
 def main(_: Sequence[str]) -> None:
   """Prints the tables, then a line for each goal."""
+  print(f'{jax.local_devices()[0].device_kind}, {os.cpu_count()} CPU cores, jax {jax.__version__}')
   results = {(s, backward): _measure(s, backward) for s in _SHAPES.value for backward in (False, True)}
   small, large = (results.get((s, True), ({}, {})) for s in ('1x64x64x64', '1x270x480x64'))
 

@@ -16,6 +16,7 @@ tests/golden/torch_edvr.py with the same parameters, in turns. Read the ratios, 
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import statistics
 import sys
@@ -38,6 +39,7 @@ _SYSTEMS = flags.DEFINE_list('systems', [s for s in restorers.NETWORKS if s != '
 _SIZE = flags.DEFINE_enum('size', 'tiny', ['tiny', 'full'], 'Of the experiments.')
 _DTYPES = flags.DEFINE_list('dtypes', None, 'Compute dtypes; float32, and bfloat16 where there is an accelerator.')
 _TRAIN = flags.DEFINE_bool('train', True, 'Whether to measure training in the first table.')
+_NAIVE = flags.DEFINE_bool('naive', True, 'Whether to measure restoring without cached features in the first table.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, "Samples of a step; the experiment's when left out.")
 _HEIGHT = flags.DEFINE_integer('height', 96, 'Of restored frames.')
 _WIDTH = flags.DEFINE_integer('width', 96, 'Of restored frames.')
@@ -121,22 +123,23 @@ def naive_program(network: nnx.Module) -> Callable:
 
 
 def restored_frame(
-  network: nnx.Module, frames: Sequence[np.ndarray], device: jax.Device, repeats: int
+  network: nnx.Module, frames: Sequence[np.ndarray], device: jax.Device, repeats: int, naive: bool
 ) -> tuple[float, float, float]:
-  """Returns seconds before the first frame, and median ms of a frame with and without cached features."""
+  """Returns seconds before the first frame, and median ms of a frame with and without cached features (or NaN)."""
   start = time.perf_counter()
   list(inference.restore_frames(network, frames, devices=[device]))
   before = time.perf_counter() - start
-  run = naive_program(network)
-  forms = {
-    'cached': lambda: list(inference.restore_frames(network, frames, devices=[device])),
-    'naive': lambda: list(restore_naively(network, frames, run)),
-  }
-  times = _in_turns(forms, repeats)
-  return before, *(statistics.median(times[name]) / len(frames) for name in forms)
+  forms = {'cached': lambda: list(inference.restore_frames(network, frames, devices=[device]))}
+  if naive:
+    run = naive_program(network)
+    forms['naive'] = lambda: list(restore_naively(network, frames, run))
+  medians = {name: statistics.median(values) / len(frames) for name, values in _in_turns(forms, repeats).items()}
+  return before, medians['cached'], medians.get('naive', math.nan)
 
 
-def measure_system(config, frames: Sequence[np.ndarray], device: jax.Device, repeats: int, train: bool) -> str:
+def measure_system(
+  config, frames: Sequence[np.ndarray], device: jax.Device, repeats: int, train: bool, naive: bool
+) -> str:
   """Returns one line of the first table."""
   with jax.default_device(device):
     network = inference.create_network(config)
@@ -146,7 +149,7 @@ def measure_system(config, frames: Sequence[np.ndarray], device: jax.Device, rep
     before, step = train_step(config, nnx.to_pure_dict(nnx.state(network, nnx.Param)), device, repeats)
     batch = f'{config.batch_size}x{config.crop}'
     training = f'{batch:>9} {before:9.1f} {step:9.1f} {1e3 / step:8.2f}'
-  before, cached, naive = restored_frame(network, frames, device, repeats)
+  before, cached, naive = restored_frame(network, frames, device, repeats, naive)
   return (
     f'{config.system:9} {config.dtype:9} {size / 1e6:8.3f} {training} {before:9.1f} {cached:9.2f} {naive:9.2f} '
     f'{naive / cached:6.2f}'
@@ -168,7 +171,7 @@ def _all_systems(device: jax.Device) -> None:
     for dtype in dtypes:
       config = _experiment(system, _SIZE.value, dtype)
       config.batch_size = _BATCH_SIZE.value or config.batch_size
-      line = measure_system(config, frames, device, _REPEATS.value, _TRAIN.value)
+      line = measure_system(config, frames, device, _REPEATS.value, _TRAIN.value, _NAIVE.value)
       print(f'{line} {row.seconds} s {row.test_hardware}', flush=True)
 
 
@@ -210,6 +213,8 @@ def _torch_programs(config, params, size: int, memory_format: str) -> tuple[dict
     sys.path.append(folder)
   import torch_edvr
 
+  where = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
+  wait = torch.cuda.synchronize if where == 'cuda' else lambda: None
   network = torch_edvr.TorchEDVR(**config.system_args)
   network.load(params)
   # Training changes parameters, which inference is not to notice.
@@ -217,9 +222,9 @@ def _torch_programs(config, params, size: int, memory_format: str) -> tuple[dict
   trained.load(params)
   arrange = functools.partial(torch.Tensor.contiguous, memory_format=getattr(torch, memory_format))
   for each in (network, trained):
-    each.to(memory_format=getattr(torch, memory_format))
+    each.to(where, memory_format=getattr(torch, memory_format))
   optimizer = torch.optim.Adam(trained.parameters(), lr=config.lr, fused=True)
-  clip = torch.from_numpy(_clip(size)).permute(0, 1, 4, 2, 3)
+  clip = torch.from_numpy(_clip(size)).to(where).permute(0, 1, 4, 2, 3)
   frames = arrange(clip.flatten(0, 1))
   target = frames[2:3].clone()
 
@@ -230,10 +235,13 @@ def _torch_programs(config, params, size: int, memory_format: str) -> tuple[dict
     optimizer.zero_grad()
     torch.nn.functional.mse_loss(predict(trained), target).backward()
     optimizer.step()
+    wait()
 
   @torch.inference_mode()
   def naive():
-    return predict(network)
+    restored = predict(network)
+    wait()
+    return restored
 
   with torch.inference_mode():
     features = [network.encode(frames[t : t + 1]) for t in range(network.num_frames)]
@@ -241,9 +249,11 @@ def _torch_programs(config, params, size: int, memory_format: str) -> tuple[dict
   @torch.inference_mode()
   def cached():
     units = [*features[:-1], network.encode(frames[-1:])]
-    return network.restore(frames[2:3], [torch.cat(scale) for scale in zip(*units, strict=True)])
+    restored = network.restore(frames[2:3], [torch.cat(scale) for scale in zip(*units, strict=True)])
+    wait()
+    return restored
 
-  return {'train': train, 'naive': naive, 'cached': cached}, naive().permute(0, 2, 3, 1).numpy()
+  return {'train': train, 'naive': naive, 'cached': cached}, naive().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _clip(size: int) -> np.ndarray:

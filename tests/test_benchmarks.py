@@ -43,7 +43,7 @@ def test_a_system_is_measured(load):
   config = restorers._experiment('seventh', 'tiny', 'float32', batch_size=1, crop=16)
   config.system_args.update(width=4, num_blocks=1)
   frames = list(np.random.default_rng(0).integers(0, 256, (3, 18, 24, 3), np.uint8))
-  name, dtype, _, batch, *numbers = restorers.measure_system(config, frames, jax.devices()[0], 1, train=True).split()
+  name, dtype, _, batch, *numbers = restorers.measure_system(config, frames, jax.devices()[0], 1, True, True).split()
   assert (name, dtype, batch) == ('seventh', 'float32', '1x16')
   assert len(numbers) == 7 and all(float(number) > 0 for number in numbers[1:])
 

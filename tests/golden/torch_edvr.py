@@ -73,8 +73,8 @@ class DeformConv(nn.Module):
     raw = self.guide(guide)
     offset = raw[:, : 18 * self.groups].reshape(b * self.groups, 9, 2, h, w)
     mask = torch.sigmoid(raw[:, 18 * self.groups :]).reshape(b * self.groups, 9, 1, h, w)
-    y = torch.arange(h, dtype=x.dtype)[:, None]
-    x = torch.arange(w, dtype=x.dtype)
+    y = torch.arange(h, dtype=x.dtype, device=x.device)[:, None]
+    x = torch.arange(w, dtype=x.dtype, device=x.device)
     columns = []
     for k in range(9):
       # grid_sample counts the outer edges of the image from -1 to 1.
