@@ -23,10 +23,10 @@ setuptools.setup(
     'absl-py>=2.5',
     'array_record>=0.8.6',
     'av>=18.1',
-    'flax>=0.12.8',  # tried: 0.12.8, which needs jax < 0.11.1; flax >= 0.12.12 needs jax >= 0.11.1: pip pairs them
+    'flax>=0.12.8',  # tried: 0.12.8, 0.12.10 (with jax 0.11.2); it is said that 0.12.8 does not work with jax >= 0.11.1
     'grain>=0.2.18',
     'importlib_resources',  # tensorflow-datasets 4.9 imports it without declaring it
-    'jax>=0.10.2',  # tried: 0.10.2; the API in use is there in 0.12.0.1, which was not run
+    'jax>=0.10.2',  # tried: 0.10.2 on CPUs (Python 3.11), 0.11.2 on CPUs and a GPU (Python 3.12)
     'ml-collections>=1.1',
     'numpy>=2.4',
     'opencv-python>=5.0',  # never -headless beside it: scenedetect requires this distribution

@@ -42,9 +42,7 @@ def silence(module) -> None:
 
 
 # `jax.jit` for large programs that run a few times: the usual one spends many times longer on compiling them.
-quick_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
-)
+quick_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
 
 @functools.partial(quick_jit, static_argnums=0)

@@ -94,6 +94,8 @@ def assert_equal(found, expected, skip=()):
       )
 
 
+# As on CPUs, and as on accelerators but in small tiles.
+@pytest.mark.parametrize('at_once', [lambda taps: (6144, 1), lambda taps: (20, taps)], ids=['a tap', 'all taps'])
 @pytest.mark.parametrize(
   ('shape', 'stride', 'dilation'),
   [
@@ -107,7 +109,8 @@ def assert_equal(found, expected, skip=()):
     (dict(size=(5, 5), groups=1), 1, 1),
   ],
 )
-def test_values_and_gradients_are_those_of_the_definition(shape, stride, dilation):
+def test_values_and_gradients_are_those_of_the_definition(shape, stride, dilation, at_once, monkeypatch):
+  monkeypatch.setattr(deform_conv, '_at_once', at_once)
   arrays = inputs(stride=stride, **{k: v for k, v in shape.items() if k != 'stride'})
   assert_equal(ours(*arrays, stride, dilation), oracle(*arrays, stride, dilation))
 
@@ -191,11 +194,12 @@ def test_bfloat16_keeps_coordinates_and_sums_in_float32():
 def test_tiles_do_not_change_the_result(shape, count, monkeypatch):
   arrays = inputs(**shape)
   whole = ours(*arrays)
-  monkeypatch.setattr(deform_conv, '_TILE', 20)
-  assert len(deform_conv._tiles(*arrays[1:3], 1)[0]) == count
+  monkeypatch.setattr(deform_conv, '_at_once', lambda taps: (20, 1))
+  assert len(deform_conv._tiles(*arrays[1:3], 1, 20)[0]) == count
   assert_equal(ours(*arrays), whole)
 
 
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='the limits are those of CPUs')
 @pytest.mark.parametrize(('height', 'width', 'limit'), [(64, 64, 40e6), (270, 480, 0.6e9)])
 def test_temporary_memory_of_forward_and_backward(height, width, limit):
   def loss(*args):
@@ -219,7 +223,7 @@ def test_lowers_for_every_platform(dtype):
 
 def test_four_devices_give_the_gradients_of_one(monkeypatch):
   x, offset, mask, kernel, bias, gradient = inputs(n=4)
-  monkeypatch.setattr(deform_conv, '_TILE', 21)  # two tiles for each image
+  monkeypatch.setattr(deform_conv, '_at_once', lambda taps: (21, 1))  # two tiles for each image
   batch = x, offset, mask, gradient
 
   def loss(parameters, x, offset, mask, gradient):
@@ -227,10 +231,11 @@ def test_four_devices_give_the_gradients_of_one(monkeypatch):
     return (out * gradient).sum(), {}
 
   (_, _), expected = jax.jit(jax.value_and_grad(loss, has_aux=True))((kernel, bias), *batch)
-  mesh = parallel.batch_mesh(devices=jax.devices()[:4])
+  devices = jax.devices()[:4]
+  mesh = parallel.batch_mesh(devices=devices)
   step = parallel.data_parallel(parallel.value_and_grad(loss), mesh)
   (_, _), means = step((kernel, bias), *parallel.put_batch(batch, mesh))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(4 * a, b, rtol=1e-4, atol=1e-4), means, expected)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(len(devices) * a, b, rtol=1e-4, atol=1e-4), means, expected)
 
   # Without the cast of parameters to values per device that `parallel` makes, JAX sums over the devices.
   spec = PartitionSpec(parallel.AXIS)

@@ -3,11 +3,12 @@
 The operator is plain JAX, arranged so that it runs well without a kernel of its own:
 
     x ── padded, as rows of C/G numbers ──┐
-    offset ── row numbers, fractions ─────┴─ per tap: four reads, weighted ── matmul with its kernel ── sum of taps
+    offset ── row numbers, fractions ─────┴─ per step: four reads, weighted ── matmul with its kernel ── sum of steps
 
-Reads and weights of a tap are prepared before the loop over taps and not inside it. XLA would otherwise merge their
-arithmetic into the reads and repeat it for every channel, which is what makes the obvious form slow. The gradient
-walks the taps in the same way, from the inputs alone, and never holds more than one tap of columns.
+A step is one tap on CPUs, where columns of one tap stay in the cache, and all taps elsewhere. Reads and weights are
+prepared before the loop over steps and not inside it. XLA would otherwise merge their arithmetic into the reads and
+repeat it for every channel, which is what makes the obvious form slow. The gradient walks the steps in the same way,
+from the inputs alone, and never holds the columns of more than one.
 """
 
 import functools
@@ -25,9 +26,15 @@ from vqm_jax.layers.initializers import passing
 # further care, in values and in gradients.
 _PAD = 2
 
-# At most this many output positions are worked on at a time; this bounds the temporaries. Measured on CPU: tiles of
-# 2,000 to 8,000 take about the same time; smaller ones pay for the loop, larger ones leave the cache.
-_TILE = 6144
+
+def _at_once(taps: int) -> tuple[int, int]:
+  """How many output positions, at most, and how many taps are worked on at a time; this bounds the temporaries.
+
+  Measured on CPU: tiles of 2,000 to 8,000 positions take about the same time; smaller ones pay for the loop, larger
+  ones leave the cache. On an H100 every turn of a loop costs launches: all taps of 100,000 positions at a time are
+  four to five times as fast as the CPU's choice, and as fast as one tile for everything.
+  """
+  return (6144, 1) if jax.default_backend() == 'cpu' else ((1 << 20) // taps, taps)
 
 
 def modulated_deform_conv2d(
@@ -102,21 +109,21 @@ def _check_shapes(x, offset, mask, kernel, bias, stride):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _deform_conv(x, offset, mask, kernel, stride, dilation):
-  table, corners, weights = _table(x, mask), _corners(x, mask), _tap_kernels(kernel, x)
+  positions, taps = _at_once(mask.shape[-1])
+  table, corners, weights = _table(x, mask), _corners(x, mask), _step_kernels(kernel, x, taps)
 
   def one_tile(tile):
-    reads = _reads(*tile, x.shape, kernel.shape, stride, dilation)
+    reads = _reads(*tile, x.shape, kernel.shape, stride, dilation, taps)
 
-    def one_tap(total, tap):
-      (first, *place), weight = tap
+    def one_step(total, step):
+      (first, *place), weight = step
       column = sum(a[:, None] * v for a, v in zip(_bilinear(*place), _gather(table, first, corners), strict=True))
       return total + _dot(column.astype(x.dtype).reshape(-1, weight.shape[0]), weight), None
 
-    positions = reads[0].shape[1] // mask.shape[3]
-    total = jnp.zeros_like(x, jnp.float32, shape=(positions, weights.shape[-1]))
-    return jax.lax.scan(one_tap, total, (reads, weights))[0].astype(x.dtype)
+    total = jnp.zeros_like(x, jnp.float32, shape=(tile[1].shape[0] * tile[1].shape[1], weights.shape[-1]))
+    return jax.lax.scan(one_step, total, (reads, weights))[0].astype(x.dtype)
 
-  return jax.lax.map(one_tile, _tiles(offset, mask, stride)).reshape(*mask.shape[:3], -1)
+  return jax.lax.map(one_tile, _tiles(offset, mask, stride, positions)).reshape(*mask.shape[:3], -1)
 
 
 def _forward(x, offset, mask, kernel, stride, dilation):
@@ -125,18 +132,19 @@ def _forward(x, offset, mask, kernel, stride, dilation):
 
 def _backward(stride, dilation, inputs, gradient):
   x, offset, mask, kernel = inputs
+  positions, taps = _at_once(mask.shape[-1])
   table, corners = _table(x, mask), _corners(x, mask)
-  # (K, O, C): with this and the gradient transposed once, the matmuls below need no transposition for each tap.
-  weights = _tap_kernels(kernel, x).swapaxes(1, 2)
+  # Output channels first: with this and the gradient transposed once, the matmuls below need no transposition.
+  weights = _step_kernels(kernel, x, taps).swapaxes(1, 2)
 
   def one_tile(carry, inputs_of_tile):
     tile, gradient = inputs_of_tile
     dtable, dweights = carry
-    reads = _reads(*tile, x.shape, kernel.shape, stride, dilation)
+    reads = _reads(*tile, x.shape, kernel.shape, stride, dilation, taps)
     transposed = gradient.T
 
-    def one_tap(dtable, tap):
-      (first, *place), weight = tap
+    def one_step(dtable, step):
+      (first, *place), weight = step
       dcolumn = _dot(gradient, weight).reshape(-1, table.shape[1])
       values, bilinear = _gather(table, first, corners), _bilinear(*place)
       column = sum(a[:, None] * v for a, v in zip(bilinear, values, strict=True))
@@ -147,13 +155,13 @@ def _backward(stride, dilation, inputs, gradient):
       dbilinear = jnp.stack([_sum_of_channels(v * dcolumn) for v in values])
       return dtable, (dbilinear, dweight)
 
-    dtable, (dbilinear, dweight) = jax.lax.scan(one_tap, dtable, (reads, weights))
+    dtable, (dbilinear, dweight) = jax.lax.scan(one_step, dtable, (reads, weights))
     doffset, dmask = _through_bilinear(dbilinear.swapaxes(0, 1), *reads[1:])
     shape = tile[1].shape
-    doffset = jnp.stack([_taps_last(d, shape) for d in doffset], axis=-1)
-    return (dtable, dweights + dweight), (doffset, _taps_last(dmask, shape))
+    doffset = jnp.stack([_taps_last(d, shape, taps) for d in doffset], axis=-1)
+    return (dtable, dweights + dweight), (doffset, _taps_last(dmask, shape, taps))
 
-  tiles = _tiles(offset, mask, stride)
+  tiles = _tiles(offset, mask, stride, positions)
   gradient = gradient.reshape(tiles[1].shape[0], -1, gradient.shape[-1])
   # Many reads share a pixel: their sum is float32 whatever x is.
   zeros = jnp.zeros_like(table, jnp.float32), jnp.zeros_like(weights, jnp.float32)
@@ -183,13 +191,13 @@ def _corners(x, mask):
   return 0, groups, line, line + groups
 
 
-def _tap_kernels(kernel, x):
-  """(K, C, O) in x's dtype."""
-  return kernel.reshape(-1, *kernel.shape[2:]).astype(x.dtype)
+def _step_kernels(kernel, x, taps):
+  """(K / taps, taps * C, O) in x's dtype."""
+  return kernel.reshape(-1, taps * kernel.shape[2], kernel.shape[3]).astype(x.dtype)
 
 
-def _tiles(offset, mask, stride):
-  """Splits the N * H' lines of the output in equal tiles of at most `_TILE` positions, or of one line.
+def _tiles(offset, mask, stride, positions):
+  """Splits the N * H' lines of the output in equal tiles of at most so many positions, or of one line.
 
   Returns offset (tiles, lines, W', G, K, 2), mask (tiles, lines, W', G, K), and for each line, (tiles, lines), the
   image that it belongs to and its place in it. When the number of lines is a large prime, tiles are single lines:
@@ -197,34 +205,41 @@ def _tiles(offset, mask, stride):
   """
   n, height, width = mask.shape[:3]
   lines = n * height
-  size = max(d for d in range(1, lines + 1) if lines % d == 0 and d * width <= max(_TILE, width))
+  size = max(d for d in range(1, lines + 1) if lines % d == 0 and d * width <= max(positions, width))
   image, y = np.divmod(np.arange(lines), height)
   flat = offset.reshape(lines, *offset.shape[2:]), mask.reshape(lines, *mask.shape[2:]), image, y * stride
   return tuple(v.reshape(-1, size, *v.shape[1:]) for v in flat)
 
 
-def _reads(offset, mask, image, y, x_shape, kernel_shape, stride, dilation):
-  """What every tap reads in a tile: first row of the table, fractions (y, x) and mask, each (K, lines * W' * G)."""
+def _reads(offset, mask, image, y, x_shape, kernel_shape, stride, dilation, taps):
+  """What every step reads in a tile: first row of the table, fractions (y, x) and mask.
+
+  Each is (K / taps, lines * W' * taps * G).
+  """
   _, h, w, _ = x_shape
   kh, kw = kernel_shape[:2]
-  _, width, groups, taps, _ = offset.shape
-  offset, mask = offset.transpose(4, 3, 0, 1, 2), mask.transpose(3, 0, 1, 2)  # taps first
+  lines, width, groups, _ = mask.shape
+  mask = mask.reshape(lines, width, groups, -1, taps).transpose(3, 0, 1, 4, 2)  # step, line, place, tap, group
+  offset = offset.reshape(lines, width, groups, -1, taps, 2).transpose(5, 3, 0, 1, 4, 2)
 
   def along(axis, values):
-    return jnp.expand_dims(values, tuple(a for a in range(4) if a != axis))
+    return jnp.expand_dims(values, tuple(a for a in range(5) if a != axis))
+
+  def of_taps(values):
+    return values.reshape(-1, 1, 1, taps, 1)
 
   def split(place, size):
     place = jnp.clip(place, -_PAD, size)
     low = jnp.floor(place)
     return low.astype(jnp.int32) + _PAD, place - low
 
-  ky, kx = np.divmod(np.arange(taps), kw)
-  base_y = along(0, (ky - kh // 2) * dilation) + along(1, y)
-  base_x = along(0, (kx - kw // 2) * dilation) + along(2, np.arange(width) * stride)
+  ky, kx = np.divmod(np.arange(kh * kw), kw)
+  base_y = of_taps((ky - kh // 2) * dilation) + along(1, y)
+  base_x = of_taps((kx - kw // 2) * dilation) + along(2, np.arange(width) * stride)
   iy, fy = split(base_y + offset[0], h)
   ix, fx = split(base_x + offset[1], w)
-  first = ((along(1, image) * (h + 2 * _PAD) + iy) * (w + 2 * _PAD) + ix) * groups + along(3, np.arange(groups))
-  return tuple(v.reshape(taps, -1) for v in (first, fy, fx, mask))
+  first = ((along(1, image) * (h + 2 * _PAD) + iy) * (w + 2 * _PAD) + ix) * groups + along(4, np.arange(groups))
+  return tuple(v.reshape(v.shape[0], -1) for v in (first, fy, fx, mask))
 
 
 def _bilinear(fy, fx, mask):
@@ -246,9 +261,10 @@ def _gather(table, first, corners):
   return [table.at[first + corner].get(mode='promise_in_bounds').astype(jnp.float32) for corner in corners]
 
 
-def _taps_last(values, shape):
-  """(K, lines * W' * G) -> (lines, W', G, K)."""
-  return jnp.moveaxis(values.reshape(-1, *shape[:-1]), 0, -1)
+def _taps_last(values, shape, taps):
+  """(K / taps, lines * W' * taps * G) -> (lines, W', G, K)."""
+  lines, width, groups, _ = shape
+  return values.reshape(-1, lines, width, taps, groups).transpose(1, 2, 4, 0, 3).reshape(shape)
 
 
 def _sum_of_channels(x):
