@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from vqm_jax.prepare import layout
-from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder, tile_configs
+from vqm_jax.prepare.builder import VqmBuilder
+from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig, tile_configs
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -9,7 +9,8 @@ from fractions import Fraction
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.prepare.builder import ClipPair, FramesConfig, VqmBuilder, tile_configs
+from vqm_jax.prepare.builder import VqmBuilder
+from vqm_jax.prepare.configs import ClipPair, FramesConfig, tile_configs
 from vqm_jax.video import list_videos, open_video
 
 

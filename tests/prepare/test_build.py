@@ -233,7 +233,8 @@ OWN = """
 import numpy as np
 import tensorflow_datasets as tfds
 from fractions import Fraction
-from vqm_jax.prepare.builder import ClipPair, FramesConfig, TilesConfig, VqmBuilder
+from vqm_jax.prepare.builder import VqmBuilder
+from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig
 
 class Grey:
   name, fps, num_frames, height, width = 'grey', Fraction(10), 4, 20, 30

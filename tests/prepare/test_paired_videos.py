@@ -10,7 +10,7 @@ from vqm_jax import errors, video
 from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
 from vqm_jax.prepare import driver
-from vqm_jax.prepare.builder import TilesConfig
+from vqm_jax.prepare.configs import TilesConfig
 
 COLOUR = video.Colour('bt709')
 

@@ -21,7 +21,8 @@ from absl import flags, logging
 
 from vqm_jax import cli, errors
 from vqm_jax.prepare import driver
-from vqm_jax.prepare.builder import TilesConfig, VqmBuilder
+from vqm_jax.prepare.builder import VqmBuilder
+from vqm_jax.prepare.configs import FramesConfig, TilesConfig
 
 _DATASET = flags.DEFINE_string(
   'dataset', None, 'vqm_demo, paired_videos, … or a data set folder of your own.', required=True
@@ -195,6 +196,11 @@ def _check_holdout(todo: Sequence[VqmBuilder]) -> None:
 
 
 def _next_command(name: str, configs: Sequence[Any], data_dir: pathlib.Path) -> str:
+  if not all(isinstance(config, TilesConfig | FramesConfig) for config in configs):
+    return (
+      f'Next: python -m vqm_jax.prepare.show --dataset={name} --config={configs[0].name} --data_dir={data_dir} '
+      '--output=sheet.png'
+    )
   tiles = [config.name for config in configs if isinstance(config, TilesConfig)]
   if not tiles:
     return f'Next: python -m vqm_jax.eval --workdir=runs/<run> --dataset={name} --data_dir={data_dir}'

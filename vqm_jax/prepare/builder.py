@@ -1,14 +1,11 @@
-"""`VqmBuilder`: pairs of degraded and original videos in, TFDS records out.
+"""`VqmBuilder`: the clips of a data set in, TFDS records out.
 
-Two kinds of config [D]. *Tiles* hold short windows cut from training videos, each a lossless strip, for random access
-in training. *Frames* hold every frame of the clips that are evaluated, as PNG, in order. No TensorFlow, one pass over
-the videos, bounded memory.
+Which records, its config says (`configs`). No TensorFlow, one pass over the videos, bounded memory.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -19,111 +16,27 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from vqm_jax import cli, errors
-from vqm_jax.data.features import FrameStrip
-from vqm_jax.prepare import tiles as tiles_lib
+from vqm_jax.prepare.configs import ClipPair, RecordsConfig
 from vqm_jax.report import results
-from vqm_jax.video import VideoSource
-from vqm_jax.video.reader import ImageFrames
 
 S, T = TypeVar('S'), TypeVar('T')
 
 # About so much is lost when a build is stopped.
 _SHARD_BYTES = 256 << 20
-_PACKED = 0.35  # of raw RGB; measured 0.30 for WebP strips, 0.39 for PNG frames
-_PROBE_FRAMES = 24
-_PNG_LEVEL = 3
-_PNG_RGB8 = b'\x08\x02'  # bit depth and colour type in a PNG header, bytes 24 and 25
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipPair:
-  """One clip twice: degraded (`lq`) and original (`hq`, None where it is withheld), frame by frame.
-
-  `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows never cross their
-  borders. `crf` is NaN where it is not known.
-  """
-
-  clip_id: str
-  lq: VideoSource
-  hq: VideoSource | None
-  category: str = ''
-  crf: float = float('nan')
-  scenes: tuple[tuple[int, int], ...] = ()
-
-  @property
-  def reference(self) -> VideoSource:
-    """What number, size and rate of the frames are taken from: the original, where there is one."""
-    return self.lq if self.hq is None else self.hq
-
-  def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields (lq, hq) uint8 (H, W, 3) of the frames start <= t < stop; both sides are decoded at once.
-
-    Raises DataError if a side ends before `stop`.
-    """
-    sides = [side.frames(start, stop) for side in (self.lq, self.hq) if side is not None]
-    with concurrent.futures.ThreadPoolExecutor(len(sides)) as pool:
-      for index in range(start, stop):
-        pair = list(pool.map(lambda side: next(side, None), sides))
-        for side, frame in zip(('LQ', 'HQ'), pair, strict=False):
-          if frame is None:
-            raise errors.DataError(
-              f'{self.clip_id}: {side} ends after {index} frames, expected {self.reference.num_frames}; the file may '
-              'be damaged.'
-            )
-        yield pair[0], pair[1] if len(pair) == 2 else None
-
-
-@dataclasses.dataclass(kw_only=True)
-class TilesConfig(tfds.core.BuilderConfig):
-  """Windows of `num_frames` frames of `size` x `size` pixels, about `per_video` of each training video.
-
-  `holdout` whole training videos give none: they are the holdout split of the frames. `codec` is that of FrameStrip.
-  """
-
-  num_frames: int = 7
-  size: int = 256
-  per_video: int = 400
-  codec: str = 'webp'
-  seed: int = 0
-  holdout: int = 0
-
-
-def tile_configs(kind: type[TilesConfig] = TilesConfig) -> list[TilesConfig]:
-  """The sizes that published recipes train on: `tiles`, 7 frames of 256x256, and others that tell theirs by name."""
-  sizes = {'tiles': (7, 256)}
-  sizes |= {f'tiles_t{t}p{p}': (t, p) for t, p in ((7, 128), (5, 128), (5, 192), (1, 128), (1, 256))}
-  return [
-    kind(name=name, description=f'Windows of {t} frame{"s" if t > 1 else ""}, {p}x{p}.', num_frames=t, size=p)
-    for name, (t, p) in sizes.items()
-  ]
-
-
-@dataclasses.dataclass(kw_only=True)
-class FramesConfig(tfds.core.BuilderConfig):
-  """Every frame of the validation, test and holdout clips, and of `holdout` training videos.
-
-  Without `targets`: of the clips whose originals are withheld, and of no others.
-  """
-
-  holdout: int = 0
-  targets: bool = True
+_PROBE_FRAMES = 96
 
 
 class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Base of the data sets: a subclass only says where clips come from, in `clips`.
+  """Base of the data sets: a subclass only says where clips come from, in `clips`; its configs are `RecordsConfig`s.
 
-  Tiles: video, category, scene, start, yx, fps, crf, lq and hq (FrameStrip); split train.
-  Frames: clip, frame, lq and, unless targets are withheld, hq (PNG); splits val, test and holdout, as far as they have
-  clips. The metadata tell which records make a clip: {'clips': {split: {clip: {first_record, num_frames, height, width,
-  fps, category}}}}.
-  Both keep what the build depended on under 'settings' in the metadata.
+  The metadata hold what the build depended on under 'settings', and which records a clip made under the config's
+  `table`: {split: {clip: {first_record, …}}}.
   """
 
   # Where a build keeps its finished files until all are there; among the records if None.
@@ -146,49 +59,16 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def settings(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
     """What the records depend on beside the code: the config's own fields and the input. JSON values."""
-    fields = dataclasses.asdict(self.builder_config)
+    config = self.builder_config
+    fields = dataclasses.asdict(config)
     for field in dataclasses.fields(tfds.core.BuilderConfig):
       del fields[field.name]
-    splits = {*self._splits, *(['train'] if self.builder_config.holdout else [])}
+    splits = {*config.splits.values(), *(['train'] if config.holdout else [])}
     return fields | {'input': {split: self.fingerprint(split, manual_dir) for split in sorted(splits)}}
 
-  @property
-  def _tiled(self) -> bool:
-    return isinstance(self.builder_config, TilesConfig)
-
-  @property
-  def _targets(self) -> bool:
-    return self._tiled or self.builder_config.targets
-
-  @property
-  def _splits(self) -> tuple[str, ...]:
-    return ('train',) if self._tiled else ('val', 'test', 'holdout')
-
   def _info(self) -> tfds.core.DatasetInfo:
-    config = self.builder_config
-    if self._tiled:
-      strip = (config.num_frames, config.size, config.size, config.codec)
-      features = dict(
-        video=tfds.features.Text(),
-        category=tfds.features.Text(),
-        scene=np.int32,
-        start=np.int32,
-        yx=tfds.features.Tensor(shape=(2,), dtype=np.int32),
-        fps=np.float32,
-        crf=np.float32,
-        lq=FrameStrip(*strip),
-        hq=FrameStrip(*strip),
-      )
-    else:
-      features = dict(
-        clip=tfds.features.Text(),
-        frame=np.int32,
-        lq=tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-      )
-      if config.targets:
-        features['hq'] = tfds.features.Image(shape=(None, None, 3), encoding_format='png')
     return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(features),
+      features=tfds.features.FeaturesDict(self.builder_config.features()),
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
     )
@@ -203,28 +83,27 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return self._plans[manual_dir]
 
   def _planned(self, manual_dir: pathlib.Path | None) -> list['Shard']:
-    found = {split: self._pairs(split, manual_dir) for split in self._splits}
-    # Clips with targets and clips without never meet in one config.
-    pairs = {
-      split: [pair for pair in clips if (pair.hq is not None) == self._targets] for split, clips in found.items()
-    }
+    config = self.builder_config
+    found = {split: self._pairs(split, manual_dir) for split in dict.fromkeys(config.splits.values())}
+    pairs = {split: [pair for pair in clips if config.accepts(pair)] for split, clips in found.items()}
     pairs = {split: clips for split, clips in pairs.items() if clips}
     if not pairs:
-      kind = '' if not any(found.values()) else ' with targets' if self._targets else ' without targets'
+      kind = f' {config.accepted}' if any(found.values()) else ''
       raise errors.DataError(
-        f'{self.name}/{self.builder_config.name}: no clips{kind} of {" or ".join(self._splits)} in '
-        f'{manual_dir or "the data set"}; its README says which folders are read.'
+        f'{self.name}/{config.name}: no clips{kind} of {" or ".join(found)} in {manual_dir or "the data set"}; its '
+        'README says which folders are read.'
       )
-    _check(pairs, self.builder_config.size if self._tiled else 1)
+    _check(pairs, config)
     shards = []
-    for split, clips in pairs.items():
-      counts = [len(self._plan(pair)) if self._tiled else pair.reference.num_frames for pair in clips]
-      if not sum(counts):
+    for split, origin in config.splits.items():
+      clips = pairs.get(origin, [])
+      counts = [config.count(pair, split) for pair in clips]
+      if clips and not sum(counts):
         raise errors.DataError(
-          f'{self.name}/{self.builder_config.name}: no scene of the {len(clips)} training videos has '
-          f'{self.builder_config.num_frames} frames; choose a config with fewer frames.'
+          f'{self.name}/{config.name}: no scene of the {len(clips)} training videos has {config.num_frames} frames; '
+          'choose a config with fewer frames.'
         )
-      shards += _divided(split, clips, counts, [self._record_bytes(pair) for pair in clips])
+      shards += _divided(split, clips, counts, [config.record_bytes(pair) for pair in clips]) if clips else []
     return shards
 
   def write(self, shard: 'Shard', folder: pathlib.Path) -> Iterator[None]:
@@ -232,83 +111,64 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Raises DataError for two records with one key, or if the disk does not take them.
     """
+    config = self.builder_config
     serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
 
     def serialize(item):
-      key, example = item
-      proto = serializer.get_tf_example(self.info.features.encode_example(example))
+      clip, key, example = item
+      proto = serializer.get_tf_example(self.info.features.encode_example(_made(example)))
       # Otherwise the order of the fields differs from process to process.
-      return key, proto.SerializeToString(deterministic=True)
+      return clip, key, proto.SerializeToString(deterministic=True)
 
-    examples = itertools.chain.from_iterable(map(self._examples, shard.clips))
+    examples = ((pair.clip_id, *example) for pair in shard.clips for example in config.examples(pair, shard.split))
     partial = folder / f'{shard.name}.part'
-    keys, size = set(), 0
+    keys, size, counts = set(), 0, collections.Counter()
     try:
       file = _RecordFile(partial)
-      for key, record in map_ahead(serialize, examples):
+      for clip, key, record in map_ahead(serialize, examples):
         if key in keys:
           raise errors.DataError(f'{shard.split}: two records have the key {key!r}.')
         keys.add(key)
         file.write(record)
+        counts[clip] += 1
         size += len(record)
         yield
       file.close()
       partial.rename(folder / shard.name)
-      results.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size})
+      clips = [(pair.clip_id, counts[pair.clip_id], config.note(pair, counts[pair.clip_id])) for pair in shard.clips]
+      results.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size, 'clips': clips})
     finally:
       partial.unlink(missing_ok=True)
 
   def probe(self, shards: Sequence['Shard']) -> tuple[float, float]:
     """About how many bytes all records take and how many seconds it takes to make them here, judged by one clip."""
-    clips = [pair for shard in shards if shard.records for pair in shard.clips]
-    pair = max(clips, key=lambda pair: pair.reference.num_frames)
-    frames = min(pair.reference.num_frames, _PROBE_FRAMES)
+    config = self.builder_config
+    clips = [(pair, shard.split) for shard in shards if shard.records for pair in shard.clips]
+    pair, split = max(clips, key=lambda clip: clip[0].reference.num_frames)
+    frames = min(pair.lq.num_frames, pair.reference.num_frames, _PROBE_FRAMES)
     start = time.perf_counter()
-    for index, sides in enumerate(pair.frames(0, frames)):
-      last = index, sides
+    collections.deque(pair.frames(0, frames), maxlen=0)
     per_frame = (time.perf_counter() - start) / frames
     per_record = size = 0.0
-    if not self._tiled:
+    if example := config.sample(pair, split):  # none if all is flat
       start = time.perf_counter()
-      size = sum(map(len, _png_files(pair, last)[1].values()))
-      per_record = time.perf_counter() - start
-    elif example := next(self._tiles(pair, self._plan(pair)), None):  # none if it is flat
-      start = time.perf_counter()
-      encoded = self.info.features.encode_example(example[1])
+      encoded = self.info.features.encode_example(_made(example[1]))
       size = sum(len(value) for value in encoded.values() if isinstance(value, bytes))
       per_record = time.perf_counter() - start
     records = sum(shard.records for shard in shards)
-    decoded = sum(pair.reference.num_frames for pair in clips)
+    decoded = config.passes * sum(pair.reference.num_frames for pair, _ in clips)
     return size * records, per_frame * decoded + per_record * records / (os.cpu_count() or 1)
-
-  def _record_bytes(self, pair: ClipPair) -> int:
-    config = self.builder_config
-    if self._tiled:
-      return round(2 * 3 * config.num_frames * config.size**2 * _PACKED)
-    return round(2 * 3 * pair.reference.height * pair.reference.width * _PACKED)
-
-  def _describe(self, shards: Sequence['Shard'], manual_dir: pathlib.Path | None) -> None:
-    """Writes down what the records depend on and, for frames, which make a clip."""
-    self.info.metadata['settings'] = self.settings(manual_dir)
-    if not self._tiled:
-      clips = collections.defaultdict(list)
-      for shard in shards:
-        clips[shard.split] += shard.clips
-      self.info.metadata['clips'] = {split: _table(pairs) for split, pairs in clips.items()}
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = self._manual_dir(dl_manager)
     shards = self.plan(manual_dir)
-    self._describe(shards, manual_dir)
+    self.info.metadata['settings'] = self.settings(manual_dir)
     return {split: self._generate_examples(shards, split) for split in dict.fromkeys(shard.split for shard in shards)}
 
   def _generate_examples(self, shards: Sequence['Shard'], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for shard in shards:
-      if shard.split == split:
-        yield from itertools.chain.from_iterable(map(self._examples, shard.clips))
-
-  def _examples(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
-    return self._tiles(pair, self._plan(pair)) if self._tiled else self._frames(pair)
+    for pair in itertools.chain.from_iterable(shard.clips for shard in shards if shard.split == split):
+      for key, example in self.builder_config.examples(pair, split):
+        yield key, _made(example)
 
   def _manual_dir(self, dl_manager) -> pathlib.Path | None:
     return pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
@@ -331,43 +191,6 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       return [pair for pair in train if pair.clip_id not in held]
     return clips + [pair for pair in train if pair.clip_id in held]
 
-  def _plan(self, pair: ClipPair) -> list[tiles_lib.Tile]:
-    config = self.builder_config
-    return tiles_lib.plan(
-      pair.clip_id,
-      pair.scenes or ((0, pair.reference.num_frames),),
-      pair.reference.height,
-      pair.reference.width,
-      num_frames=config.num_frames,
-      size=config.size,
-      per_video=config.per_video,
-      seed=config.seed,
-    )
-
-  def _tiles(self, pair: ClipPair, plan: Sequence[tiles_lib.Tile]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not plan:
-      return
-    config = self.builder_config
-    frames = pair.frames(plan[0].start, plan[-1].start + config.num_frames)
-    for tile, lq, hq in tiles_lib.cut(frames, plan, num_frames=config.num_frames, size=config.size):
-      example = dict(
-        video=pair.clip_id,
-        category=pair.category,
-        scene=tile.scene,
-        start=tile.start,
-        yx=np.array([tile.y, tile.x], np.int32),
-        fps=float(pair.reference.fps),
-        crf=pair.crf,
-        lq=lq,
-        hq=hq,
-      )
-      yield f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}', example
-
-  def _frames(self, pair: ClipPair) -> Iterator[tuple[str, dict[str, Any]]]:
-    frames = enumerate(pair.frames(0, pair.reference.num_frames))
-    for index, images in map_ahead(functools.partial(_png_files, pair), frames):
-      yield f'{pair.clip_id}/{index:06d}', dict(clip=pair.clip_id, frame=index, **images)
-
   def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
     if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
       return super()._generate_splits(dl_manager, download_config)
@@ -375,14 +198,22 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Ours writes records as they come, and what was finished in `shards_folder` earlier is not made again.
     manual_dir = self._manual_dir(dl_manager)
     shards = self.plan(manual_dir)
-    self._describe(shards, manual_dir)
+    self.info.metadata['settings'] = self.settings(manual_dir)
     folder = self.shards_folder or pathlib.Path(self.data_dir)
     write(self, shards, folder)
-    splits = dict.fromkeys(shard.split for shard in shards)
-    return [
-      _collected([shard for shard in shards if shard.split == split], folder, self._get_filename_template(split))
-      for split in splits
-    ]
+    tables, infos = {}, []
+    for split in dict.fromkeys(shard.split for shard in shards):
+      of_split = [shard for shard in shards if shard.split == split]
+      table, info = _collected(of_split, folder, self._get_filename_template(split))
+      tables[split] = table
+      infos.append(info)
+    self.info.metadata[self.builder_config.table] = tables
+    return infos
+
+
+def _made(example: dict[str, Any]) -> dict[str, Any]:
+  """The fields of a record, those made that are functions."""
+  return {name: value() if callable(value) else value for name, value in example.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -431,8 +262,10 @@ def _divided(split: str, clips: Sequence[ClipPair], counts: Sequence[int], sizes
   ]
 
 
-def _collected(shards: Sequence[Shard], folder: pathlib.Path, template) -> tfds.core.SplitInfo:
-  """Moves finished shards to their place among the records of TFDS."""
+def _collected(
+  shards: Sequence[Shard], folder: pathlib.Path, template
+) -> tuple[dict[str, dict[str, Any]], tfds.core.SplitInfo]:
+  """Moves finished shards to their place among the records of TFDS; returns the table of their clips, too."""
   notes = [json.loads((folder / f'{shard.name}.json').read_text()) for shard in shards]
   # A shard of flat windows may be empty; TFDS has no files without records.
   filled = [(shard, note) for shard, note in zip(shards, notes, strict=True) if note['records']]
@@ -443,53 +276,35 @@ def _collected(shards: Sequence[Shard], folder: pathlib.Path, template) -> tfds.
   for shard in shards:
     (folder / shard.name).unlink(missing_ok=True)
     (folder / f'{shard.name}.json').unlink()
-  return tfds.core.SplitInfo(
+  table, first = {}, 0
+  for clip, count, facts in itertools.chain.from_iterable(note['clips'] for note in notes):
+    table[clip] = dict(first_record=first, **facts)
+    first += count
+  info = tfds.core.SplitInfo(
     name=shards[0].split,
     shard_lengths=[note['records'] for _, note in filled],
     num_bytes=sum(note['bytes'] for _, note in filled),
     filename_template=template,
   )
+  return table, info
 
 
-def _check(pairs: dict[str, list[ClipPair]], smallest: int) -> None:
+def _check(pairs: dict[str, list[ClipPair]], config: RecordsConfig) -> None:
   """Raises DataError with every pair that cannot be used, before anything is written."""
   problems = []
   for split, clips in pairs.items():
     counts = collections.Counter(pair.clip_id for pair in clips)
     problems += [f'{split}/{name}: {n} clips of this name' for name, n in counts.items() if n > 1]
     for pair in clips:
-      lq, hq = ((s.num_frames, s.width, s.height) for s in (pair.lq, pair.reference))
-      if lq != hq:
-        lq, hq = ('{} frames {}x{}'.format(*side) for side in (lq, hq))
-        problems.append(f'{split}/{pair.clip_id}: LQ {lq}, HQ {hq}')
-      elif not hq[0] or min(hq[1:]) < smallest:
-        problems.append(
-          f'{split}/{pair.clip_id}: {hq[0]} frames {hq[1]}x{hq[2]}, expected at least {smallest}x{smallest}'
-        )
+      problems += [f'{split}/{pair.clip_id}: {problem}' for problem in config.problems(pair)]
       for start, stop in pair.scenes:
         if not 0 <= start < stop <= pair.reference.num_frames:
           problems.append(f'{split}/{pair.clip_id}: scene {start}-{stop} of {pair.reference.num_frames} frames')
   if problems:
     raise errors.DataError(
-      f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in the clips: '
-      f'{"; ".join(problems)}. Mend or remove them; LQ and HQ must match frame by frame.'
+      f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in the clips: {"; ".join(problems)}. Mend or remove '
+      'them.'
     )
-
-
-def _table(pairs: Sequence[ClipPair]) -> dict[str, dict[str, Any]]:
-  """The 'clips' entry of one split's metadata."""
-  firsts = itertools.accumulate((pair.reference.num_frames for pair in pairs), initial=0)
-  return {
-    pair.clip_id: dict(
-      first_record=first,
-      num_frames=pair.reference.num_frames,
-      height=pair.reference.height,
-      width=pair.reference.width,
-      fps=float(pair.reference.fps),
-      category=pair.category,
-    )
-    for pair, first in zip(pairs, firsts, strict=False)
-  }
 
 
 class _RecordFile:
@@ -528,22 +343,3 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         yield pending.popleft().result()
     while pending:
       yield pending.popleft().result()
-
-
-def _png_files(pair: ClipPair, item: tuple[int, tuple[np.ndarray, np.ndarray | None]]) -> tuple[int, dict[str, bytes]]:
-  """(index, {'lq': PNG file, 'hq': PNG file}) of (index, (lq, hq)); without hq where it is withheld."""
-  index, frames = item
-  sides = zip(('lq', 'hq'), (pair.lq, pair.hq), frames, strict=True)
-  return index, {side: _png_file(source, index, rgb) for side, source, rgb in sides if source is not None}
-
-
-def _png_file(source: VideoSource, index: int, rgb: np.ndarray) -> bytes:
-  """Frame `index` of `source` as a PNG file: the very bytes where it is one, of 8-bit RGB."""
-  import cv2
-
-  if isinstance(source, ImageFrames) and source.files[index].name.lower().endswith('.png'):
-    data = source.files[index].read_bytes()
-    if data[24:26] == _PNG_RGB8:
-      return data
-  _, data = cv2.imencode('.png', rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
-  return data.tobytes()

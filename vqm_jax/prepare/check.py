@@ -4,11 +4,17 @@ python -m vqm_jax.prepare.check --dataset=intvid --manual_dir=downloads/
 
 Folders and zips are recognised by their names, such as TrainingSourceDomain, train/lq or ZED/val; a manifest.csv
 (split,clip_id,lq,hq,fps,category) wins over them. Exit status 1 if there are problems; warnings are for you to judge.
+
+For vid3oc it then estimates how the recordings of both cameras belong together, which decodes the training clips once,
+and keeps that in pairing.json beside them, where a build finds it. Where an offset in frames is wrong (target frame
+t + offset shows what source frame t shows), write yours into offsets.csv (clip,offset): it has the last word.
 """
 
+import math
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 
 from vqm_jax import cli, errors
@@ -20,6 +26,7 @@ _MANUAL_DIR = flags.DEFINE_string('manual_dir', None, 'Folder with the data as d
 _SOURCE_SUFFIX = flags.DEFINE_string(
   'source_suffix', '', 'Which source folders to take where several differ in their bitrate, such as 500k.'
 )
+_PAIRING = flags.DEFINE_bool('pairing', True, 'Whether to estimate how two cameras belong together (vid3oc).')
 
 
 def main(_: Sequence[str]) -> None:
@@ -38,6 +45,8 @@ def main(_: Sequence[str]) -> None:
     raise errors.DataError(
       f'{found.root}: {count} problem{"s" if count > 1 else ""}, listed above, must be mended before a build.'
     )
+  if _DATASET.value == 'vid3oc' and _PAIRING.value:
+    print('\n' + _table([_PAIRING_HEADER, *_pairing_rows(found)]))
   print(f'\nNo problems. Next: python -m vqm_jax.prepare.build --dataset={_DATASET.value} --manual_dir={folder}')
 
 
@@ -67,6 +76,27 @@ def _clip_row(found: layout.Layout, clip: layout.Clip) -> tuple[str, ...]:
   )
   first = '-' if clip.first_number is None else str(clip.first_number)
   return clip.split, clip.clip_id, *facts, first, found.relative(clip.lq), found.relative(clip.hq)
+
+
+_PAIRING_HEADER = ('clip', 'offset', 'ncc', 'drift/min', 'enlarges', 'inliers', 'remarks')
+
+
+def _pairing_rows(found: layout.Layout) -> list[tuple[str, ...]]:
+  """The estimates for the training clips, which are kept as they come."""
+  from vqm_jax.prepare import two_cameras  # TFDS takes a while to start
+
+  pairs = list(two_cameras.clips(found, 'train'))
+  stored = two_cameras.StoredPairings(found.root)
+  rows = []
+  for pair in cli.progress(pairs, desc='paired', unit='clip'):
+    stored.put(pair)
+    offset, homography = pair.pairing.offset, pair.pairing.homography
+    remarks = '; '.join(filter(None, (offset.reason, homography.reason))) or '-'
+    drift = '-' if math.isnan(offset.drift.slope) else f'{offset.drift.slope:+.2f}'
+    enlarges = f'{abs(np.linalg.det(homography.matrix[:2, :2])) ** 0.5:.3f}'
+    found_offset = f'{offset.frames:+d}', f'{offset.confidence:.2f}', drift
+    rows.append((pair.clip_id, *found_offset, enlarges, str(homography.inliers), remarks))
+  return rows
 
 
 def _size(source: VideoSource) -> str:

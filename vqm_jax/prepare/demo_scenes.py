@@ -20,12 +20,13 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from vqm_jax import video
-from vqm_jax.prepare.builder import ClipPair
+from vqm_jax.prepare.configs import ClipPair
+from vqm_jax.prepare.two_cameras import TwoCameras
 
 FPS = Fraction(25)
 HQ_CRF, LQ_CRF = 14.0, 35.0
@@ -80,26 +81,26 @@ class Scene:
 
 def clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
   """The scenes as clips; they are rendered and coded when their frames are asked for, a few ahead."""
-  return _clip_pairs(_Coder(scenes, seed, write_pair), LQ_CRF)
+  coder = _coder(tuple(scenes), seed, write_pair)
+  return [ClipPair(**fields, crf=LQ_CRF) for fields in _clip_fields(coder)]
 
 
-def rig_clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
+def rig_clips(scenes: Sequence[Scene], seed: int = 0) -> list[TwoCameras]:
   """The scenes as clips of two cameras, `lq` of the source and `hq` of the target camera, made like those of `clips`.
 
-  Frames of equal number do not show the same: `rig` tells how the sides belong together.
+  Frames of equal number do not show the same: `rig` tells how the sides belong together, and `truth` of the clip.
   """
-  return _clip_pairs(_Coder(scenes, seed, write_rig), SOURCE_CRF)
-
-
-def _clip_pairs(coder: '_Coder', crf: float) -> list[ClipPair]:
+  coder = _coder(tuple(scenes), seed, write_rig)
+  rigs = [rig(scene, seed) for scene in scenes]
   return [
-    ClipPair(
-      clip_id=scene.clip_id,
-      lq=_Side(coder, index, 0),
-      hq=_Side(coder, index, 1),
-      category=scene.photo,
-      crf=crf,
-    )
+    TwoCameras(**fields, crf=SOURCE_CRF, truth=dict(offset=cameras.offset, matrix=cameras.matrix.tolist()))
+    for fields, cameras in zip(_clip_fields(coder), rigs, strict=True)
+  ]
+
+
+def _clip_fields(coder: '_Coder') -> list[dict[str, Any]]:
+  return [
+    dict(clip_id=scene.clip_id, lq=_Side(coder, index, 0), hq=_Side(coder, index, 1), category=scene.photo)
     for index, scene in enumerate(coder.scenes)
   ]
 
@@ -132,32 +133,31 @@ def write_rig(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathli
 _Write = Callable[[Scene, pathlib.Path, int], tuple[pathlib.Path, pathlib.Path]]
 
 
-def coded_pair(scene: Scene, seed: int = 0, write: _Write = write_pair) -> tuple[np.ndarray, np.ndarray]:
-  """(lq, hq) uint8 (T, H, W, 3), the decoded frames of what `write` writes."""
-  with tempfile.TemporaryDirectory(prefix='vqm_demo_') as folder:
-    lq, hq = (np.stack(list(video.VideoFile(p).frames())) for p in write(scene, pathlib.Path(folder), seed))
-  return lq, hq
-
-
 class _Coder:
-  """Coded scenes on demand: while one is read, threads prepare the next."""
+  """Coded scenes on demand: while one is read, threads prepare the next. Their files last as long as the process."""
 
   def __init__(self, scenes: Sequence[Scene], seed: int, write: _Write):
     self.scenes, self._seed, self._write = scenes, seed, write
+    self._folder = tempfile.TemporaryDirectory(prefix='vqm_demo_')
     self._workers = os.cpu_count() or 1
     self._pool = concurrent.futures.ThreadPoolExecutor(self._workers)
     self._lock = threading.Lock()
     self._jobs: dict[int, concurrent.futures.Future] = {}
 
-  def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def video(self, index: int, side: int) -> video.VideoFile:
+    """Side 0 (lq) or 1 (hq) of a scene."""
     with self._lock:
-      wanted = range(index, min(index + self._workers + 1, len(self.scenes)))
-      self._jobs = {k: self._jobs.get(k) or self._start(self.scenes[k]) for k in wanted}
-      job = self._jobs[index]
-    return job.result()
+      for k in range(index, min(index + self._workers + 1, len(self.scenes))):
+        if k not in self._jobs:
+          folder = pathlib.Path(self._folder.name)
+          self._jobs[k] = self._pool.submit(self._write, self.scenes[k], folder, self._seed)
+    return video.VideoFile(self._jobs[index].result()[side])
 
-  def _start(self, scene: Scene) -> concurrent.futures.Future:
-    return self._pool.submit(coded_pair, scene, self._seed, self._write)
+
+@functools.lru_cache(maxsize=8)
+def _coder(scenes: tuple[Scene, ...], seed: int, write: _Write) -> _Coder:
+  # Several configs of a data set are made from the same scenes.
+  return _Coder(scenes, seed, write)
 
 
 class _Side:
@@ -170,7 +170,7 @@ class _Side:
     self._coder, self._index, self._side = coder, index, side
 
   def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    yield from self._coder.pair(self._index)[self._side][start:stop]
+    yield from self._coder.video(self._index, self._side).frames(start, stop)
 
 
 def render(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:

@@ -118,12 +118,15 @@ class Layout:
 
   def digest(self, split: str) -> str:
     """Changes when the names or sizes of the files of a split change, or its rates and categories."""
-    lines = []
-    for clip in self.clips:
-      if clip.split == split:
-        lines.append(f'{clip.clip_id} {clip.fps} {clip.category}')
-        lines += [f'{side} {line}' for side, source in clip.sources.items() for line in _files(source)]
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+    return _short_hash([line for clip in self.clips if clip.split == split for line in self._lines(clip)])
+
+  def clip_digest(self, clip: Clip) -> str:
+    """As `digest`, of one clip."""
+    return _short_hash(self._lines(clip))
+
+  def _lines(self, clip: Clip) -> list[str]:
+    files = [f'{side} {line}' for side, source in clip.sources.items() for line in _files(source)]
+    return [f'{clip.clip_id} {clip.fps} {clip.category}', *files]
 
   def relative(self, place: Readable | None) -> str:
     """A side's place as seen from `root`; '-' for none."""
@@ -169,6 +172,10 @@ def resolve(manual_dir: str | os.PathLike, dataset: str, *, source_suffix: str =
   clips = [_examined(clip, challenge.exact, notes) for clip in cli.progress(clips, desc='examined', unit='clip')]
   _note_numbers(clips, challenge.counts, notes)
   return Layout(root, tuple(clips), tuple(notes.problems), tuple(notes.warnings))
+
+
+def _short_hash(lines: Sequence[str]) -> str:
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 
 def _one_line(error: Exception) -> str:

@@ -4,8 +4,11 @@ import collections
 import dataclasses
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+
+T, P = TypeVar('T'), TypeVar('P', bound=Any)
 
 # Below this mean gradient of HQ luma, in levels per pixel, there is little that coding could spoil.
 _FLAT_GRADIENT = 1.0
@@ -70,33 +73,44 @@ def _even_position(cell: int, cells: int, last: int, rng: np.random.Generator) -
 
 
 def cut(
-  frames: Iterable[tuple[np.ndarray, np.ndarray]],
+  frames: Iterable[Sequence[np.ndarray]],
   tiles: Sequence[Tile],
   *,
   num_frames: int,
   size: int,
-) -> Iterator[tuple[Tile, np.ndarray, np.ndarray]]:
-  """Yields (tile, lq, hq), strips uint8 (num_frames, size, size, 3); some flat tiles are left out.
+) -> Iterator[tuple[Tile, list[np.ndarray]]]:
+  """Yields (tile, a strip uint8 (num_frames, size, size, 3) of each side); some flat tiles are left out.
 
   Args:
-    frames: (lq, hq) pairs of whole frames uint8 (H, W, 3), from frame `tiles[0].start` on.
+    frames: whole frames uint8 (H, W, 3) of one or more sides, the best last, from frame `tiles[0].start` on.
     tiles: sorted, as `plan` returns them.
   """
-  waiting = collections.deque(tiles)
+  for tile, window in windows(frames, tiles, num_frames):
+    area = np.s_[tile.y : tile.y + size, tile.x : tile.x + size]
+    strips = [np.stack([frame[area] for frame in side]) for side in zip(*window, strict=True)]
+    if tile.keep_flat or not is_flat(strips[-1]):
+      yield tile, strips
+
+
+def windows(frames: Iterable[T], places: Sequence[P], num_frames: int) -> Iterator[tuple[P, list[T]]]:
+  """Yields (place, the `num_frames` frames from frame `place.start` on).
+
+  Args:
+    frames: from frame `places[0].start` on.
+    places: things with a `start`, sorted by it.
+  """
+  waiting = collections.deque(places)
   window: collections.deque = collections.deque(maxlen=num_frames)
-  for index, pair in enumerate(frames, start=tiles[0].start):
-    window.append(pair)
+  for index, frame in enumerate(frames, start=places[0].start):
+    window.append(frame)
     while waiting and waiting[0].start + num_frames == index + 1:
-      tile = waiting.popleft()
-      area = np.s_[tile.y : tile.y + size, tile.x : tile.x + size]
-      lq, hq = (np.stack([pair[side][area] for pair in window]) for side in (0, 1))
-      if tile.keep_flat or _mean_gradient(hq[num_frames // 2]) >= _FLAT_GRADIENT:
-        yield tile, lq, hq
+      yield waiting.popleft(), list(window)
     if not waiting:
       return
 
 
-def _mean_gradient(rgb: np.ndarray) -> float:
-  luma = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+def is_flat(strip: np.ndarray) -> bool:
+  """Whether the middle frame of a strip, uint8 (T, H, W, 3), has little that coding could spoil."""
+  luma = strip[len(strip) // 2] @ np.array([0.2126, 0.7152, 0.0722], np.float32)
   dy, dx = np.diff(luma, axis=0), np.diff(luma, axis=1)
-  return float(np.hypot(dy[:, :-1], dx[:-1]).mean())
+  return float(np.hypot(dy[:, :-1], dx[:-1]).mean()) < _FLAT_GRADIENT
