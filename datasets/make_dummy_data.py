@@ -1,9 +1,11 @@
-"""Writes datasets/intvid/dummy_data: a miniature of the challenge's folders, for the tests of the builder.
+"""Writes datasets/{intvid,vid3oc}/dummy_data: miniatures of the challenge's folders, for the tests of the builders.
 
-python datasets/make_dummy_data.py [FOLDER]
+python datasets/make_dummy_data.py
 
-Four training pairs (three as PNG, one as mp4), a validation pair with flat file names and a validation clip without
-target; 10 frames of 96x64 each. Run it again after changing it and commit what it writes: a test compares them.
+intvid: four training pairs (three as PNG, one as mp4), a validation pair with flat file names and a validation clip
+without target; 10 frames of 96x64 each. vid3oc: two training pairs (one as PNG; one as mp4, the target at another rate
+and size), a validation pair and a test clip without target. Run it again after changing it and commit what it writes:
+tests compare them.
 """
 
 import pathlib
@@ -38,7 +40,7 @@ def degrade(frame: np.ndarray) -> np.ndarray:
   return np.uint8(np.rint(means)).repeat(4, 0).repeat(4, 1)
 
 
-def make(folder: pathlib.Path) -> None:
+def make_intvid(folder: pathlib.Path) -> None:
   """Writes all clips below `folder`."""
   for index in range(3):
     hq = frames(index)
@@ -53,6 +55,25 @@ def make(folder: pathlib.Path) -> None:
   write_images(folder / 'ValidationSource', '061_{:03d}.png', map(degrade, frames(61)))
 
 
+def make_vid3oc(folder: pathlib.Path) -> None:
+  """Writes all clips below `folder`."""
+  for split, index in (('train', 0), ('val', 50)):
+    hq = frames(index)
+    write_images(folder / split / 'ZED' / f'{index:03d}', '{:06d}.png', map(film_badly, hq))
+    write_images(folder / split / 'Canon' / f'{index:03d}', '{:06d}.png', hq)
+  hq = frames(1)
+  write_video(folder / 'train' / 'ZED' / '001.mp4', [film_badly(frame) for frame in hq], crf=26)
+  larger = [frame.repeat(2, 0).repeat(2, 1) for frame in hq for _ in range(2)]
+  write_video(folder / 'train' / 'Canon' / '001.mp4', larger, crf=20, fps=2 * FPS)
+  write_images(folder / 'test' / 'ZED' / '066', '{:06d}.png', map(film_badly, frames(66)))
+
+
+def film_badly(frame: np.ndarray) -> np.ndarray:
+  """Less contrast, another white, and a few pixels to the side."""
+  picture = 40 + 0.6 * np.roll(frame, 4, axis=1) * (1.0, 0.95, 0.85)
+  return np.uint8(np.rint(picture / 8) * 8)
+
+
 def write_images(folder: pathlib.Path, name: str, clip) -> None:
   """Writes images numbered from 1; `name` has a place for the number."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -60,19 +81,23 @@ def write_images(folder: pathlib.Path, name: str, clip) -> None:
     video.write_png(folder / name.format(number), frame)
 
 
-def write_video(path: pathlib.Path, clip: Sequence[np.ndarray], crf: float) -> None:
+def write_video(path: pathlib.Path, clip: Sequence[np.ndarray], crf: float, fps: Fraction = FPS) -> None:
   """Writes an H.264 file."""
   colour = video.Colour('bt709')
-  video.encode((video.rgb_to_yuv(frame, colour) for frame in clip), path, fps=FPS, colour=colour, crf=crf)
+  video.encode((video.rgb_to_yuv(frame, colour) for frame in clip), path, fps=fps, colour=colour, crf=crf)
 
 
-def main(argv: Sequence[str]) -> None:
-  """Replaces the folder and prints its size."""
-  folder = pathlib.Path(argv[1] if argv[1:] else cli.ROOT / 'datasets' / 'intvid' / 'dummy_data')
-  shutil.rmtree(folder, ignore_errors=True)
-  make(folder)
-  files = [path for path in folder.rglob('*') if path.is_file()]
-  print(f'{len(files)} files, {sum(path.stat().st_size for path in files) / 1e3:.0f} kB in {folder}')
+MAKERS = {'intvid': make_intvid, 'vid3oc': make_vid3oc}
+
+
+def main(_: Sequence[str]) -> None:
+  """Replaces the folders and prints their sizes."""
+  for dataset, make in MAKERS.items():
+    folder = cli.ROOT / 'datasets' / dataset / 'dummy_data'
+    shutil.rmtree(folder, ignore_errors=True)
+    make(folder)
+    files = [path for path in folder.rglob('*') if path.is_file()]
+    print(f'{len(files)} files, {sum(path.stat().st_size for path in files) / 1e3:.0f} kB in {folder}')
 
 
 if __name__ == '__main__':

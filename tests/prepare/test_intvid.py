@@ -57,7 +57,7 @@ def frames(*parts):
 
 
 def test_dummy_data_is_what_the_script_makes(tmp_path):
-  make_dummy_data.make(tmp_path)
+  make_dummy_data.make_intvid(tmp_path)
   names = [sorted(p.relative_to(root).as_posix() for p in root.rglob('*')) for root in (DUMMY, tmp_path)]
   assert names[0] == names[1]
   size = 0

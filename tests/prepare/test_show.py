@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vqm_jax.prepare import driver
+
 
 def shown(binary, data_dir, *args):
   process = binary('prepare.show', '--dataset=vqm_demo', f'--data_dir={data_dir}', *args)
@@ -34,3 +36,20 @@ def test_windows_and_frames_with_their_psnr(binary, micro_data, tmp_path):
 def test_errors_are_one_line(binary, micro_data, args, message):
   code, output = shown(binary, micro_data, *args)
   assert code in (1, 2) and message in output and len(output.strip().splitlines()) == 1
+
+
+def test_records_of_two_cameras(binary, tmp_path):
+  demo = driver.find_builder('vqm_demo')
+  for config in ('micro_weak_tiles', 'micro_unpaired_tiles'):
+    driver.build(demo(config=config, data_dir=tmp_path), None)
+  sheet = tmp_path / 'sheet.png'
+  code, output = shown(binary, tmp_path, '--config=micro_weak_tiles', '--count=3', f'--output={sheet}')
+  assert code == 0, output
+  assert output.count(', offset +0 (ncc 0.00), drawn ') == 3 and ' dB' not in output
+  # Two rows of pairs: windows of 32 within the 40 of the target's.
+  picture = np.asarray(Image.open(sheet))
+  assert picture.shape == (2 * (18 + 40 + 4), 2 * 84 + 8, 3)
+  frame = picture[18:58, 44:84][3:-3, 3:-3]
+  assert (frame[0] == 255).all() and (frame[:, -1] == 255).all() and frame[1:-1, 1:-1].min() < 255
+  code, output = shown(binary, tmp_path, '--config=micro_unpaired_tiles', '--count=4', f'--output={sheet}')
+  assert code == 0 and '12 records in split train_source' in output, output

@@ -27,7 +27,9 @@ from vqm_jax.prepare.configs import FramesConfig, TilesConfig
 _DATASET = flags.DEFINE_string(
   'dataset', None, 'vqm_demo, paired_videos, … or a data set folder of your own.', required=True
 )
-_CONFIG = flags.DEFINE_list('config', 'tiles,frames', 'Configs to build, separated by commas.')
+_CONFIG = flags.DEFINE_list(
+  'config', None, "Configs to build, separated by commas; default the data set's first and frames."
+)
 _MANUAL_DIR = flags.DEFINE_string('manual_dir', None, 'Folder with your videos, for data sets that need one.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where records go; default $TFDS_DATA_DIR, else that of TFDS.')
 _NAME = flags.DEFINE_string('name', None, 'Store under this name instead of that of the data set.')
@@ -45,7 +47,7 @@ def main(_: Sequence[str]) -> None:
   """Builds each config that is not built yet and prints what there is."""
   start = time.monotonic()
   builder_cls = driver.find_builder(_DATASET.value)
-  configs = _choose(builder_cls, _CONFIG.value)
+  configs = _choose(builder_cls, _CONFIG.value or [builder_cls.BUILDER_CONFIGS[0].name, 'frames'])
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
   part = parse_part(_PART.value)

@@ -138,14 +138,15 @@ class Reduced:
   def __init__(self, source: VideoSource, scale: int):
     self.name, self.fps, self.num_frames = source.name, source.fps, source.num_frames
     self.height, self.width = source.height // scale, source.width // scale
-    self._source = source
+    self._source, self._scale = source, scale
 
   def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Yields uint8 (H, W, 3) of the frames start <= t < stop."""
     import cv2
 
+    whole = np.s_[: self.height * self._scale, : self.width * self._scale]
     for frame in self._source.frames(start, stop):
-      yield cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_AREA)
+      yield cv2.resize(frame[whole], (self.width, self.height), interpolation=cv2.INTER_AREA)
 
 
 @dataclasses.dataclass(kw_only=True)
