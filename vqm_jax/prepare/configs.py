@@ -8,7 +8,7 @@ Those of two cameras that film the same are in `two_cameras`. [D]
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -118,13 +118,11 @@ class RecordsConfig(tfds.core.BuilderConfig):
 
 
 @dataclasses.dataclass(kw_only=True)
-class TilesConfig(RecordsConfig):
-  """Windows of `num_frames` frames of `size` x `size` pixels, about `per_video` of each training video.
+class WindowsConfig(RecordsConfig):
+  """Base of the kinds that hold windows: `num_frames` frames of `size` x `size` pixels, `per_video` of each video.
 
-  Fields: video, category, scene, start, yx, fps, crf, lq and hq (FrameStrip). `codec` is that of FrameStrip.
+  All have the fields video, category, scene, start, yx and fps, and strips of frames in the `codec` of FrameStrip.
   """
-
-  splits: ClassVar[Mapping[str, str]] = {'train': 'train'}
 
   num_frames: int = 7
   size: int = 256
@@ -133,8 +131,55 @@ class TilesConfig(RecordsConfig):
   seed: int = 0
 
   def features(self) -> dict[str, Any]:
-    strip = FrameStrip(self.num_frames, self.size, self.size, codec=self.codec)
-    return dict(window_features(), fps=np.float32, crf=np.float32, lq=strip, hq=strip)
+    return dict(
+      video=tfds.features.Text(),
+      category=tfds.features.Text(),
+      scene=np.int32,
+      start=np.int32,
+      yx=tfds.features.Tensor(shape=(2,), dtype=np.int32),
+      fps=np.float32,
+    )
+
+  def strip(self, margin: int = 0) -> FrameStrip:
+    """The feature that holds a window with so many pixels more on every side."""
+    return FrameStrip(self.num_frames, self.size + 2 * margin, self.size + 2 * margin, codec=self.codec)
+
+  def plan(self, source: VideoSource, clip: str, scenes: Sequence[tuple[int, int]] = ()) -> list[tiles.Tile]:
+    """Where the windows of a video are; the name of the clip is part of the seed."""
+    return tiles.plan(
+      clip,
+      scenes or ((0, source.num_frames),),
+      source.height,
+      source.width,
+      num_frames=self.num_frames,
+      size=self.size,
+      per_video=self.per_video,
+      seed=self.seed,
+    )
+
+
+def window_fields(pair: ClipPair, tile: tiles.Tile, fps: float) -> dict[str, Any]:
+  """The fields that all windows have."""
+  place = np.array([tile.y, tile.x], np.int32)
+  return dict(video=pair.clip_id, category=pair.category, scene=tile.scene, start=tile.start, yx=place, fps=float(fps))
+
+
+def window_key(pair: ClipPair, tile: tiles.Tile) -> str:
+  """The key of a window's record."""
+  return f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}'
+
+
+@dataclasses.dataclass(kw_only=True)
+class TilesConfig(WindowsConfig):
+  """Windows of the degraded and of the original video, the same frames and pixels.
+
+  Fields, beside those of all windows: crf, lq and hq (FrameStrip).
+  """
+
+  splits: ClassVar[Mapping[str, str]] = {'train': 'train'}
+
+  def features(self) -> dict[str, Any]:
+    return dict(super().features(), crf=np.float32, lq=self.strip(), hq=self.strip())
 
   def problems(self, pair: ClipPair) -> Iterator[str]:
     yield from unequal(pair) or too_small(pair.reference, self.size)
@@ -151,11 +196,11 @@ class TilesConfig(RecordsConfig):
       return
     frames = pair.frames(plan[0].start, plan[-1].start + self.num_frames)
     for tile, (lq, hq) in tiles.cut(frames, plan, num_frames=self.num_frames, size=self.size):
-      fields = dict(window_fields(pair, tile), fps=float(pair.reference.fps), crf=pair.crf, lq=lq, hq=hq)
+      fields = dict(window_fields(pair, tile, pair.reference.fps), crf=pair.crf, lq=lq, hq=hq)
       yield window_key(pair, tile), fields
 
   def _plan(self, pair: ClipPair) -> list[tiles.Tile]:
-    return plan_windows(self, pair, pair.reference, pair.scenes)
+    return self.plan(pair.reference, pair.clip_id, pair.scenes)
 
 
 def tile_configs(kind: type[TilesConfig] = TilesConfig) -> list[TilesConfig]:
@@ -220,42 +265,6 @@ class FramesConfig(RecordsConfig):
       fps=float(reference.fps),
       category=pair.category,
     )
-
-
-def window_features() -> dict[str, Any]:
-  """The fields that say where a window is from."""
-  return dict(
-    video=tfds.features.Text(),
-    category=tfds.features.Text(),
-    scene=np.int32,
-    start=np.int32,
-    yx=tfds.features.Tensor(shape=(2,), dtype=np.int32),
-  )
-
-
-def window_fields(pair: ClipPair, tile: tiles.Tile) -> dict[str, Any]:
-  """What `window_features` announces."""
-  place = np.array([tile.y, tile.x], np.int32)
-  return dict(video=pair.clip_id, category=pair.category, scene=tile.scene, start=tile.start, yx=place)
-
-
-def window_key(pair: ClipPair, tile: tiles.Tile) -> str:
-  """The key of a window's record."""
-  return f'{pair.clip_id}/{tile.start:06d}/{tile.y:04d}_{tile.x:04d}'
-
-
-def plan_windows(config, pair: ClipPair, source: VideoSource, scenes: tuple[tuple[int, int], ...], salt: str = ''):
-  """`tiles.plan` with the num_frames, size, per_video and seed of a config, on one side of a clip."""
-  return tiles.plan(
-    pair.clip_id + salt,
-    scenes or ((0, source.num_frames),),
-    source.height,
-    source.width,
-    num_frames=config.num_frames,
-    size=config.size,
-    per_video=config.per_video,
-    seed=config.seed,
-  )
 
 
 def unequal(pair: ClipPair) -> list[str]:

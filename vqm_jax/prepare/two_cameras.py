@@ -23,9 +23,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from vqm_jax import errors
-from vqm_jax.data.features import FrameStrip
 from vqm_jax.prepare import configs, layout, tiles, weak
-from vqm_jax.prepare.configs import ClipPair, Example, RecordsConfig
+from vqm_jax.prepare.configs import ClipPair, Example, WindowsConfig
 from vqm_jax.report import results
 from vqm_jax.video import VideoSource
 
@@ -150,27 +149,24 @@ class Reduced:
 
 
 @dataclasses.dataclass(kw_only=True)
-class WeakTilesConfig(RecordsConfig):
+class WeakTilesConfig(WindowsConfig):
   """Windows of the source camera, each with `draws` windows of about the same place and time of the target camera.
 
   `per_video` places a video; a draw moves the target window by up to `jitter_frames` in time and `jitter_pixels` in
   both directions [D: 30 and 64 at 1080p], and the window has `margin` pixels more on every side, for a draw at reading.
-  Fields: video, category, scene, start, yx (of lq), draw, dt and dyx (the jitter drawn), hq_start and hq_yx (where that
-  led), offset, ncc and H (the pairing), fps, lq (T, size, size) and hq (T, size + 2 margin, size + 2 margin).
+  Fields, beside those of all windows (of lq): draw, dt and dyx (the jitter drawn), hq_start and hq_yx (where that led),
+  offset, ncc and H (the pairing), lq (T, size, size) and hq (T, size + 2 margin, size + 2 margin).
   """
 
   splits: ClassVar[Mapping[str, str]] = {'train': 'train'}
   passes: ClassVar[int] = 2  # for the pairing, then for the records
 
   num_frames: int = 5
-  size: int = 256
-  margin: int = 32
   per_video: int = 100
+  margin: int = 32
   draws: int = 4
   jitter_frames: int = 30
   jitter_pixels: int = 64
-  codec: str = 'webp'
-  seed: int = 0
 
   @property
   def _hq_size(self) -> int:
@@ -179,7 +175,7 @@ class WeakTilesConfig(RecordsConfig):
   def features(self) -> dict[str, Any]:
     pair = tfds.features.Tensor(shape=(2,), dtype=np.int32)
     return dict(
-      configs.window_features(),
+      super().features(),
       draw=np.int32,
       dt=np.int32,
       dyx=pair,
@@ -188,9 +184,8 @@ class WeakTilesConfig(RecordsConfig):
       offset=np.int32,
       ncc=np.float32,
       H=tfds.features.Tensor(shape=(3, 3), dtype=np.float32),
-      fps=np.float32,
-      lq=FrameStrip(self.num_frames, self.size, self.size, codec=self.codec),
-      hq=FrameStrip(self.num_frames, self._hq_size, self._hq_size, codec=self.codec),
+      lq=self.strip(),
+      hq=self.strip(self.margin),
     )
 
   def problems(self, pair: ClipPair) -> Iterator[str]:
@@ -218,7 +213,7 @@ class WeakTilesConfig(RecordsConfig):
     return dict(num_records=num_records, **pairing, **({} if pair.truth is None else {'truth': dict(pair.truth)}))
 
   def _plan(self, pair: ClipPair) -> list[tiles.Tile]:
-    return configs.plan_windows(self, pair, pair.lq, pair.scenes)
+    return self.plan(pair.lq, pair.clip_id, pair.scenes)
 
   def _examples(self, pair: ClipPair, pairing: Pairing, plan: Sequence[tiles.Tile], draws: int) -> Iterator[Example]:
     rng = np.random.default_rng([self.seed, zlib.crc32(f'jitter {pair.clip_id}'.encode())])
@@ -248,7 +243,7 @@ class WeakTilesConfig(RecordsConfig):
       if not tile.keep_flat and tiles.is_flat(hq):
         continue
       fields = dict(
-        configs.window_fields(pair, tile),
+        configs.window_fields(pair, tile, pair.lq.fps),
         draw=draw,
         dt=jitter.dt,
         dyx=np.array([jitter.dy, jitter.dx], np.int32),
@@ -257,7 +252,6 @@ class WeakTilesConfig(RecordsConfig):
         offset=pairing.offset.frames,
         ncc=pairing.offset.confidence,
         H=pairing.homography.matrix.astype(np.float32),
-        fps=float(pair.lq.fps),
         lq=lq,
         hq=hq,
       )
@@ -287,24 +281,21 @@ class WeakTilesConfig(RecordsConfig):
 
 
 @dataclasses.dataclass(kw_only=True)
-class UnpairedTilesConfig(RecordsConfig):
-  """Windows of each camera by itself, about `per_video` of each video, from frames reduced by `scale`.
+class UnpairedTilesConfig(WindowsConfig):
+  """Windows of each camera by itself, from frames reduced by `scale`.
 
-  Fields: video, category, scene, start, yx (of the reduced frames), fps, frames (FrameStrip).
+  Field, beside those of all windows (places are those in reduced frames): frames (FrameStrip).
   """
 
   splits: ClassVar[Mapping[str, str]] = {'train_source': 'train', 'train_target': 'train'}
 
   num_frames: int = 1
   size: int = 512
-  scale: int = 1
   per_video: int = 200
-  codec: str = 'webp'
-  seed: int = 0
+  scale: int = 1
 
   def features(self) -> dict[str, Any]:
-    strip = FrameStrip(self.num_frames, self.size, self.size, codec=self.codec)
-    return dict(configs.window_features(), fps=np.float32, frames=strip)
+    return dict(super().features(), frames=self.strip())
 
   def problems(self, pair: ClipPair) -> Iterator[str]:
     for split in self.splits:
@@ -322,8 +313,7 @@ class UnpairedTilesConfig(RecordsConfig):
       return
     frames = ((frame,) for frame in source.frames(plan[0].start, plan[-1].start + self.num_frames))
     for tile, (strip,) in tiles.cut(frames, plan, num_frames=self.num_frames, size=self.size):
-      fields = dict(configs.window_fields(pair, tile), fps=float(source.fps), frames=strip)
-      yield configs.window_key(pair, tile), fields
+      yield configs.window_key(pair, tile), dict(configs.window_fields(pair, tile, source.fps), frames=strip)
 
   def _side(self, pair: ClipPair, split: str) -> VideoSource:
     source = pair.lq if split == 'train_source' else pair.hq
@@ -331,7 +321,7 @@ class UnpairedTilesConfig(RecordsConfig):
 
   def _plan(self, pair: ClipPair, split: str) -> list[tiles.Tile]:
     # Other places in each camera: pairs of places would tempt to take them for pairs of pixels.
-    return configs.plan_windows(self, pair, self._side(pair, split), (), salt=split)
+    return self.plan(self._side(pair, split), f'{pair.clip_id}{split}')
 
 
 def clips(found: layout.Layout, split: str) -> Iterator[TwoCameras]:
