@@ -1,5 +1,4 @@
 import collections
-import itertools
 import multiprocessing
 import pickle
 import shutil
@@ -9,44 +8,17 @@ import sys
 
 import numpy as np
 import pytest
+from windows import SAMPLE, assert_equal, draw, place, samples
 
 from vqm_jax import data, errors
 from vqm_jax.data import records
 
-SAMPLE = dict(num_frames=3, crop=9, seed=5)
 RECORDS = 11
 
 
 @pytest.fixture(scope='module')
 def source(data_dir):
   return data.open_source('vqm_tiny', 'tiles', 'train', str(data_dir))
-
-
-def draw(source, count, **kwargs):
-  with data.train_batches(source, **(SAMPLE | kwargs)) as batches:
-    return list(itertools.islice(batches, count))
-
-
-def assert_equal(batches, expected):
-  assert len(batches) == len(expected)
-  for batch, other in zip(batches, expected, strict=True):
-    assert batch.keys() == other.keys() == {'lq', 'hq'}
-    for name in batch:
-      np.testing.assert_array_equal(batch[name], other[name])
-
-
-def samples(batches):
-  return [sample for batch in batches for sample in batch['lq']]
-
-
-def place(sample):
-  """(record, first frame, y, x, symmetry) of a sample of the tiny data set."""
-  y, x = sample[0, :, :, 0].astype(int), sample[0, :, :, 1].astype(int)
-  transposed = y[0, 0] == y[-1, 0]
-  if transposed:
-    y, x = y.T, x.T
-  symmetry = (bool(transposed), bool(y[0, 0] > y[-1, 0]), bool(x[0, 0] > x[0, -1]))
-  return (*divmod(int(sample[0, 0, 0, 2]), 8), y.min(), x.min(), symmetry)
 
 
 def test_shapes_and_alignment(source):
@@ -68,7 +40,7 @@ def test_window_is_centred_crop_is_random_and_symmetries_vary(source):
 
 
 def test_without_augmentation_the_same_crops_upright(source):
-  plain = [place(sample) for sample in samples(draw(source, 10, batch_size=10, augment=False))]
+  plain = [place(sample) for sample in samples(draw(source, 10, batch_size=10, augment='none'))]
   mirrored = [place(sample) for sample in samples(draw(source, 10, batch_size=10))]
   assert {symmetry for *_, symmetry in plain} == {(False, False, False)}
   assert [place[:4] for place in plain] == [place[:4] for place in mirrored]

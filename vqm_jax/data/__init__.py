@@ -5,7 +5,11 @@ Reading needs Pillow, Grain and TFDS: no video codec, no OpenCV, no TensorFlow.
 
 from vqm_jax.data.clips import ClipReader
 from vqm_jax.data.features import FrameStrip
-from vqm_jax.data.pipeline import check_records, check_weights, train_batches
+from vqm_jax.data.pipeline import check_weights, train_batches
 from vqm_jax.data.records import open_source
+from vqm_jax.data.sampling import SAMPLINGS, Domains, check_records, open_training
 
-__all__ = ['ClipReader', 'FrameStrip', 'check_records', 'check_weights', 'open_source', 'train_batches']
+__all__ = [
+  'SAMPLINGS', 'ClipReader', 'Domains', 'FrameStrip', 'check_records', 'check_weights', 'open_source', 'open_training',
+  'train_batches',
+]  # fmt: skip

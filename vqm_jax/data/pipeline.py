@@ -5,22 +5,19 @@ global sample index. The number of samples drawn so far is therefore the whole s
 iterator: a run resumes by position alone, for any number of workers or processes.
 """
 
-import dataclasses
 import multiprocessing
 import os
-import pathlib
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
 
 from vqm_jax import errors
-from vqm_jax.data.features import FrameStrip
-from vqm_jax.data.records import UNREADABLE, DataSource, Records, describe, prepared_configs
+from vqm_jax.data.records import DataSource
+from vqm_jax.data.sampling import Domains, check_records, endless_strips, windows
 
 # Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Each thread makes a whole batch.
 _THREADS = min(4, os.cpu_count() or 1)
@@ -60,7 +57,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
 
 def train_batches(
-  sources: DataSource | Sequence[DataSource],
+  sources: DataSource | Domains | Sequence[DataSource | Domains],
   *,
   num_frames: int,
   crop: int,
@@ -68,43 +65,43 @@ def train_batches(
   seed: int,
   start: int = 0,
   num_workers: int = 0,
-  augment: bool = True,
+  sampling: str = 'paired',
+  augment: str = 'symmetries',
   process_index: int = 0,
   process_count: int = 1,
   weights: Sequence[float] = (),
 ) -> Batches:
   """Endless batches {'lq', 'hq'}: uint8 (batch_size / process_count, num_frames, crop, crop, 3).
 
-  Each epoch is shuffled anew. A sample is the window of `num_frames` frames in the middle of its record, cut at a
-  random place, the same for lq and hq. Memory: each thread decodes one record, and at most 4 batches are being made or
-  wait, with workers 6 for each of them.
+  Each epoch of a split is shuffled anew. A sample is two windows of `num_frames` frames in the middle of their records,
+  cut at random places. Memory: each thread decodes one record, or one of each domain, and at most 4 batches are being
+  made or wait, with workers 6 for each of them.
 
   Args:
-    sources: from `open_source`; records with FrameStrips `lq` and `hq`. Several are mixed, each shuffled by itself.
+    sources: from `open_training`, or from `open_source`. Several are mixed, each shuffled by itself.
     num_frames, crop: size of a sample in time and space, at most that of a record.
     batch_size: samples in a batch over all processes.
     seed: 0 <= seed < 2**32.
     start: number of samples drawn before, over all processes.
     num_workers: processes that decode, with 2 threads each; 0 decodes in up to 4 threads of this process, which is
       enough unless the accelerator waits. Programs that use workers need the `__main__` guard.
-    augment: apply one of the 8 symmetries of the square, the same to lq and hq.
+    sampling: which records and windows make a sample, one of SAMPLINGS; see `vqm_jax.data.sampling`.
+    augment: 'symmetries' (the 8 of the square), 'flip' (left and right, half of the time) or 'none'; the same for lq
+      and hq unless their windows are independent.
     process_index, process_count: this process takes global samples `start + process_index`,
       `start + process_index + process_count`, ...
     weights: how often each of several sources is drawn from, in proportion; equally often when left out.
 
   Raises:
-    ConfigError: an argument out of range.
+    ConfigError: an argument out of range, or sources that `open_training` opened for another sampling.
     DataError: records too small or of another kind; later, a record that cannot be read.
   """
   _check_arguments(batch_size, seed, start, num_workers, process_index, process_count)
-  sources = [sources] if isinstance(sources, DataSource) else list(sources)
+  sources = [sources] if isinstance(sources, DataSource | Domains) else list(sources)
   for source in sources:
-    check_records(source, num_frames, crop)
-  shuffled = [
-    grain.MapDataset.source(Records(source, ('lq', 'hq'))).seed((seed + k) % 2**32).shuffle().repeat()
-    for k, source in enumerate(sources)
-  ]
-  samples = _mixed(shuffled, weights, seed).random_map(_Window(num_frames, crop, augment))
+    check_records(source, num_frames, crop, sampling)
+  strips = [endless_strips(source, sampling, seed + k) for k, source in enumerate(sources)]
+  samples = _mixed(strips, weights, seed).random_map(windows(sampling, num_frames, crop, augment))
   if num_workers and not flags.FLAGS.is_parsed():
     # Grain asks absl about profiling when it starts workers; notebooks and tests parse no flags.
     flags.FLAGS.mark_as_parsed()
@@ -141,36 +138,6 @@ def _exit_with_parent() -> None:
   os._exit(1)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Window(grain.transforms.RandomMap):
-  """Cuts the same window out of lq and hq and mirrors both alike."""
-
-  num_frames: int
-  crop: int
-  augment: bool
-
-  def random_map(self, element: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    frames, height, width, _ = element['lq'].shape
-    t = (frames - self.num_frames) // 2
-    y = int(rng.integers(height - self.crop + 1))
-    x = int(rng.integers(width - self.crop + 1))
-    symmetry = int(rng.integers(8)) if self.augment else 0
-    window = np.s_[t : t + self.num_frames, y : y + self.crop, x : x + self.crop]
-    # A contiguous copy lets go of the full record, of which a whole batch would be kept alive.
-    return {name: np.ascontiguousarray(_symmetry(strip[window], symmetry)) for name, strip in element.items()}
-
-
-def _symmetry(frames: np.ndarray, index: int) -> np.ndarray:
-  """One of the 8 symmetries of the square, for frames (T, H, H, 3)."""
-  if index & 1:
-    frames = frames[:, ::-1]
-  if index & 2:
-    frames = frames[:, :, ::-1]
-  if index & 4:
-    frames = frames.swapaxes(1, 2)
-  return frames
-
-
 def _check_arguments(batch_size, seed, start, num_workers, process_index, process_count) -> None:
   if not 0 <= seed < 2**32:
     raise errors.ConfigError(f'seed={seed}: expected a whole number from 0 to 2**32 - 1.')
@@ -188,65 +155,3 @@ def check_weights(weights: Sequence[float], count: int) -> None:
   """Raises ConfigError unless `weights` is empty or has a positive number for each of `count` sources."""
   if weights and (len(weights) != count or min(weights) <= 0):
     raise errors.ConfigError(f'mix_weights={tuple(weights)}: expected {count} positive numbers, one for each source.')
-
-
-def check_records(source: DataSource, num_frames: int, crop: int) -> None:
-  """Checks that samples of this size can be cut out of the records.
-
-  Raises:
-    ConfigError: a size below 1.
-    DataError: records too small, with a config that fits, or records of another kind.
-  """
-  if num_frames < 1 or crop < 1:
-    raise errors.ConfigError(f'num_frames={num_frames}, crop={crop}: expected 1 or more.')
-  features = source.dataset_info.features
-  strip = _paired_strip(features)
-  if strip is None:
-    found = ', '.join(f'{field}={features[field]}' for field in ('lq', 'hq') if field in features)
-    raise errors.DataError(
-      f'{describe(source)}: expected FrameStrips lq and hq of one size to train from, found '
-      f'{found or "neither"}; {_configs_that_fit(source, num_frames, crop)}.'
-    )
-  if not _fits(strip, num_frames, crop):
-    raise errors.DataError(
-      f'{describe(source)}: its records are {_size(strip)}, too small for num_frames={num_frames}, '
-      f'crop={crop}; {_configs_that_fit(source, num_frames, crop)}.'
-    )
-
-
-def _paired_strip(features: tfds.features.FeaturesDict) -> FrameStrip | None:
-  """The feature lq, if records hold pairs to train from."""
-  lq, hq = (features[field] if field in features else None for field in ('lq', 'hq'))
-  paired = isinstance(lq, FrameStrip) and isinstance(hq, FrameStrip) and lq.shape == hq.shape
-  return lq if paired else None
-
-
-def _fits(strip: FrameStrip, num_frames: int, crop: int) -> bool:
-  return num_frames <= strip.num_frames and crop <= min(strip.height, strip.width)
-
-
-def _size(strip: FrameStrip) -> str:
-  return f'{strip.num_frames} frames of {strip.height}x{strip.width}'
-
-
-def _configs_that_fit(source: DataSource, num_frames: int, crop: int) -> str:
-  """What to use instead: the smallest prepared config of the same dataset that is large enough."""
-  info = source.dataset_info
-  root = pathlib.Path(info.data_dir).parents[2]
-  strips = {}
-  for config, folder in prepared_configs(root, info.name).items():
-    try:
-      strip = _paired_strip(tfds.features.FeatureConnector.from_config(folder))
-    except UNREADABLE:  # Of another version: nothing to recommend.
-      continue
-    if strip is not None:
-      strips[config] = strip
-  fitting = {config: strip for config, strip in strips.items() if _fits(strip, num_frames, crop)}
-  if fitting:
-    config = min(fitting, key=lambda name: np.prod(fitting[name].shape))
-    return f'use config {config!r} ({_size(fitting[config])})'
-  there = ', '.join(f'{config} ({_size(strip)})' for config, strip in strips.items()) or 'none'
-  return (
-    f'no prepared config of {info.name} fits (there is: {there}); build a larger one with '
-    f'`python -m vqm_jax.prepare.build --dataset={info.name} --config=... --data_dir={root}`'
-  )

@@ -37,25 +37,8 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
     DataError: nothing under these names (the message lists what there is), missing files, or
       records that this version cannot read.
   """
-  data_dir = str(data_dir or tfds.core.constants.get_default_data_dir())
-  if '://' in data_dir:
-    raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')
-  root = pathlib.Path(data_dir).expanduser()
-  folder = _find(root, dataset, config)
-  build = _build_command(dataset, config, root)
-  try:
-    builder = tfds.builder_from_directory(folder)
-  except UNREADABLE as error:
-    raise errors.DataError(
-      f'{folder}: this version cannot read the description of the records '
-      f'({_first_line(error)}); build them again with `{build} --overwrite`.'
-    ) from error
-  found = builder.info.file_format
-  if found is None or found.value != _FILE_FORMAT:
-    raise errors.DataError(
-      f'{folder}: records are stored as {found and found.value}, expected {_FILE_FORMAT}; '
-      f'build them again with `{build} --overwrite`.'
-    )
+  builder = open_builder(dataset, config, data_dir)
+  folder = pathlib.Path(builder.info.data_dir)
   splits = builder.info.splits
   name = split.split('[')[0]
   if name not in splits:
@@ -69,9 +52,35 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
   for file in part.file_instructions:
     if not os.path.exists(file.filename):
       raise errors.DataError(
-        f'{file.filename}: record file is missing; copy it back or build again with `{build} --overwrite`.'
+        f'{file.filename}: record file is missing; copy it back or build again with '
+        f'`{_build_command(dataset, config, folder.parents[2])} --overwrite`.'
       )
   return builder.as_data_source(split=split)
+
+
+def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+  """What TFDS knows of the newest version of a config; arguments and errors as for `open_source`."""
+  data_dir = str(data_dir or tfds.core.constants.get_default_data_dir())
+  if '://' in data_dir:
+    raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')
+  root = pathlib.Path(data_dir).expanduser()
+  folder = _find(root, dataset, config)
+  build = _build_command(dataset, config, root)
+  try:
+    builder = tfds.builder_from_directory(folder)
+    _ = builder.info.metadata  # TFDS reads this file when it is asked for and keeps what it read.
+  except UNREADABLE as error:
+    raise errors.DataError(
+      f'{folder}: this version cannot read the description of the records '
+      f'({_first_line(error)}); build them again with `{build} --overwrite`.'
+    ) from error
+  found = builder.info.file_format
+  if found is None or found.value != _FILE_FORMAT:
+    raise errors.DataError(
+      f'{folder}: records are stored as {found and found.value}, expected {_FILE_FORMAT}; '
+      f'build them again with `{build} --overwrite`.'
+    )
+  return builder
 
 
 def prepared_configs(root: pathlib.Path, dataset: str) -> dict[str, pathlib.Path]:
