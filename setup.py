@@ -41,7 +41,8 @@ setuptools.setup(
   ],
   extras_require={
     'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17', 'scipy>=1.17'],
-    'beam': ['apache-beam>=2.70'],  # for TFDS's Beam pipelines; no builder here needs it yet
+    'beam': ['apache-beam>=2.77'],  # for prepare.build --beam_pipeline_options
+    'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],

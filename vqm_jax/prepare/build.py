@@ -5,6 +5,9 @@ python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t5p128,fr
 What is built already stays as it is. A build that was stopped goes on when it is started again, and leaves nothing that
 looks finished. --part=i/n makes a share of the files, on as many machines as you like: whoever sees all of them, in a
 common --data_dir or after the folders unfinished.* were copied into one, makes the records of them.
+--beam_pipeline_options has Apache Beam share the files out to workers that see all folders under the same paths, with
+runner=FnApiRunner,direct_num_workers=8,direct_running_mode=multi_processing to those on this machine, with
+runner=SparkRunner and the like to those of a cluster. The records are the same in every case.
 """
 
 import datetime
@@ -40,6 +43,9 @@ _SOURCE_SUFFIX = flags.DEFINE_string(
   'source_suffix', None, 'Which source folders to take where several differ in their bitrate, such as 500k.'
 )
 _PART = flags.DEFINE_string('part', None, 'Build the i-th of n shares, such as 0/4; i from 0.')
+_BEAM = flags.DEFINE_list(
+  'beam_pipeline_options', None, "Build with Apache Beam, pip install -e '.[beam]', and its options."
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built already.')
 
 
@@ -51,6 +57,7 @@ def main(_: Sequence[str]) -> None:
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
   part = parse_part(_PART.value)
+  beam = None if _BEAM.value is None else driver.beam_options(_BEAM.value)
   given = {
     'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value,
     'source_suffix': _SOURCE_SUFFIX.value,
@@ -72,7 +79,7 @@ def main(_: Sequence[str]) -> None:
   _check_holdout(todo)
   for builder in todo:
     _say_what_it_takes(builder, manual_dir, part)
-    if missing := driver.build(builder, manual_dir, part):
+    if missing := driver.build(builder, manual_dir, part, beam):
       print(
         f'{name}/{builder.builder_config.name}: part {_PART.value} is done, {len(missing)} files of other parts are '
         f'missing: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'

@@ -238,6 +238,8 @@ class Shard:
 def write(builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path) -> None:
   """Writes those shards that are not finished in `folder`, with progress."""
   todo = [shard for shard in shards if not shard.finished(folder)]
+  if not todo:
+    return
   if len(todo) < len(shards):
     logging.info('%d of %d files were finished before.', len(shards) - len(todo), len(shards))
   written = itertools.chain.from_iterable(builder.write(shard, folder) for shard in todo)
