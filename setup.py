@@ -32,7 +32,7 @@ setuptools.setup(
     'opencv-python>=5.0',  # never -headless beside it: scenedetect requires this distribution
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
-    'pillow>=13',
+    'pillow>=12.3',  # Beam wants one below 13
     'scenedetect>=0.7.2',
     'scikit-image>=0.26',
     'tensorboardX>=2.6.5',
@@ -41,7 +41,8 @@ setuptools.setup(
   ],
   extras_require={
     'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17', 'scipy>=1.17'],
-    'beam': ['apache-beam>=2.77'],  # for prepare.build --beam_pipeline_options
+    # For prepare.build --beam_pipeline_options. Tried: 2.71, 2.77.
+    'beam': ['apache-beam>=2.71'],
     'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],

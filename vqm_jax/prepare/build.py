@@ -1,4 +1,4 @@
-"""Builds the records of a data set, for training (tiles) and evaluation (frames).
+"""Builds the records of a data set, for training (tiles, segments) and evaluation (frames).
 
 python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t5p128,frames --manual_dir=pairs/ --name=mine
 
@@ -11,6 +11,7 @@ runner=SparkRunner and the like to those of a cluster. The records are the same 
 """
 
 import datetime
+import functools
 import os
 import pathlib
 import re
@@ -23,9 +24,10 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import driver
+from vqm_jax.prepare import beam, driver
 from vqm_jax.prepare.builder import VqmBuilder
 from vqm_jax.prepare.configs import FramesConfig, TilesConfig
+from vqm_jax.prepare.segments import SegmentsConfig
 
 _DATASET = flags.DEFINE_string(
   'dataset', None, 'vqm_demo, paired_videos, … or a data set folder of your own.', required=True
@@ -57,7 +59,7 @@ def main(_: Sequence[str]) -> None:
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
   part = parse_part(_PART.value)
-  beam = None if _BEAM.value is None else driver.beam_options(_BEAM.value)
+  make = driver.write if _BEAM.value is None else functools.partial(beam.write, beam.options(_BEAM.value), manual_dir)
   given = {
     'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value,
     'source_suffix': _SOURCE_SUFFIX.value,
@@ -79,7 +81,7 @@ def main(_: Sequence[str]) -> None:
   _check_holdout(todo)
   for builder in todo:
     _say_what_it_takes(builder, manual_dir, part)
-    if missing := driver.build(builder, manual_dir, part, beam):
+    if missing := driver.build(builder, manual_dir, part, make):
       print(
         f'{name}/{builder.builder_config.name}: part {_PART.value} is done, {len(missing)} files of other parts are '
         f'missing: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
@@ -205,17 +207,17 @@ def _check_holdout(todo: Sequence[VqmBuilder]) -> None:
 
 
 def _next_command(name: str, configs: Sequence[Any], data_dir: pathlib.Path) -> str:
-  if not all(isinstance(config, TilesConfig | FramesConfig) for config in configs):
+  if not all(isinstance(config, TilesConfig | SegmentsConfig | FramesConfig) for config in configs):
     return (
       f'Next: python -m vqm_jax.prepare.show --dataset={name} --config={configs[0].name} --data_dir={data_dir} '
       '--output=sheet.png'
     )
-  tiles = [config.name for config in configs if isinstance(config, TilesConfig)]
-  if not tiles:
+  training = [config.name for config in configs if not isinstance(config, FramesConfig)]
+  if not training:
     return f'Next: python -m vqm_jax.eval --workdir=runs/<run> --dataset={name} --data_dir={data_dir}'
   return (
     f'Next: python -m vqm_jax.train --config=experiments/ecnu.py:tiny --config.dataset={name} '
-    f'--config.dataset_config={tiles[0]} --config.data_dir={data_dir} --workdir=runs/{name}'
+    f'--config.dataset_config={training[0]} --config.data_dir={data_dir} --workdir=runs/{name}'
   )
 
 

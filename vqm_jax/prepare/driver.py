@@ -1,20 +1,17 @@
 """Finds the builder of a data set and runs it so that a failure costs nothing that was there before."""
 
-import collections
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import importlib
 import io
 import json
 import os
 import pathlib
 import shutil
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -26,9 +23,11 @@ from vqm_jax.prepare.builder import Shard, VqmBuilder, write
 from vqm_jax.report import results
 
 _REPLACED = 'replaced'
-_NOTE = 'settings.json'
-# Those given come behind and replace these. Without a runner named, Beam downloads one, and its workers tell all they do.
-_BEAM_DEFAULTS = ('runner=FnApiRunner', 'default_sdk_harness_log_level=WARNING')
+# In the folder of an unfinished build: what its files depend on.
+NOTE = 'settings.json'
+
+# Makes those files of a build that are not finished in a folder.
+Make = Callable[[VqmBuilder, Sequence[Shard], pathlib.Path], None]
 
 
 def find_builder(dataset: str) -> type[VqmBuilder]:
@@ -60,42 +59,17 @@ def variant(builder_cls: type[VqmBuilder], name: str, config: Any, changes: dict
   return type(builder_cls)('Builder', (builder_cls,), body, skip_registration=True)
 
 
-def beam_options(given: Sequence[str]) -> Any:
-  """The PipelineOptions of Apache Beam that 'runner=SparkRunner' and the like ask for.
-
-  Raises ConfigError if Beam is not installed or refuses them.
-  """
-  try:
-    from apache_beam import runners
-    from apache_beam.options import pipeline_options
-  except ImportError as error:
-    raise errors.ConfigError(
-      f"--beam_pipeline_options needs Apache Beam ({error}): pip install -e '.[beam]', or leave it out."
-    ) from error
-  printed = io.StringIO()
-  try:
-    with contextlib.redirect_stderr(printed):
-      options = pipeline_options.PipelineOptions([f'--{option}' for option in (*_BEAM_DEFAULTS, *given)])
-      runners.create_runner(options.get_all_options()['runner'])
-  except (SystemExit, ImportError, AttributeError, ValueError) as error:
-    # Beam's parser prints all options there are, then what is wrong, and exits.
-    reason = printed.getvalue().splitlines()[-1] if isinstance(error, SystemExit) else error
-    raise errors.ConfigError(f'--beam_pipeline_options={",".join(given)}: {reason}') from error
-  return options
-
-
 def build(
-  builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int] = (0, 1), beam: Any = None
+  builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int] = (0, 1), make: Make = write
 ) -> list[str]:
   """Builds or rebuilds one config; records that are there stay until the new ones are complete.
 
   Finished files of a build that was stopped are kept in `unfinished.<version>` beside the records and used again. Part
   (i, n) makes every n-th file, from number i on; whoever finds all files there, whichever part or machine made them,
   turns them into the records. Until then the names of the missing files are returned, otherwise an empty list.
-  With `beam`, options from `beam_options`, its workers make the files.
+  `make` makes files, here one after the other unless it is that of `beam`.
   """
   final = pathlib.Path(builder.data_dir)
-  make = functools.partial(_write_with_beam, beam, manual_dir) if beam is not None else write
   if part != (0, 1):
     with _locked(final.parent, shared=True), _unfinished(builder, manual_dir, shared=True) as (folder, shards):
       make(builder, shards[part[0] :: part[1]], folder)
@@ -104,7 +78,8 @@ def build(
   with _locked(final.parent):
     _clean(final)
     with _unfinished(builder, manual_dir, shared=False) as (folder, shards):
-      make(builder, shards, folder)
+      if make is not write:  # otherwise the builder makes them by itself
+        make(builder, shards, folder)
       if not final.exists():
         builder.shards_folder = folder
         _prepare(builder, manual_dir)
@@ -133,8 +108,8 @@ def _unfinished(
   final = pathlib.Path(builder.data_dir)
   folder = final.parent / f'unfinished.{final.name}'
   shards = builder.plan(manual_dir)
-  settings = _settings(builder, manual_dir)
-  note = folder / _NOTE
+  settings = settings_of(builder, manual_dir)
+  note = folder / NOTE
   if note.exists() and json.loads(note.read_text()) != settings:
     logging.warning('%s: was left by a build with other settings or input, starting afresh.', folder)
     shutil.rmtree(folder)
@@ -147,88 +122,10 @@ def _unfinished(
       shutil.rmtree(folder)
 
 
-def _settings(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> dict[str, Any]:
+def settings_of(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> dict[str, Any]:
   """What the files of a build depend on, as JSON gives it back."""
   files = [shard.name for shard in builder.plan(manual_dir)]
   return json.loads(json.dumps(builder.settings(manual_dir) | {'version': vqm_jax.__version__, 'files': files}))
-
-
-def _write_with_beam(
-  options: Any, manual_dir: pathlib.Path | None, builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path
-) -> None:
-  """As `write`, by workers of Apache Beam that see the data set, the input and `folder` under the same paths as we do.
-
-  They make whole files, not records for the Beam writer of TFDS: that would sort all records by hashed key, so that the
-  frames of a clip lie apart, and start from nothing after a failure.
-
-  Raises DataError with all that kept files from being made; the others are finished by then.
-  """
-  import apache_beam
-
-  todo = [shard for shard in shards if not shard.finished(folder)]
-  if not todo:
-    return
-  module = sys.modules[type(builder).__module__]
-  dataset = str(pathlib.Path(module.__file__).resolve().parent)
-  worker = _BeamWorker(dataset, builder.name, vars(builder.builder_config), manual_dir, folder)
-  logging.info('%s/%s: Beam makes %d of %d files.', builder.name, builder.builder_config.name, len(todo), len(shards))
-  with apache_beam.Pipeline(options=options) as pipeline:
-    names = pipeline | apache_beam.Create([shard.name for shard in todo]) | apache_beam.Reshuffle()
-    _ = names | apache_beam.Map(worker)
-  problems = {
-    note.read_text() if note.exists() else f'all workers have to see {folder} under this path'
-    for shard in todo
-    if not shard.finished(folder)
-    for note in [_error_note(folder, shard.name)]
-  }
-  if problems:
-    raise errors.DataError('; '.join(sorted(problems)))
-
-
-@dataclasses.dataclass
-class _BeamWorker:
-  """Makes files of a build wherever Beam sends it; holds plain values, since builders and sources do not pickle."""
-
-  dataset: str
-  name: str
-  fields: dict[str, Any]
-  manual_dir: pathlib.Path | None
-  folder: pathlib.Path
-
-  def __call__(self, name: str) -> None:
-    """Makes one file. What is wrong is left in a note: no runner hands over an exception as it was raised."""
-    if not (self.folder / _NOTE).exists():
-      return  # nobody would find a note here
-    try:
-      shard = self._shards[name]
-      if shard.finished(self.folder):  # runners try again what has failed together with others
-        return
-      # A folder of its own, for runners may have two workers make the same file.
-      with tempfile.TemporaryDirectory(dir=self.folder) as own:
-        collections.deque(self._builder.write(shard, pathlib.Path(own)), maxlen=0)
-        for file in (shard.name, f'{shard.name}.json'):
-          pathlib.Path(own, file).rename(self.folder / file)
-    except (errors.VqmError, OSError) as error:
-      results.write_text(_error_note(self.folder, name), str(error))
-
-  @functools.cached_property
-  def _builder(self) -> VqmBuilder:
-    found = find_builder(self.dataset)
-    config = next(config for config in found.BUILDER_CONFIGS if config.name == self.fields['name'])
-    return variant(found, self.name, config, self.fields)(data_dir=self.folder)
-
-  @functools.cached_property
-  def _shards(self) -> dict[str, Shard]:
-    if json.loads((self.folder / _NOTE).read_text()) != _settings(self._builder, self.manual_dir):
-      raise errors.DataError(
-        f'{socket.gethostname()}: a worker there sees other input or another version of the program than {self.folder} '
-        'was begun with; make them equal.'
-      )
-    return {shard.name: shard for shard in self._builder.plan(self.manual_dir)}
-
-
-def _error_note(folder: pathlib.Path, name: str) -> pathlib.Path:
-  return folder / f'{name}.error'
 
 
 def _clean(final: pathlib.Path) -> None:
