@@ -31,3 +31,7 @@ class CheckpointError(VqmError):
 
 class DivergenceError(VqmError):
   """Training produced a loss or gradient that is not a number."""
+
+
+class MissingWeightsError(VqmError):
+  """Weights that users bring themselves, of a feature network, are not where they are looked for."""
