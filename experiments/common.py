@@ -20,6 +20,7 @@ def base_config() -> ml_collections.ConfigDict:
   # One sample: num_frames frames of crop x crop pixels.
   config.crop = 96
   config.num_frames = 1
+  config.crops_per_record = 1  # samples from one record at a time; 8 or more for `segments`, whose decoding is costly
   # One update.
   config.batch_size = 16  # over all devices and processes
   config.grad_accum = 1  # micro-batches per update

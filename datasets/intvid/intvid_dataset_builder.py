@@ -9,11 +9,19 @@ import tensorflow_datasets as tfds
 from vqm_jax.prepare import layout
 from vqm_jax.prepare.builder import VqmBuilder
 from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig, tile_configs
+from vqm_jax.prepare.segments import SegmentsConfig
 
 
 @dataclasses.dataclass(kw_only=True)
 class IntvidTiles(TilesConfig):
   """`source_suffix` chooses between source folders that differ in their bitrate, such as '500k'."""
+
+  source_suffix: str = ''
+
+
+@dataclasses.dataclass(kw_only=True)
+class IntvidSegments(SegmentsConfig):
+  """`source_suffix` as in `IntvidTiles`."""
 
   source_suffix: str = ''
 
@@ -38,6 +46,7 @@ class Builder(VqmBuilder):
   )
   BUILDER_CONFIGS = [
     *tile_configs(IntvidTiles),
+    IntvidSegments(name='segments', description='All of the training videos, as they are coded.'),
     IntvidFrames(name='frames', description='Whole frames of the clips with targets.'),
     IntvidFrames(name='frames_lq', description='Whole frames of the clips without targets.', targets=False),
   ]

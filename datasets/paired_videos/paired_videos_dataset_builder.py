@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from vqm_jax import errors
 from vqm_jax.prepare.builder import VqmBuilder
 from vqm_jax.prepare.configs import ClipPair, FramesConfig, tile_configs
+from vqm_jax.prepare.segments import SegmentsConfig
 from vqm_jax.video import list_videos, open_video
 
 
@@ -26,6 +27,7 @@ class Builder(VqmBuilder):
   )
   BUILDER_CONFIGS = [
     *tile_configs(),
+    SegmentsConfig(name='segments', description='All of the training videos, as they are coded.'),
     FramesConfig(name='frames', description='Whole frames for evaluation.'),
   ]
 

@@ -1,6 +1,6 @@
 """Prepared records as training batches and evaluation clips.
 
-Reading needs Pillow, Grain and TFDS: no video codec, no OpenCV, no TensorFlow.
+Reading needs Pillow, Grain and TFDS: no OpenCV, no TensorFlow, and a video codec for `segments` only.
 """
 
 from vqm_jax.data.clips import ClipReader

@@ -36,7 +36,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
   def __next__(self) -> dict[str, np.ndarray]:
     if self._iterator is None:
       raise ValueError('These batches have been closed.')
-    batch = next(self._iterator)
+    # Of each record, the samples that were cut out of it; in one row they are the batch.
+    batch = {name: array.reshape(-1, *array.shape[2:]) for name, array in next(self._iterator).items()}
     if self._shared_memory:
       # Grain frees a block of shared memory with its array, which a caller may hold for ever.
       batch = {name: np.array(array) for name, array in batch.items()}
@@ -67,6 +68,7 @@ def train_batches(
   num_workers: int = 0,
   sampling: str = 'paired',
   augment: str = 'symmetries',
+  crops_per_record: int = 1,
   process_index: int = 0,
   process_count: int = 1,
   weights: Sequence[float] = (),
@@ -74,8 +76,9 @@ def train_batches(
   """Endless batches {'lq', 'hq'}: uint8 (batch_size / process_count, num_frames, crop, crop, 3).
 
   Each epoch of a split is shuffled anew. A sample is two windows of `num_frames` frames in the middle of their records,
-  cut at random places. Memory: each thread decodes one record, or one of each domain, and at most 4 batches are being
-  made or wait, with workers 6 for each of them.
+  cut at random places; out of `segments`, from any frame on, and a record comes up as often in an epoch as `num_frames`
+  fit into it. Memory: each thread decodes one record (of segments: so many whole frames), or one of each domain, and
+  holds the samples of its batch; at most 4 batches are being made or wait, with workers 6 for each of them.
 
   Args:
     sources: from `open_training`, or from `open_source`. Several are mixed, each shuffled by itself.
@@ -88,25 +91,29 @@ def train_batches(
     sampling: which records and windows make a sample, one of SAMPLINGS; see `vqm_jax.data.sampling`.
     augment: 'symmetries' (the 8 of the square), 'flip' (left and right, half of the time) or 'none'; the same for lq
       and hq unless their windows are independent.
+    crops_per_record: samples cut out of a record at a time, each at a place of its own and mirrored by itself, all of
+      the same frames. Decoding one of segments takes as long as cutting hundreds, so ask for 8 or more there.
+      `batch_size` of each process, and `start`, must be multiples.
     process_index, process_count: this process takes global samples `start + process_index`,
-      `start + process_index + process_count`, ...
+      `start + process_index + process_count`, ... With several crops per record, read: runs of so many samples.
     weights: how often each of several sources is drawn from, in proportion; equally often when left out.
 
   Raises:
     ConfigError: an argument out of range, or sources that `open_training` opened for another sampling.
     DataError: records too small or of another kind; later, a record that cannot be read.
   """
-  _check_arguments(batch_size, seed, start, num_workers, process_index, process_count)
+  _check_arguments(batch_size, seed, start, num_workers, crops_per_record, process_index, process_count)
   sources = [sources] if isinstance(sources, DataSource | Domains) else list(sources)
   for source in sources:
     check_records(source, num_frames, crop, sampling)
-  strips = [endless_strips(source, sampling, seed + k) for k, source in enumerate(sources)]
-  samples = _mixed(strips, weights, seed).random_map(windows(sampling, num_frames, crop, augment))
+  strips = [endless_strips(source, sampling, seed + k, num_frames) for k, source in enumerate(sources)]
+  records = _mixed(strips, weights, seed).random_map(windows(sampling, num_frames, crop, augment, crops_per_record))
   if num_workers and not flags.FLAGS.is_parsed():
     # Grain asks absl about profiling when it starts workers; notebooks and tests parse no flags.
     flags.FLAGS.mark_as_parsed()
-  # Slicing after the random map keeps each sample's randomness tied to its global index.
-  batches = samples[start + process_index :: process_count].batch(batch_size // process_count, drop_remainder=True)
+  # Slicing after the random map keeps each record's randomness tied to its global index.
+  ours = records[start // crops_per_record + process_index :: process_count]
+  batches = ours.batch(batch_size // (process_count * crops_per_record), drop_remainder=True)
   threads, ahead = (_THREADS_OF_WORKER, _BATCHES_AHEAD_OF_WORKER) if num_workers else (_THREADS, _BATCHES_AHEAD)
   # Workers go over whole batches: splitting samples among them would change the order.
   iterator = iter(
@@ -138,17 +145,23 @@ def _exit_with_parent() -> None:
   os._exit(1)
 
 
-def _check_arguments(batch_size, seed, start, num_workers, process_index, process_count) -> None:
+def _check_arguments(batch_size, seed, start, num_workers, crops_per_record, process_index, process_count) -> None:
   if not 0 <= seed < 2**32:
     raise errors.ConfigError(f'seed={seed}: expected a whole number from 0 to 2**32 - 1.')
-  if start < 0:
-    raise errors.ConfigError(f'start={start}: expected the number of samples drawn, 0 or more.')
+  if crops_per_record < 1:
+    raise errors.ConfigError(f'crops_per_record={crops_per_record}: expected 1 or more.')
+  if start < 0 or start % crops_per_record:
+    raise errors.ConfigError(
+      f'start={start}: expected the number of samples drawn, 0 or more, a multiple of {crops_per_record} crops.'
+    )
   if num_workers < 0:
     raise errors.ConfigError(f'num_workers={num_workers}: expected 0 or more.')
   if not 0 <= process_index < process_count:
     raise errors.ConfigError(f'process_index={process_index} of process_count={process_count}.')
-  if batch_size < 1 or batch_size % process_count:
-    raise errors.ConfigError(f'batch_size={batch_size}: expected a multiple of the {process_count} processes.')
+  if batch_size < 1 or batch_size % (process_count * crops_per_record):
+    raise errors.ConfigError(
+      f'batch_size={batch_size}: expected a multiple of {process_count} processes x {crops_per_record} crops.'
+    )
 
 
 def check_weights(weights: Sequence[float], count: int) -> None:

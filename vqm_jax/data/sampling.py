@@ -1,7 +1,7 @@
 """Which x and y make a training sample, by the kind of records there are.
 
 sampling   splits                       x (lq)             y (hq)
-paired     train                        a window of lq     the same window of hq
+paired     train                        a window of lq     the same window of hq; records may be `segments`
 weak       train                        a window of lq     the window of hq that shows about the same, moved at
                                                            random by at most the margin that hq has around lq
 unpaired   train_source, train_target   any source record  any target record, drawn independently
@@ -11,7 +11,7 @@ identity   train_source, train_target   any target record  the very same window 
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
+from vqm_jax.data import segments
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.data.records import (
   UNREADABLE,
@@ -30,6 +31,9 @@ from vqm_jax.data.records import (
   prepared_configs,
 )
 from vqm_jax.data.windows import AUGMENTATIONS, Aligned, Independent, Windows
+
+# What windows are cut out of.
+Strip = FrameStrip | segments.Room
 
 
 class Domains(NamedTuple):
@@ -80,7 +84,7 @@ def check_records(sources: DataSource | Domains, num_frames: int, crop: int, sam
       f'{" and ".join(map(describe, parts))}; open them with `open_training(..., sampling={sampling!r})`.'
     )
   for part in parts:
-    strip = mode.strip(part.dataset_info.features)
+    strip = mode.strip(part.dataset_info)
     if strip is None:
       raise _other_kind(part.dataset_info, sampling, num_frames, crop)
     if not _fits(strip, num_frames, crop):
@@ -92,17 +96,24 @@ def check_records(sources: DataSource | Domains, num_frames: int, crop: int, sam
     _check_videos(sources)
 
 
-def endless_strips(sources: DataSource | Domains, sampling: str, seed: int) -> grain.MapDataset:
-  """Strips {'lq', 'hq'}: uint8 (T, H, W, 3) each, of records that `check_records` has seen, shuffled in each epoch."""
+def endless_strips(sources: DataSource | Domains, sampling: str, seed: int, num_frames: int) -> grain.MapDataset:
+  """Strips {'lq', 'hq'}: uint8 (T, H, W, 3) each, of records that `check_records` has seen, shuffled in each epoch.
+
+  Of segments they are decoded for this purpose and have `num_frames` frames. Raises DataError for a part of a split of
+  those.
+  """
+  if isinstance(sources, DataSource) and segments.room(sources.dataset_info):
+    strips = segments.Strips(Records(sources, segments.FIELDS), num_frames)
+    return _shuffled(segments.turns(sources, num_frames), seed).random_map(strips)
   return _MODES[sampling].strips(sources, seed)
 
 
-def windows(sampling: str, num_frames: int, crop: int, augment: str) -> Windows:
-  """The random map from strips to samples {'lq', 'hq'}: uint8 (num_frames, crop, crop, 3).
+def windows(sampling: str, num_frames: int, crop: int, augment: str, count: int) -> Windows:
+  """The random map from strips to samples {'lq', 'hq'}: uint8 (count, num_frames, crop, crop, 3).
 
   Raises ConfigError for an unknown augmentation.
   """
-  return _MODES[sampling].windows(num_frames, crop, _choice('augment', augment, AUGMENTATIONS))
+  return _MODES[sampling].windows(num_frames, crop, _choice('augment', augment, AUGMENTATIONS), count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +136,7 @@ def _joined(source: dict[str, Any], target: dict[str, Any]) -> dict[str, np.ndar
   return {'lq': source['frames'], 'hq': target['frames']}
 
 
-def _shuffled(records: Records, seed: int) -> grain.MapDataset:
+def _shuffled(records: Sequence[Any], seed: int) -> grain.MapDataset:
   return grain.MapDataset.source(records).seed(seed % 2**32).shuffle().repeat()
 
 
@@ -174,16 +185,17 @@ def _check_videos(domains: Domains) -> None:
     )
 
 
-def _paired_strip(features: tfds.features.FeaturesDict) -> FrameStrip | None:
-  return features['lq'] if _margin(features) == 0 else None
+def _paired_strip(info: tfds.core.DatasetInfo) -> Strip | None:
+  return info.features['lq'] if _margin(info.features) == 0 else segments.room(info)
 
 
-def _weak_strip(features: tfds.features.FeaturesDict) -> FrameStrip | None:
-  return features['lq'] if _margin(features) is not None else None
+def _weak_strip(info: tfds.core.DatasetInfo) -> Strip | None:
+  return info.features['lq'] if _margin(info.features) is not None else None
 
 
-def _domain_strip(features: tfds.features.FeaturesDict) -> FrameStrip | None:
-  return features['frames'] if 'frames' in features and isinstance(features['frames'], FrameStrip) else None
+def _domain_strip(info: tfds.core.DatasetInfo) -> Strip | None:
+  strip = info.features['frames'] if 'frames' in info.features else None
+  return strip if isinstance(strip, FrameStrip) else None
 
 
 def _margin(features: tfds.features.FeaturesDict) -> int | None:
@@ -201,14 +213,14 @@ class _Mode(NamedTuple):
 
   splits: tuple[str, ...]
   needs: str
-  strip: Callable[[tfds.features.FeaturesDict], FrameStrip | None]  # what windows are cut out of, if it is there
+  strip: Callable[[tfds.core.DatasetInfo], Strip | None]  # what windows are cut out of, if it is there
   strips: Callable[..., grain.MapDataset]
   windows: type[Windows]
 
 
 _TWO = ('train_source', 'train_target')
 _MODES = {
-  'paired': _Mode(('train',), 'FrameStrips lq and hq of one size', _paired_strip, _pairs, Aligned),
+  'paired': _Mode(('train',), 'segments or FrameStrips lq and hq of one size', _paired_strip, _pairs, Aligned),
   'weak': _Mode(
     ('train',), 'FrameStrips lq and hq, hq with the same margin (or none) on each side', _weak_strip, _pairs, Aligned
   ),
@@ -225,17 +237,18 @@ def _choice(name: str, value: str, table: Mapping[str, Any]) -> Any:
   return table[value]
 
 
-def _usable_strip(info: tfds.core.DatasetInfo, mode: _Mode) -> FrameStrip | None:
+def _usable_strip(info: tfds.core.DatasetInfo, mode: _Mode) -> Strip | None:
   """What windows are cut out of, if a config has the splits and records for `mode`."""
-  return mode.strip(info.features) if set(mode.splits) <= set(info.splits) else None
+  return mode.strip(info) if set(mode.splits) <= set(info.splits) else None
 
 
-def _fits(strip: FrameStrip, num_frames: int, crop: int) -> bool:
+def _fits(strip: Strip, num_frames: int, crop: int) -> bool:
   return num_frames <= strip.num_frames and crop <= min(strip.height, strip.width)
 
 
-def _size(strip: FrameStrip) -> str:
-  return f'{strip.num_frames} frames of {strip.height}x{strip.width}'
+def _size(strip: Strip) -> str:
+  most = 'at most ' if isinstance(strip, segments.Room) else ''
+  return f'{most}{strip.num_frames} frames of {strip.height}x{strip.width}'
 
 
 def _other_kind(info: tfds.core.DatasetInfo, sampling: str, num_frames: int = 1, crop: int = 1) -> errors.DataError:

@@ -12,11 +12,21 @@ AUGMENTATIONS = {'symmetries': range(8), 'flip': (0, 2), 'none': (0,)}
 
 @dataclasses.dataclass(frozen=True)
 class Windows(grain.transforms.RandomMap):
-  """Cuts a window out of each of two strips and mirrors or turns it."""
+  """Cuts `count` times a window out of each of two strips and mirrors or turns it."""
 
   num_frames: int
   crop: int
   symmetries: Sequence[int]
+  count: int
+
+  def random_map(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """{'lq', 'hq'}: uint8 (count, num_frames, crop, crop, 3)."""
+    samples = [self._draw(strips, rng) for _ in range(self.count)]
+    return {name: np.stack([sample[name] for sample in samples]) for name in strips}
+
+  def _draw(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One sample {'lq', 'hq'}: uint8 (num_frames, crop, crop, 3)."""
+    raise NotImplementedError
 
   def _place(self, strip: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
     """Random y, x and symmetry of a window."""
@@ -35,7 +45,7 @@ class Windows(grain.transforms.RandomMap):
 class Aligned(Windows):
   """The same window of lq and hq; where hq has a margin around lq, anywhere within the margin."""
 
-  def random_map(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def _draw(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     lq, hq = strips['lq'], strips['hq']
     y, x, symmetry = self._place(lq, rng)
     dy, dx = rng.integers(hq.shape[1] - lq.shape[1] + 1, size=2)
@@ -45,7 +55,7 @@ class Aligned(Windows):
 class Independent(Windows):
   """A window of lq and, without regard to it, one of hq."""
 
-  def random_map(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def _draw(self, strips: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: self._cut(strip, *self._place(strip, rng)) for name, strip in strips.items()}
 
 

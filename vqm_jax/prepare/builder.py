@@ -6,6 +6,7 @@ Which records, its config says (`configs`). No TensorFlow, one pass over the vid
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -112,13 +113,10 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Raises DataError for two records with one key, or if the disk does not take them.
     """
     config = self.builder_config
-    serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
 
     def serialize(item):
       clip, key, example = item
-      proto = serializer.get_tf_example(self.info.features.encode_example(_made(example)))
-      # Otherwise the order of the fields differs from process to process.
-      return clip, key, proto.SerializeToString(deterministic=True)
+      return clip, key, self._serialized(example)
 
     examples = ((pair.clip_id, *example) for pair in shard.clips for example in config.examples(pair, shard.split))
     partial = folder / f'{shard.name}.part'
@@ -152,12 +150,21 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     per_record = size = 0.0
     if example := config.sample(pair, split):  # none if all is flat
       start = time.perf_counter()
-      encoded = self.info.features.encode_example(_made(example[1]))
-      size = sum(len(value) for value in encoded.values() if isinstance(value, bytes))
+      size = len(self._serialized(example[1]))
       per_record = time.perf_counter() - start
     records = sum(shard.records for shard in shards)
     decoded = config.passes * sum(pair.reference.num_frames for pair, _ in clips)
     return size * records, per_frame * decoded + per_record * records / (os.cpu_count() or 1)
+
+  @functools.cached_property
+  def _serializer(self) -> example_serializer.ExampleSerializer:
+    return example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
+
+  def _serialized(self, example: dict[str, Any]) -> bytes:
+    """A record as it is stored."""
+    proto = self._serializer.get_tf_example(self.info.features.encode_example(_made(example)))
+    # Otherwise the order of the fields differs from process to process.
+    return proto.SerializeToString(deterministic=True)
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = self._manual_dir(dl_manager)

@@ -157,6 +157,7 @@ def train(
     data.train_batches, _sources(config), num_frames=config.num_frames, crop=config.crop,
     batch_size=config.batch_size, seed=config.seed, num_workers=config.num_workers,
     process_index=jax.process_index(), process_count=jax.process_count(), weights=tuple(config.mix_weights),
+    crops_per_record=config.crops_per_record,
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:

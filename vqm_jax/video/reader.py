@@ -184,6 +184,16 @@ class VideoFile:
     """When each frame is shown, in units of `time_base`; None where the file does not tell."""
     return self._timing.timestamps
 
+  @property
+  def packet_times(self) -> list[int] | None:
+    """The time in the file of each frame's packet, whatever `fps` is; None where it does not tell their order."""
+    return self._measured.timestamps
+
+  @property
+  def keyframes(self) -> list[int]:
+    """The frames at which decoding can begin, as far as the file tells."""
+    return [bisect.bisect_left(self.packet_times, time) for time in self._measured.keyframes]
+
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields frames `start` to `stop` as uint8 (H, W, 3) RGB."""
     for frame in self.yuv_frames(start, stop):
@@ -310,9 +320,13 @@ class VideoFile:
       ) from error
 
   @functools.cached_property
-  def _timing(self) -> '_Timing':
+  def _measured(self) -> '_Timing':
     with self._open(_MAX_THREADS) as (container, stream), self._reporting('the file'):
-      timing = _measure(self.path, container, stream)
+      return _measure(self.path, container, stream)
+
+  @functools.cached_property
+  def _timing(self) -> '_Timing':
+    timing = self._measured
     if self._fps is not None:
       return timing._replace(fps=Fraction(self._fps), constant=True, time_base=1 / Fraction(self._fps), timestamps=None)
     if not timing.constant and not self._variable_rate:

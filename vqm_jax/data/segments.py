@@ -1,0 +1,79 @@
+"""Strips out of the config `segments`, whose records are stretches of video that are decoded as they are drawn.
+
+Only this needs PyAV, when the first record is decoded.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vqm_jax import errors
+from vqm_jax.data.records import DataSource, Records, describe
+
+# What `Strips` reads of a record.
+FIELDS = ('num_frames', 'lq', 'lq_skip', 'hq', 'hq_skip')
+
+_SPLIT = 'train'
+
+
+class Room(NamedTuple):
+  """What fits into the records of a config: the frames of the longest one, the height and width that all have."""
+
+  num_frames: int
+  height: int
+  width: int
+
+  @property
+  def shape(self) -> tuple[int, int, int, int]:
+    """As that of a strip of this size."""
+    return (*self, 3)
+
+
+def room(info: tfds.core.DatasetInfo) -> Room | None:
+  """None for records of another kind."""
+  if 'lq_skip' not in info.features or _SPLIT not in (info.metadata or {}).get('videos', {}):
+    return None
+  videos = _videos(info)
+  height, width = (min(video[side] for video in videos) for side in ('height', 'width'))
+  return Room(max(max(video['num_frames']) for video in videos), height, width)
+
+
+def turns(source: DataSource, num_frames: int) -> np.ndarray:
+  """Which record each sample of an epoch is from, int64: one turn for each `num_frames` frames that a record has.
+
+  So every part of a video comes up equally often, and records that are too short do not.
+
+  Raises DataError for a part of a split, for which the lengths are not known.
+  """
+  if source.split != _SPLIT:
+    raise errors.DataError(f'{describe(source)}: segments are sampled from the whole split {_SPLIT!r} only; open that.')
+  lengths = np.concatenate([video['num_frames'] for video in _videos(source.dataset_info)])
+  return np.repeat(np.arange(len(lengths)), lengths // num_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strips(grain.transforms.RandomMap):
+  """The random map from a record's number to {'lq', 'hq'}: uint8 (num_frames, H, W, 3) from any place within it."""
+
+  records: Records
+  num_frames: int
+
+  def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    from vqm_jax.video import remux
+
+    record = self.records[index]
+    start = int(rng.integers(record['num_frames'] - self.num_frames + 1))
+    first = {side: start + int(record[f'{side}_skip']) for side in ('lq', 'hq')}
+    try:
+      return {side: remux.decode(record[side], t, t + self.num_frames) for side, t in first.items()}
+    except errors.VideoError as error:
+      raise self.records.damaged(index, str(error)) from error
+
+
+def _videos(info: tfds.core.DatasetInfo) -> list[Mapping[str, Any]]:
+  """What the metadata say of each video, in the order of the records; `num_frames` are those of each record."""
+  return sorted(info.metadata['videos'][_SPLIT].values(), key=lambda video: video['first_record'])
