@@ -12,6 +12,7 @@ from windows import assert_equal, draw
 from paired_videos import paired_videos_dataset_builder
 from vqm_jax import data, errors
 from vqm_jax.data import records
+from vqm_jax.inference import simple_filters
 from vqm_jax.prepare import driver
 from vqm_jax.prepare.configs import TilesConfig
 from vqm_jax.prepare.segments import SegmentsConfig
@@ -275,3 +276,8 @@ def test_damaged_file_is_named(data_folder, tmp_path):
   with pytest.raises(errors.DataError, match=rf'record 0 \(number 0 of {file}\) cannot be read'):
     draw(source, 20, batch_size=2, **SAMPLE)
   assert len(records.Records(source, ['lq'])[1]['lq']) > 1000
+
+
+def test_a_linear_filter_is_not_fitted_on_them(source):
+  with pytest.raises(errors.DataError, match='least squares is fitted on a tiles config, found lq=Text'):
+    next(simple_filters.training_pairs(source))

@@ -1,5 +1,6 @@
 """The contact sheet of prepared records."""
 
+import make_dummy_data
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,3 +54,15 @@ def test_records_of_two_cameras(binary, tmp_path):
   assert (frame[0] == 255).all() and (frame[:, -1] == 255).all() and frame[1:-1, 1:-1].min() < 255
   code, output = shown(binary, tmp_path, '--config=micro_unpaired_tiles', '--count=4', f'--output={sheet}')
   assert code == 0 and '12 records in split train_source' in output, output
+
+
+def test_segments(binary, tmp_path):
+  for side, crf in (('lq', 36), ('hq', 14)):
+    (tmp_path / 'in/train' / side).mkdir(parents=True)
+    make_dummy_data.write_video(tmp_path / 'in/train' / side / 'a.mp4', make_dummy_data.frames(3), crf=crf)
+  driver.build(driver.find_builder('paired_videos')(config='segments', data_dir=tmp_path), tmp_path / 'in')
+  sheet = tmp_path / 'sheet.png'
+  args = ['--dataset=paired_videos', '--config=segments', f'--output={sheet}']
+  code, output = shown(binary, tmp_path, *args)
+  assert code == 0 and 'a scene 0 frame 5 of a segment of 10  ' in output and ' dB' in output, output
+  assert np.asarray(Image.open(sheet)).shape == (18 + 64 + 4, 3 * 100 - 4, 3)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vqm_jax.data import ClipReader
-from vqm_jax.data.records import DataSource, Records
+from vqm_jax import errors
+from vqm_jax.data import ClipReader, FrameStrip
+from vqm_jax.data.records import DataSource, Records, describe
 from vqm_jax.inference import evaluation, streaming
 from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity
 from vqm_jax.report import results
@@ -100,9 +101,18 @@ def frame_by_frame(function: Filter, every: int = 1) -> evaluation.Restore:
 
 
 def training_pairs(source: DataSource, max_pixels: int = 2**21) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """(input, target) centre frames of a tiles config, float32 (H, W, 3) in [0, 1], evenly drawn."""
+  """(input, target) centre frames of a tiles config, float32 (H, W, 3) in [0, 1], evenly drawn.
+
+  Raises DataError for records of another kind.
+  """
   records = Records(source, ['lq', 'hq'])
-  shape = source.dataset_info.features['lq'].shape
+  strip = source.dataset_info.features['lq']
+  if not isinstance(strip, FrameStrip):
+    raise errors.DataError(
+      f'{describe(source)}: least squares is fitted on a tiles config, found lq={strip}; build tiles of this data set '
+      'too, or leave out --baselines.'
+    )
+  shape = strip.shape
   count = min(len(records), max(1, max_pixels // (shape[1] * shape[2])))
   for index in np.linspace(0, len(records) - 1, count).astype(int):
     record = records[index]

@@ -17,7 +17,9 @@ from PIL import Image
 
 from vqm_jax import cli, data, errors, metrics
 from vqm_jax.data.records import DataSource, Records, open_builder
+from vqm_jax.data.segments import FIELDS
 from vqm_jax.report import pictures
+from vqm_jax.video import remux
 
 _DATASET = flags.DEFINE_string('dataset', None, 'Name of a prepared data set.', required=True)
 _CONFIG = flags.DEFINE_string('config', 'tiles', 'Config of the data set.')
@@ -52,6 +54,18 @@ def windows(source: DataSource, count: int, seed: int) -> Iterator[Row]:
       yield pair(text, *shown)
     else:
       yield text, pictures.side_by_side([_reduced(shown[0])], [text])
+
+
+def stretches(source: DataSource, count: int, seed: int) -> Iterator[Row]:
+  """The middle frames of some segments."""
+  records = Records(source, ('video', 'scene', 'start', *FIELDS))
+  for index in sorted(map(int, np.random.default_rng(seed).permutation(len(records))[:count])):
+    record = records[index]
+    middle = int(record['num_frames']) // 2
+    places = {side: middle + int(record[f'{side}_skip']) for side in ('lq', 'hq')}
+    shown = [remux.decode(record[side], t, t + 1)[0] for side, t in places.items()]
+    text = f'{record["video"].decode()} scene {record["scene"]} frame {record["start"] + middle}'
+    yield pair(f'{text} of a segment of {record["num_frames"]}', *shown)
 
 
 def weak_pair(text: str, record: Mapping[str, Any], lq: np.ndarray, hq: np.ndarray) -> Row:
@@ -116,8 +130,11 @@ def main(_: Sequence[str]) -> None:
   builder = open_builder(_DATASET.value, _CONFIG.value, _DATA_DIR.value)
   split = _SPLIT.value or next(iter(builder.info.splits))
   source = data.open_source(_DATASET.value, _CONFIG.value, split, _DATA_DIR.value)
-  in_frames = 'clip' in source.dataset_info.features
-  shown = frames(source, _COUNT.value) if in_frames else windows(source, _COUNT.value, _SEED.value)
+  features = source.dataset_info.features
+  if 'clip' in features:
+    shown = frames(source, _COUNT.value)
+  else:
+    shown = (stretches if 'lq_skip' in features else windows)(source, _COUNT.value, _SEED.value)
   lines, rows = zip(*shown, strict=True)
   pictures.save_png(output, sheet(rows))
   print(*lines, f'{len(source)} records in split {split}; picture in {output}', sep='\n')
