@@ -12,7 +12,8 @@ experiment asks for (its `dataset_config`); a --dataset without that config is r
 
   keeps up  the shortest step for which the loader, with the machine to itself, is fast enough
   MB        by how much memory grew at most while it loaded; a worker counts from where the process itself began
-  rule      what the docstring of `train_batches` says of that: a record for each thread, and the batches ahead
+  rule      what the docstring of `train_batches` says of that: for each thread a record and the samples of a batch,
+            and the batches ahead
   step      a training step on one batch over and over; with --step_ms, the given time
   fed       a training step on the loader's batches; with --step_ms, a prediction
   lost      the share of `fed` that better loading would save, in percent
@@ -160,7 +161,7 @@ def memory_rule(record: Sequence[int], config, workers: int) -> int:
   """Bytes that the docstring of `train_batches` allows for records of a shape (T, H, W, 3)."""
   threads, batches = _ahead(workers)
   batch = config.batch_size * config.num_frames * config.crop**2 * 3
-  return 2 * (threads * math.prod(record) + batches * batch)  # lq and hq
+  return 2 * (threads * (math.prod(record) + batch) + batches * batch)  # lq and hq
 
 
 def _resident(field: str, process: int) -> float:
