@@ -149,7 +149,8 @@ class _Coder:
     with self._lock:
       for k in range(index, min(index + self._workers + 1, len(self.scenes))):
         if k not in self._jobs:
-          folder = pathlib.Path(self._folder.name)
+          folder = pathlib.Path(self._folder.name, str(k))  # the names of clips need not differ
+          folder.mkdir()
           self._jobs[k] = self._pool.submit(self._write, self.scenes[k], folder, self._seed)
     return video.VideoFile(self._jobs[index].result()[side])
 
