@@ -97,8 +97,9 @@ def test_the_line_of_a_published_step(small_step, tmp_path):
   assert line(25.0) == 'seventh 1x96 1x16x2 40.0 50.0 5 0 25.0 50.0 50 -'.split()
   assert line(80.0, math.nan) == 'seventh 1x96 1x16x2 40.0 50.0 - 0 80.0 80.0 0 -'.split()
   assert line(None)[-4:] == ['-'] * 4
-  # lq and hq: a record for each of 2 threads, and 6 batches.
-  assert pipeline.memory_rule((1, 96, 96, 3), config, 1) == 2 * (2 * (96 * 96 * 3 + 2 * 16 * 16 * 3) + 6 * 2 * 16 * 16 * 3)
+  # lq and hq: a record and a batch for each of 2 threads, and 6 batches.
+  record, batch = 96 * 96 * 3, 2 * 16 * 16 * 3
+  assert pipeline.memory_rule((1, 96, 96, 3), config, 1) == 2 * (2 * (record + batch) + 6 * batch)
   rate, growth = pipeline.load_alone(names, dict(num_frames=1, crop=16, batch_size=2), 0, 0.2)
   assert rate > 0 and (growth > 0 or not os.path.exists('/proc'))
   config.crop = 100
