@@ -1,7 +1,6 @@
 """paired_videos: any folder of degraded and original videos, such as `vqm_jax.prepare.degrade` writes."""
 
 import csv
-import hashlib
 import pathlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,6 +10,7 @@ import tensorflow_datasets as tfds
 from vqm_jax import errors
 from vqm_jax.prepare.builder import VqmBuilder
 from vqm_jax.prepare.configs import ClipPair, FramesConfig, tile_configs
+from vqm_jax.prepare.layout import short_hash
 from vqm_jax.prepare.segments import SegmentsConfig
 from vqm_jax.video import list_videos, open_video
 
@@ -66,7 +66,7 @@ class Builder(VqmBuilder):
     files = sorted(path for path in (manual_dir / split).rglob('*') if path.is_file())
     lines = [f'{path.relative_to(manual_dir).as_posix()} {path.stat().st_size}' for path in files]
     lines += [str(sorted(row.items())) for row in _manifest(manual_dir) if row['split'] == split]
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+    return short_hash(lines)
 
 
 def _manifest(manual_dir: pathlib.Path) -> list[dict[str, str]]:

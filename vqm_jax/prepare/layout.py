@@ -118,11 +118,11 @@ class Layout:
 
   def digest(self, split: str) -> str:
     """Changes when the names or sizes of the files of a split change, or its rates and categories."""
-    return _short_hash([line for clip in self.clips if clip.split == split for line in self._lines(clip)])
+    return short_hash([line for clip in self.clips if clip.split == split for line in self._lines(clip)])
 
   def clip_digest(self, clip: Clip) -> str:
     """As `digest`, of one clip."""
-    return _short_hash(self._lines(clip))
+    return short_hash(self._lines(clip))
 
   def _lines(self, clip: Clip) -> list[str]:
     files = [f'{side} {line}' for side, source in clip.sources.items() for line in _files(source)]
@@ -174,7 +174,8 @@ def resolve(manual_dir: str | os.PathLike, dataset: str, *, source_suffix: str =
   return Layout(root, tuple(clips), tuple(notes.problems), tuple(notes.warnings))
 
 
-def _short_hash(lines: Sequence[str]) -> str:
+def short_hash(lines: Sequence[str]) -> str:
+  """16 hexadecimal digits that change with the lines."""
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,6 @@ A record of weak pairs keeps the draw that made it. Pixels never correspond: par
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 import zlib
@@ -353,7 +352,7 @@ def clips(found: layout.Layout, split: str) -> Iterator[TwoCameras]:
 def offsets_digest(found: layout.Layout, split: str) -> str:
   """Changes when the user's offsets for a split do; '' without any."""
   offsets = _offsets(found) if split == 'train' else {}
-  return hashlib.sha256(json.dumps(offsets, sort_keys=True).encode()).hexdigest()[:16] if offsets else ''
+  return layout.short_hash([json.dumps(offsets, sort_keys=True)]) if offsets else ''
 
 
 def _offsets(found: layout.Layout) -> dict[str, int]:
@@ -402,4 +401,4 @@ class StoredPairings:
 
 
 def _digest(pair: TwoCameras) -> str:
-  return hashlib.sha256(f'{pair.digest} {pair.lq.fps} {pair.offset}'.encode()).hexdigest()[:16]
+  return layout.short_hash([f'{pair.digest} {pair.lq.fps} {pair.offset}'])
