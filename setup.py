@@ -35,12 +35,13 @@ setuptools.setup(
     'pillow>=12.3',  # Beam wants one below 13
     'scenedetect>=0.7.2',
     'scikit-image>=0.26',
+    'scipy>=1.17',
     'tensorboardX>=2.6.5',
     'tensorflow-datasets>=4.9.10,<4.10',  # array_record without TensorFlow was tried on 4.9 only
     'tqdm>=4.70',
   ],
   extras_require={
-    'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17', 'scipy>=1.17'],
+    'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17'],
     # For prepare.build --beam_pipeline_options. Tried: 2.71, 2.77.
     'beam': ['apache-beam>=2.71'],
     'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone

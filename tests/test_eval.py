@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from vqm_jax import checkpoints, errors, metrics, video
 from vqm_jax.inference import evaluation
@@ -148,7 +149,7 @@ def test_run_of_no_processing_scores_as_the_metrics_do(workdir):
   assert psnr['mean'] == pytest.approx(np.mean([v.mean() for v in expected.values()]), abs=1e-9)
   assert summary['no_processing'] == summary['metrics']
   assert summary['gain'] == {'psnr': 0.0, 'ssim': 0.0}
-  assert summary['schema_version'] == 1 and summary['step'] == 3 and summary['params'] == 0
+  assert summary['schema_version'] == 2 and summary['step'] == 3 and summary['params'] == 0
   assert summary['category'] == {'one': 'cats', 'two': 'dogs'}
   assert set(summary['per_category']) == {'cats', 'dogs'}
   assert summary['timing']['seconds_per_frame'] > 0
@@ -249,6 +250,69 @@ def test_without_out_nothing_is_written(triples):
   assert sorted(folder.rglob('*')) == before
 
 
+def test_several_methods_are_scored_at_once_and_resumed(triples):
+  folder, gt, pred, lq = triples
+  args = [f'--pred_dir=good={folder / "pred"},poor={folder / "lq"}', f'--gt_dir={folder / "gt"}']
+  args += [f'--lq_dir={folder / "lq"}', f'--out={folder / "out"}']
+  done = run_eval(*args, '--metrics=psnr')
+  lines = [line.split('|')[1].strip() for line in done.stdout.splitlines() if line.startswith('|')]
+  assert lines[2:] == ['good', 'poor', 'No processing']
+  assert 'interval over 2 clips' in done.stdout
+  scored = {p: p.stat().st_mtime_ns for p in (folder / 'out').glob('*/[ab].json')}
+  assert len(scored) == 4
+  # More measures: what is there is kept as it is, what is missing is added, what cannot be is n/a.
+  done = run_eval(*args, '--metrics=psnr,sharpness,lpips_alex', f'--perceptual_dir={folder}')
+  assert 'LPIPS (alex)' in done.stdout and 'n/a' in done.stdout and 'alexnet-owt-7be5be79.pth' in done.stdout
+  summary = json.loads((folder / 'out/good/summary.json').read_text())
+  assert set(summary['metrics']) == {'psnr', 'sharpness'} and set(summary['missing']) == {'lpips_alex'}
+  np.testing.assert_allclose(summary['metrics']['psnr']['per_frame']['a'], metrics.psnr(pred['a'], gt['a']), atol=1e-12)
+  with (folder / 'out/poor/frames.csv').open(newline='') as file:
+    assert len(list(csv.DictReader(file))) == 7
+  assert run_eval(*args, '--metrics=psnr,sharpness').stderr.count('2 of 2 clips are scored already') == 2
+  # One that is damaged (an interrupted evaluation) is made again, the others are not.
+  (damaged, *others) = sorted(scored)
+  damaged.write_text('{"frames": [0, 1')
+  before = {p: p.stat().st_mtime_ns for p in others}
+  assert 'is damaged' in run_eval(*args, '--metrics=psnr').stderr
+  assert before == {p: p.stat().st_mtime_ns for p in others} and json.loads(damaged.read_text())
+
+
+def test_methods_need_names(triples):
+  folder = triples[0]
+  for given in (f'{folder / "pred"},{folder / "lq"}', f'a={folder / "pred"},a={folder / "lq"}', 'a=,b=x'):
+    assert 'NAME=PATH,NAME=PATH' in run_eval(f'--pred_dir={given}', f'--gt_dir={folder / "gt"}', code=2).stderr
+
+
+def test_measures_that_make_no_sense_are_refused_with_the_reason(triples):
+  folder = triples[0]
+  args = [f'--pred_dir={folder / "pred"}', f'--gt_dir={folder / "gt"}']
+  assert "did you mean 'tof'" in run_eval(*args, '--metrics=toff', code=2).stderr
+  assert 'neighbouring frames' in run_eval(*args, '--metrics=tof', '--frames=every:2', code=1).stderr
+  stderr = run_eval(*args, '--metrics=tof', '--noaligned', code=1).stderr
+  assert 'compares with the input' in stderr and '--lq_dir' in stderr
+
+
+def test_frames_that_cannot_be_scored_are_named(triples):
+  folder, gt, *_ = triples
+  small = {'a': gt['a'][:, :8], 'b': gt['b'][:, :8]}
+  write_clips(folder / 'small', small)
+  with pytest.raises(errors.DataError, match='at least 11 pixels a side'):
+    evaluation.score_clip(folder_clips(folder / 'small', folder / 'small')[0][0], evaluation.fidelity())
+  (folder / 'gap/a').mkdir(parents=True)
+  for t in (0, 2, 3):
+    pictures.save_png(folder / f'gap/a/{t:04d}.png', gt['a'][0])
+  with pytest.raises(errors.VideoError, match='missing in between'):
+    folder_clips(folder / 'gap', folder / 'gap')
+  for name, mode in (('alpha', 'RGBA'), ('deep', 'I;16')):
+    (folder / name / 'a').mkdir(parents=True)
+    for t in range(3):
+      image = Image.new(mode, (24, 20), 9 if mode == 'I;16' else (1, 2, 3, 128))
+      image.save(folder / name / 'a' / f'{t:04d}.png')
+    with pytest.raises(errors.VideoError, match='alpha|16'):
+      clips, _ = folder_clips(folder / name, folder / name)
+      evaluation.score_clip(clips[0], evaluation.fidelity())
+
+
 def test_all_mismatches_are_named_at_once(triples):
   folder, gt, *_ = triples
   write_clips(folder / 'short', {'a': gt['a'][:2], 'b': gt['b'][:, 2:]})
@@ -269,8 +333,8 @@ def test_one_clip_against_one_clip_whatever_their_names(triples):
   video.encode(frames, folder / 'film.mp4', fps=Fraction(25), colour=colour, crf=10)
   decoded = np.stack(list(video.open_video(folder / 'film.mp4').frames()))
   clips, identity = folder_clips(folder / 'film.mp4', folder / 'gt' / 'b')
-  scores = evaluation.score_clips(clips)
-  np.testing.assert_allclose(scores['b'].psnr, metrics.psnr(decoded, gt['b']), atol=1e-12)
+  scores = evaluation.score_clip(clips[0], evaluation.fidelity())
+  np.testing.assert_allclose(scores.psnr, metrics.psnr(decoded, gt['b']), atol=1e-12)
   assert len(identity) == 2 and len(identity[1]) == 4
   # A folder that holds one clip is matched by name.
   write_clips(folder / 'x', {'a': gt['a']})

@@ -1,26 +1,31 @@
-"""Scores a trained run, or any folders or videos, with PSNR and SSIM over whole clips; describes the systems.
+"""Scores a trained run, or any folders or videos, over whole clips; describes the systems.
 
 Example: python -m vqm_jax.eval --workdir=runs/ecnu --split=test
          python -m vqm_jax.eval --pred_dir=restored/ --gt_dir=originals/ [--lq_dir=inputs/]
+         python -m vqm_jax.eval --pred_dir=A=one/,B=other/ --gt_dir=originals/ --metrics=auto,tof --out=scores/
          python -m vqm_jax.eval --describe
 
-A run's results go to <workdir>/eval/<split>: table.md, table.csv, summary.json, pictures/. Started
-again, it goes on with the clips that are not scored yet. Folders are scored, and systems described
+A run's results go to <workdir>/eval/<split>: table.md, table.csv, clips.csv, frames.csv, summary.json, pictures/.
+Started again, it goes on with the clips and measures that are not there yet. Folders are scored, and systems described
 (parameters and multiply-adds beside the paper's figures), to the terminal, and into --out when given.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import hashlib
 import pathlib
 import shutil
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from vqm_jax import checkpoints, cli, data, errors, inference, metrics
 from vqm_jax.inference import cost, evaluation
+from vqm_jax.inference.choice import FRECHET, Choice, choose
 from vqm_jax.inference.folders import folder_clips
 from vqm_jax.inference.simple_filters import score_filters
 from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity, timing
@@ -39,25 +44,40 @@ _TILE = flags.DEFINE_string(
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _BASELINES = flags.DEFINE_bool('baselines', False, 'Add rows for simple filters.')
 _SAVE_FRAMES = flags.DEFINE_bool('save_frames', False, 'Keep the restored frames as PNG.')
-_PRED_DIR = flags.DEFINE_string('pred_dir', None, 'Outputs to score: a video, or a folder of frames or clips.')
+_PRED_DIR = flags.DEFINE_list(
+  'pred_dir', None, 'Outputs to score: a video, or a folder of frames or clips; several as NAME=PATH,NAME=PATH.'
+)
 _GT_DIR = flags.DEFINE_string('gt_dir', None, 'Their targets.')
 _LQ_DIR = flags.DEFINE_string('lq_dir', None, 'Their unprocessed inputs, for the gain.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for the scores of --pred_dir, or the table of --describe.')
 _DESCRIBE = flags.DEFINE_bool('describe', False, 'Print what every system is and costs; needs nothing else.')
 _PROTOCOL = flags.DEFINE_enum('protocol', 'ntire', list(metrics.PROTOCOLS), 'How the table scores frames.')
+_METRICS = flags.DEFINE_list(
+  'metrics',
+  ['auto'],
+  f'What to measure: auto (PSNR and SSIM, or what suits unaligned cameras), {", ".join(metrics.NAMES)}, {FRECHET}.',
+)
+_PERCEPTUAL_DIR = flags.DEFINE_string('perceptual_dir', None, 'Folder of converted weights for LPIPS.')
+_ALIGNED = flags.DEFINE_bool(
+  'aligned', True, 'Whether targets show the inputs pixel by pixel; with --noaligned they are of another camera.'
+)
 _FRAMES = flags.DEFINE_string('frames', 'all', 'Frames to score: all, or every:10 (the 10th, 20th, ...).')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 
 
-def evaluate_run(workdir: pathlib.Path, every: int, options: dict[str, Any]) -> None:
+_PROGRESS = functools.partial(cli.progress, desc='evaluated', unit='frame')
+
+
+def evaluate_run(workdir: pathlib.Path, every: int) -> None:
   """Restores and scores a split with the network of a run."""
   run = inference.open_run(workdir, _STEP.value, _EMA.value)
   dataset = _DATASET.value or run.config['dataset']
   data_dir = _DATA_DIR.value or run.config['data_dir'] or None
   source = data.open_source(dataset, run.config['val_config'], _SPLIT.value, data_dir)
   reader = data.ClipReader(source)
-  scoring = source_identity(source) | {'protocol': _PROTOCOL.value, 'frames': _FRAMES.value}
-  digests = workdir / 'checkpoints' / str(run.step) / checkpoints.DIGESTS
+  choice = _choice(every, aligned=reader.aligned and _ALIGNED.value)
+  scoring = source_identity(source) | {'frames': _FRAMES.value, 'aligned': reader.aligned and _ALIGNED.value}
+  digests = workdir / 'checkpoints' / str(run.checkpoint) / checkpoints.DIGESTS
   views = {'self_ensemble': _SELF_ENSEMBLE.value}
   if tile := inference.parse_tile(_TILE.value):
     views |= {'tile': tile, 'overlap': _OVERLAP.value}
@@ -67,45 +87,58 @@ def evaluate_run(workdir: pathlib.Path, every: int, options: dict[str, Any]) -> 
   folder = workdir / 'eval' / name / _SPLIT.value
   restore = functools.partial(inference.restore_frames, run.network, **views)
   clips = evaluation.restored_clips(functools.partial(restore, every=every), reader, every=every)
-  scores = score_resumably(clips, folder, save_frames=_SAVE_FRAMES.value, **options)
   system = (
     run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '') + (f' tiled {_TILE.value}' if tile else '')
   )
   summary = {
     'dataset': source.dataset_info.full_name,
     'split': _SPLIT.value,
+    'system': run.config['system'],
     'method': f'{system} (step {run.step})',
     'params': run.num_params,
     'timing': timing(folder / 'timing.json', restore, reader, overwrite=_OVERWRITE.value),
     'step': run.step,
     'ema': run.ema,
+    'seed': run.config.get('seed'),
+    'experiment': run.experiment,
+    'train': run.training,
     'config_hash': fingerprint(run.config),
     'fingerprint': name,
+    'data_fingerprint': fingerprint(scoring),
   }
+  summary |= _measured(clips, folder, choice, reader.aligned and _ALIGNED.value, save_frames=_SAVE_FRAMES.value)
   others = {}
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
+    options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
     others = score_filters(reader, tiles, workdir / 'eval', scoring, every=every, **options)
   latest = workdir / 'eval' / _SPLIT.value
-  _report(summary, scores, latest, others)
+  _report([summary, *({**summary, **_row(method, more)} for method, more in others.items())], latest)
   shutil.rmtree(latest / 'pictures', ignore_errors=True)
   print(shutil.copytree(folder / 'pictures', latest / 'pictures'))
   if _SAVE_FRAMES.value:
     print(folder / 'frames')
 
 
-def evaluate_folders(every: int, options: dict[str, Any]) -> None:
-  """Scores outputs that exist already."""
-  clips, files = folder_clips(_PRED_DIR.value, _GT_DIR.value, _LQ_DIR.value, every)
-  summary = {'dataset': _GT_DIR.value, 'split': '', 'method': _PRED_DIR.value}
-  summary |= {'params': None, 'timing': None}
-  if _OUT.value:
-    name = fingerprint({'files': files, 'protocol': _PROTOCOL.value, 'frames': _FRAMES.value})
-    scores = score_resumably(clips, pathlib.Path(_OUT.value) / name, **options)
-    _report(summary, scores, pathlib.Path(_OUT.value))
-  else:
-    options.pop('overwrite')
-    _report(summary, evaluation.score_clips(clips, **options), None)
+def evaluate_folders(every: int) -> None:
+  """Scores outputs that exist already, of one method or of several."""
+  methods = _methods(_PRED_DIR.value)
+  choice = _choice(every, aligned=_ALIGNED.value, inputs=bool(_LQ_DIR.value))
+  jobs = {method: folder_clips(path, _GT_DIR.value, _LQ_DIR.value, every) for method, path in methods.items()}
+  out = pathlib.Path(_OUT.value) if _OUT.value else None
+  summaries = []
+  for method, (clips, files) in jobs.items():
+    summary = {'dataset': _GT_DIR.value, 'split': '', 'system': '', 'method': method, 'train': None}
+    summary |= {'params': None, 'timing': None, 'seed': None, 'experiment': None}
+    summary['fingerprint'] = fingerprint({'files': files, 'frames': _FRAMES.value, 'aligned': _ALIGNED.value})
+    if len(jobs) > 1:
+      logging.info('Scoring %s ...', method)
+    with contextlib.ExitStack() as stack:
+      folder = out or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+      summaries.append(summary | _measured(clips, folder / summary['fingerprint'], choice, _ALIGNED.value))
+    if out and len(jobs) > 1:
+      results.write_report(out / method, summaries[-1], results.rows(summaries[-1]), _notes(summaries[-1]))
+  _report(summaries, out)
 
 
 def describe_systems(height: int = 1080, width: int = 1920) -> None:
@@ -117,24 +150,86 @@ def describe_systems(height: int = 1080, width: int = 1920) -> None:
     print(*describe.write(pathlib.Path(_OUT.value), table, height, width), sep='\n')
 
 
-def _report(summary: dict, scores, folder: pathlib.Path | None, others=None) -> None:
-  """Prints the table and writes it; `others` are scores of more rows by their label."""
-  summary = {'schema_version': 1, **summary, 'protocol': _PROTOCOL.value, 'frames': _FRAMES.value}
-  summary |= evaluation.summarise(scores)
-  summary['created'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  first, *unprocessed = results.rows(summary)
-  table = [first]
-  for method, more in (others or {}).items():
-    shown = {'method': method, 'params': None, 'timing': None, **evaluation.summarise(more)}
-    table += results.rows(shown | {'protocol': _PROTOCOL.value})[:1]
-  table += unprocessed
+def _choice(every: int, aligned: bool, inputs: bool = True) -> Choice:
+  choice = choose(
+    _METRICS.value, protocol=_PROTOCOL.value, aligned=aligned, every=every, inputs=inputs,
+    perceptual_dir=_PERCEPTUAL_DIR.value,
+  )  # fmt: skip
+  if choice.missing:
+    logging.warning('Not measured: %s; the reasons are below the table.', ', '.join(choice.missing))
+  if not choice.measures and not choice.patches:
+    raise errors.DataError('Nothing can be measured: ' + ' '.join(choice.missing.values()))
+  return choice
+
+
+def _measured(
+  clips: list[evaluation.ClipFrames], folder: pathlib.Path, choice: Choice, aligned: bool, save_frames: bool = False
+) -> dict[str, Any]:
+  """What `summary.json` holds of scores, taken now or found in `folder`."""
+  scores = score_resumably(
+    clips, folder, choice.measures, aligned=aligned, overwrite=_OVERWRITE.value, save_frames=save_frames,
+    patches=choice.patches, progress=_PROGRESS,
+  )  # fmt: skip
+  # Of measures that were taken earlier only those that are asked for now are shown.
+  measured = evaluation.summarise(scores, [m.name for m in choice.measures])
+  if choice.patches:
+    for side, value in choice.patches.distances(folder, clips).items():
+      table = {'output': 'metrics', 'input': 'no_processing'}.get(side, side)
+      entry = {'mean': value, 'mean_of_frames': value, 'identical_frames': 0, 'per_clip': {}, 'per_frame': {}}
+      measured[table] = (measured[table] or {}) | {FRECHET: entry}
+    measured['weights'][FRECHET] = choice.patches.weights
+  return {
+    'schema_version': 2,
+    'protocol': _PROTOCOL.value,
+    'frames': _FRAMES.value,
+    'aligned': aligned,
+    'measures': choice.described(),
+    'missing': choice.missing,
+    **measured,
+    'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+  }
+
+
+def _row(method: str, scores: Mapping[str, evaluation.ClipScores]) -> dict[str, Any]:
+  """What tells the summary of a simple filter from that of the network beside it."""
+  return {'method': method, 'params': None, 'timing': None, **evaluation.summarise(scores)}
+
+
+def _report(summaries: list[dict[str, Any]], folder: pathlib.Path | None) -> None:
+  """Prints the table of all methods, best first, and writes it with the first summary."""
+  first, *others = summaries
+  row, *unprocessed = results.rows(first)
+  table = [row, *(results.rows(other)[0] for other in others), *unprocessed]
+  print(results.markdown(table, first['measures'], _notes(first), first['missing']))
+  if folder:
+    print(*results.write_report(folder, first, table, _notes(first)), sep='\n')
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+  """What has to be said under a table."""
   data_set = f'{summary["dataset"]} {summary["split"]}'.rstrip()
   notes = [f'{data_set}; protocol {_PROTOCOL.value}, frames {_FRAMES.value}; means over clips.']
-  if identical := summary['metrics']['psnr']['identical_frames']:
+  if summary['n_clips'] > 1 and 'psnr' in summary['gain']:
+    notes.append(f'Gain: mean and 95 % interval over {summary["n_clips"]} clips (bootstrap of clips).')
+  if identical := summary['metrics'].get('psnr', {}).get('identical_frames'):
     notes.append(f'{identical} frames equal their targets; each counts as 100 dB.')
-  print(results.markdown(table, notes))
-  if folder:
-    print(*results.write_report(folder, summary, table, notes), sep='\n')
+  if not summary['aligned']:
+    notes.append('Source and target are of two cameras: LPIPS measures how they are placed as well as how they look.')
+  return notes + [f'{name}: n/a. {reason}' for name, reason in summary['missing'].items()]
+
+
+def _methods(given: list[str]) -> dict[str, str]:
+  """{name: path} of --pred_dir; the name of a single path is the path."""
+  named = [text.partition('=') for text in given]
+  if len(named) == 1:
+    name, _, path = named[0]
+    return {name: path or name}
+  methods = {name: path for name, _, path in named}
+  if len(methods) < len(named) or not all(path and pathlib.Path(name).name == name for name, path in methods.items()):
+    raise errors.ConfigError(
+      f'--pred_dir={",".join(given)}: expected NAME=PATH,NAME=PATH with different names that can be folders.'
+    )
+  return methods
 
 
 def _every(frames: str) -> int:
@@ -149,11 +244,6 @@ def _every(frames: str) -> int:
 def main(argv):
   del argv
   every = _every(_FRAMES.value)
-  options = {
-    'protocol': _PROTOCOL.value,
-    'overwrite': _OVERWRITE.value,
-    'progress': functools.partial(cli.progress, desc='evaluated', unit='frame'),
-  }
   tasks = [bool(_WORKDIR.value), bool(_PRED_DIR.value or _GT_DIR.value), _DESCRIBE.value]
   if sum(tasks) != 1 or bool(_PRED_DIR.value) != bool(_GT_DIR.value):
     raise errors.ConfigError('Give one of --workdir, --pred_dir with --gt_dir, and --describe.')
@@ -162,9 +252,9 @@ def main(argv):
     return
   cli.enable_compilation_cache()
   if _WORKDIR.value:
-    evaluate_run(pathlib.Path(_WORKDIR.value), every, options)
+    evaluate_run(pathlib.Path(_WORKDIR.value), every)
   else:
-    evaluate_folders(every, options)
+    evaluate_folders(every)
 
 
 if __name__ == '__main__':

@@ -35,8 +35,10 @@ class Builder(VqmBuilder):
       size=256,
       scale=4,
     ),
-    FramesConfig(name='frames', description='Whole frames of the clips with targets.'),
-    FramesConfig(name='frames_lq', description='Whole frames of the clips without targets.', targets=False),
+    FramesConfig(name='frames', description='Whole frames of the clips with targets.', aligned=False),
+    FramesConfig(
+      name='frames_lq', description='Whole frames of the clips without targets.', targets=False, aligned=False
+    ),
   ]
 
   def __init__(self, **kwargs):

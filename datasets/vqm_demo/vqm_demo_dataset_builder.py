@@ -43,16 +43,16 @@ class Builder(VqmBuilder):
       description='Two cameras: 5 frames of each, 128x128, at half of their width and height.',
       num_frames=5, size=128, scale=2, per_video=40,
     ),
-    FramesConfig(name='weak_frames', description='Two cameras: whole frames for evaluation.'),
+    FramesConfig(name='weak_frames', description='Two cameras: whole frames for evaluation.', aligned=False),
     WeakTilesConfig(
       name='micro_weak_tiles', description='For tests: pairs of 3 x 32x32.',
       num_frames=3, size=32, margin=4, per_video=4, draws=2, jitter_frames=2, jitter_pixels=4,
     ),
     UnpairedTilesConfig(
-      name='micro_unpaired_tiles', description='For tests: 3 x 32x32 of each camera.',
-      num_frames=3, size=32, per_video=6,
+      name='micro_unpaired_tiles', description='For tests: 3 x 64x64 of each camera.',
+      num_frames=3, size=64, per_video=6,
     ),
-    FramesConfig(name='micro_weak_frames', description='For tests: two cameras, whole frames, 96x64.'),
+    FramesConfig(name='micro_weak_frames', description='For tests: two cameras, whole frames, 96x64.', aligned=False),
   ]  # fmt: skip
 
   def clips(self, split: str, manual_dir: pathlib.Path | None) -> list[ClipPair]:

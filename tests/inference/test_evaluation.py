@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_metrics():
 
 
 def test_no_processing_through_the_streaming_gains_nothing():
-  scores = evaluation.evaluate_clips(lambda frames: restore_frames(NoProcessing(), frames), Reader(), with_ssim=False)
+  scores = evaluation.evaluate_clips(lambda frames: restore_frames(NoProcessing(), frames), Reader(), measures=evaluation.fidelity(ssim=False))
   means = evaluation.mean_scores(scores)
   assert means['gain'] == 0.0
   assert 'ssim' not in means and scores['cat'].ssim == []
@@ -76,7 +76,7 @@ def test_max_frames_every_and_clips():
 
 
 def test_another_protocol_comes_beside_ntire():
-  scores = evaluation.evaluate_clips(identity, Reader(), protocol='y601')['dog']
+  scores = evaluation.evaluate_clips(identity, Reader(), measures=evaluation.fidelity('y601'))['dog']
   lq, hq = Reader().pairs['dog']
   np.testing.assert_array_equal(scores.psnr, metrics.psnr(lq, hq))
   np.testing.assert_array_equal(scores.output['psnr_y601'], metrics.psnr(lq, hq, 'y601'))

@@ -40,6 +40,7 @@ class ClipReader:
 
   Attributes:
     clips: {name: Clip}, in the order of the records.
+    aligned: whether hq shows lq pixel by pixel; not when two cameras filmed them.
 
   Raises:
     DataError: a source of another kind, or only a part of a split.
@@ -53,6 +54,7 @@ class ClipReader:
         f'`frames` config{", one of " + ", ".join(tables) if tables else ""}.'
       )
     self.clips = {name: Clip(name=name, **entry) for name, entry in tables[source.split].items()}
+    self.aligned = (source.dataset_info.metadata or {}).get('settings', {}).get('aligned', True)
     self._name = describe(source)
     features = source.dataset_info.features
     self._images = [field for field in ('lq', 'hq') if field in features]

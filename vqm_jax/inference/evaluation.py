@@ -5,6 +5,7 @@ frames count as 100 dB in means.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -41,13 +42,15 @@ class ClipFrames:
 
 @dataclasses.dataclass(frozen=True)
 class ClipScores:
-  """The scores of one clip, one number per scored frame.
+  """The scores of one clip.
 
   Attributes:
     frames: indices of the scored frames.
-    output: {'psnr': [dB], 'ssim': [...]} of the outputs under protocol `ntire`; another protocol
-      adds 'psnr_<protocol>' and 'ssim_<protocol>'.
+    output: {measure: values} of the outputs, as `metrics.Measure` gives them: one for each frame, for each pair of
+      neighbours, or one for the clip. The clip's score is their mean.
     input: the same of the unprocessed inputs; empty when there were none.
+    target: the same of the targets themselves, where a measure has such a floor.
+    weights: {measure: SHA-256 of its weights} of learned measures; None for random ones, which only tests use.
     category: of the clip.
     height, width: of its frames.
     seconds: per frame, end to end: reading, restoring and scoring.
@@ -56,6 +59,8 @@ class ClipScores:
   frames: list[int]
   output: dict[str, list[float]]
   input: dict[str, list[float]]
+  target: dict[str, list[float]]
+  weights: dict[str, str | None]
   category: str
   height: int
   width: int
@@ -78,6 +83,16 @@ class ClipScores:
     return self.input.get('ssim', [])
 
 
+# Called for every frame with (clip, index, input or None, output, target).
+OnFrame = Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None]
+
+
+def fidelity(protocol: str = 'ntire', *, ssim: bool = True) -> list[metrics.Measure]:
+  """PSNR and, unless told otherwise, SSIM: by the challenge's protocol and by `protocol`, see `metrics.PROTOCOLS`."""
+  suffixes = dict.fromkeys(('', '' if protocol == 'ntire' else f'_{protocol}'))
+  return [metrics.create(name + suffix) for suffix in suffixes for name in (['psnr', 'ssim'] if ssim else ['psnr'])]
+
+
 def evaluate_clips(
   restore: Restore,
   reader: ClipReader,
@@ -85,10 +100,8 @@ def evaluate_clips(
   clips: list[str] | None = None,
   max_frames: int | None = None,
   every: int = 1,
-  protocol: str = 'ntire',
-  with_ssim: bool = True,
-  on_clip: Callable[[str, ClipScores], None] | None = None,
-  on_frame: Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None] | None = None,
+  measures: Sequence[metrics.Measure] | None = None,
+  on_frame: OnFrame | None = None,
   progress: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, ClipScores]:
   """Restores clips and scores them against their targets, in memory for a few frames.
@@ -100,23 +113,17 @@ def evaluate_clips(
     max_frames: only the first `max_frames` of each clip, as if the clip ended there: all but the
       last half window see their true neighbours.
     every: `restore` gives every n-th frame only (n-1, 2n-1, ...), and these are scored.
-    protocol: scored beside `ntire`, see `metrics.PROTOCOLS`.
-    with_ssim: whether to compute SSIM, which costs far more than PSNR.
-    on_clip: called with name and scores as soon as a clip is done.
+    measures: what is measured; PSNR and SSIM by default.
     on_frame: called for every frame with (clip, index, input, output, target).
     progress: called as progress(range(number of frames)) and advanced once per frame.
 
   Raises:
     DataError: unknown clip, targets withheld, or another number or size of frames came out.
   """
-  return score_clips(
-    restored_clips(restore, reader, clips, max_frames, every),
-    protocol=protocol,
-    with_ssim=with_ssim,
-    on_clip=on_clip,
-    on_frame=on_frame,
-    progress=progress,
-  )
+  jobs = restored_clips(restore, reader, clips, max_frames, every)
+  measures = fidelity() if measures is None else measures
+  with ticking(jobs, progress) as tick:
+    return {clip.name: score_clip(clip, measures, on_frame=on_frame, tick=tick) for clip in jobs}
 
 
 def restored_clips(
@@ -148,42 +155,53 @@ def every_nth(name: str, num_frames: int, every: int) -> range:
   return range(every - 1, num_frames, every)
 
 
-def score_clips(
-  clips: list[ClipFrames],
-  *,
-  protocol: str = 'ntire',
-  with_ssim: bool = True,
-  on_clip: Callable[[str, ClipScores], None] | None = None,
-  on_frame: Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None] | None = None,
-  progress: Callable[..., Iterable[int]] | None = None,
-) -> dict[str, ClipScores]:
-  """Scores outputs that exist or are made on the way; arguments as of `evaluate_clips`."""
-  score = functools.partial(_score, protocols=dict.fromkeys(('ntire', protocol)), ssim=with_ssim)
+@contextlib.contextmanager
+def ticking(clips: Sequence[ClipFrames], progress: Callable[..., Iterable[int]] | None) -> Iterator[Callable[[], None]]:
+  """A function to call for every frame of `clips`, which moves a progress bar."""
   total = sum(len(clip.indices) for clip in clips)
   ticks = iter(progress(range(total)) if progress else range(total))
-  scores = {}
-  for clip in clips:
-    begin, count = time.perf_counter(), 0
-    output, input_ = collections.defaultdict(list), collections.defaultdict(list)
-    for index, (lq, restored, hq) in zip(clip.indices, clip.frames(), strict=False):
-      if restored.shape != hq.shape:
-        raise errors.DataError(f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.')
-      for pair, into in ((restored, output), (lq, input_)):
-        for metric, value in score(pair, hq).items() if pair is not None else ():
-          into[metric].append(value)
-      if on_frame:
-        on_frame(clip.name, index, lq, restored, hq)
-      next(ticks, None)
-      count += 1
-    if count != len(clip.indices):
-      raise errors.DataError(f'Clip {clip.name!r}: {count} frames to score, expected {len(clip.indices)}.')
-    seconds = (time.perf_counter() - begin) / count
-    size = hq.shape[:2]
-    scores[clip.name] = ClipScores(list(clip.indices), dict(output), dict(input_), clip.category, *size, seconds)
-    if on_clip:
-      on_clip(clip.name, scores[clip.name])
+  yield lambda: next(ticks, None)
   next(ticks, None)
-  return scores
+
+
+def score_clip(
+  clip: ClipFrames,
+  measures: Sequence[metrics.Measure],
+  *,
+  on_frame: OnFrame | None = None,
+  tick: Callable[[], None] = lambda: None,
+) -> ClipScores:
+  """Scores one clip whose outputs exist or are made on the way; arguments and errors as of `evaluate_clips`."""
+  begin, count = time.perf_counter(), 0
+  scorers = {measure.name: (measure.floor, measure.start()) for measure in measures}
+  inputs = False
+  for index, (lq, restored, hq) in zip(clip.indices, clip.frames(), strict=False):
+    if restored.shape != hq.shape:
+      raise errors.DataError(f'Clip {clip.name!r}, frame {index}: output is {restored.shape}, target {hq.shape}.')
+    inputs = lq is not None
+    candidates = [restored, lq] if inputs else [restored]
+    for floor, scorer in scorers.values():
+      scorer.add([*candidates, hq] if floor else candidates, hq, lq)
+    if on_frame:
+      on_frame(clip.name, index, lq, restored, hq)
+    tick()
+    count += 1
+  if count != len(clip.indices):
+    raise errors.DataError(f'Clip {clip.name!r}: {count} frames to score, expected {len(clip.indices)}.')
+  sides = {'output': {}, 'input': {}, 'target': {}}
+  for name, (floor, scorer) in scorers.items():
+    names = ['output', *(['input'] if inputs else []), *(['target'] if floor else [])]
+    for side, values in zip(names, scorer.values(), strict=True):
+      sides[side][name] = values
+  return ClipScores(
+    frames=list(clip.indices),
+    **sides,
+    weights={measure.name: measure.weights for measure in measures if measure.weights != ''},
+    category=clip.category,
+    height=hq.shape[0],
+    width=hq.shape[1],
+    seconds=(time.perf_counter() - begin) / count,
+  )
 
 
 def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
@@ -195,22 +213,27 @@ def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
   for suffix in ('', '_input'):
     sides = [s.input if suffix else s.output for s in scores.values()]
     for metric in sides[0]:
-      out[metric + suffix] = float(np.mean([_mean(metric, side[metric])[0] for side in sides]))
+      out[metric + suffix] = float(np.mean([metrics.mean_psnr(side[metric])[0] for side in sides]))
   if 'psnr_input' in out:
     out['gain'] = out['psnr'] - out['psnr_input']
   return out
 
 
-def summarise(scores: Mapping[str, ClipScores]) -> dict[str, Any]:
-  """The measured part of a summary file: metrics, no_processing, gain, categories, counts."""
+def summarise(scores: Mapping[str, ClipScores], names: Sequence[str] | None = None) -> dict[str, Any]:
+  """The measured part of a summary file: metrics, no_processing, target, gain, categories, counts.
+
+  Of all measures, or of those in `names`.
+  """
+  if names is not None:
+    scores = {clip: _only(score, names) for clip, score in scores.items()}
 
   def table(side: str) -> dict[str, Any] | None:
     per_clip = {name: getattr(s, side) for name, s in scores.items()}
     out = {}
     for metric in next(iter(per_clip.values())):
       per_frame = {name: values[metric] for name, values in per_clip.items()}
-      means = {name: _mean(metric, values)[0] for name, values in per_frame.items()}
-      overall, identical = _mean(metric, list(itertools.chain(*per_frame.values())))
+      means = {name: metrics.mean_psnr(values)[0] for name, values in per_frame.items()}
+      overall, identical = metrics.mean_psnr(list(itertools.chain(*per_frame.values())))
       out[metric] = {
         'mean': float(np.mean(list(means.values()))),
         'mean_of_frames': overall,
@@ -230,15 +253,24 @@ def summarise(scores: Mapping[str, ClipScores]) -> dict[str, Any]:
     'n_frames': sum(len(s.frames) for s in scores.values()),
     'metrics': table('output'),
     'no_processing': table('input'),
+    'target': table('target'),
+    'weights': next(iter(scores.values())).weights,
     'gain': {
       metric.removesuffix('_input'): means[metric.removesuffix('_input')] - value
       for metric, value in means.items()
       if metric.endswith('_input')
     },
+    'frame_indices': {name: s.frames for name, s in scores.items()},
     'category': {name: s.category for name, s in scores.items()},
     'per_category': {name: category(name) for name in sorted({s.category for s in scores.values()})},
     'seconds_end_to_end': statistics.median(s.seconds for s in scores.values()),
   }
+
+
+def _only(scores: ClipScores, names: Sequence[str]) -> ClipScores:
+  parts = {side: getattr(scores, side) for side in ('output', 'input', 'target', 'weights')}
+  kept = {side: {name: part[name] for name in names if name in part} for side, part in parts.items()}
+  return dataclasses.replace(scores, **kept)
 
 
 def seconds_per_frame(
@@ -275,17 +307,3 @@ def _restored(restore: Restore, reader: ClipReader, name: str, stop: int, every:
   for restored in restore(inputs()):
     lq, hq = waiting.popleft()
     yield lq, restored, hq
-
-
-def _score(frame, target, *, protocols: Iterable[str], ssim: bool) -> dict[str, float]:
-  out = {}
-  for protocol in protocols:
-    suffix = '' if protocol == 'ntire' else f'_{protocol}'
-    out[f'psnr{suffix}'] = float(metrics.psnr(frame, target, protocol))
-    if ssim:
-      out[f'ssim{suffix}'] = float(metrics.ssim(frame, target, protocol))
-  return out
-
-
-def _mean(metric: str, values: list[float]) -> tuple[float, int]:
-  return metrics.mean_psnr(values) if metric.startswith('psnr') else (float(np.mean(values)), 0)

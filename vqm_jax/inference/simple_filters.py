@@ -48,7 +48,7 @@ def score_filters(
     identity: of the clips and of how they are scored.
     every: score every n-th frame only.
     overwrite: choose, fit and score again.
-    progress, **options: of `evaluation.score_clips`.
+    progress, **options: of `score_resumably`.
   """
 
   def score(filter_: Filter, **more):
@@ -60,7 +60,7 @@ def score_filters(
   choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
   if overwrite or not choice.exists():
     logging.info('Choosing among %d classic filters on these clips ...', len(classic))
-    results.write_json(choice, best_of(classic, reader, every=every, **options))
+    results.write_json(choice, best_of(classic, reader, every=every))
   best = json.loads(choice.read_text())
   # Fitted when the first frame asks for it: not at all when every score is stored.
   weights = functools.cache(lambda: baselines.fit_linear(training_pairs(tiles)))
@@ -76,15 +76,12 @@ def score_filters(
   }
 
 
-def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1, **options) -> str:
-  """The name of the candidate with the highest mean PSNR on these very clips.
-
-  `candidates` are functions as for `frame_by_frame`, `options` those of `evaluate_clips`.
-  """
+def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1) -> str:
+  """The name of the candidate, functions as for `frame_by_frame`, with the highest mean PSNR on these very clips."""
 
   def psnr(name: str) -> float:
     restore = frame_by_frame(candidates[name], every)
-    scores = evaluation.evaluate_clips(restore, reader, every=every, with_ssim=False, **options)
+    scores = evaluation.evaluate_clips(restore, reader, every=every, measures=evaluation.fidelity(ssim=False))
     return evaluation.mean_scores(scores)['psnr']
 
   return max(candidates, key=psnr)

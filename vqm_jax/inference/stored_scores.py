@@ -6,26 +6,30 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 
+from vqm_jax import metrics
 from vqm_jax.data import ClipReader
 from vqm_jax.data.records import DataSource
 from vqm_jax.inference.evaluation import (
   ClipFrames,
   ClipScores,
   Restore,
-  score_clips,
+  fidelity,
+  score_clip,
   seconds_per_frame,
+  ticking,
 )
+from vqm_jax.inference.patch_features import PatchFeatures
 from vqm_jax.report import pictures, results
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-  """A name for everything that scores depend on; `identity` holds plain JSON values."""
+  """A name for all that scores depend on beside the measures; `identity` holds plain JSON values."""
   return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -44,46 +48,79 @@ def source_identity(source: DataSource) -> dict[str, Any]:
 
 
 def score_resumably(
-  clips: list[ClipFrames],
+  clips: Sequence[ClipFrames],
   folder: pathlib.Path,
+  measures: Sequence[metrics.Measure] | None = None,
   *,
+  aligned: bool = True,
   overwrite: bool = False,
   save_frames: bool = False,
-  **options,
+  patches: PatchFeatures | None = None,
+  progress: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, ClipScores]:
-  """As `score_clips`, but clips whose scores lie in `folder` already are not scored again.
+  """Scores clips, without measuring again what lies in `folder` already.
 
   Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
   beside input and target) and, with `save_frames`, `frames/<clip>/<index>.png`. The caller names
-  the folder by a `fingerprint` of all that the scores depend on.
+  the folder by a `fingerprint` of all that the scores depend on, the measures excepted: more of them are
+  added to the clips that lack them, and learned ones are taken again when their weights are others.
 
   Args:
+    clips: what to score.
+    folder: made if needed.
+    measures: as of `evaluation.evaluate_clips`.
+    aligned: whether pictures may show the error against the target.
     overwrite: score every clip again.
     save_frames: keep the outputs, too; clips that were scored without keeping them are redone.
-    **options: of `score_clips`.
+    patches: also keep features for `frechet`.
+    progress: as of `evaluation.evaluate_clips`.
+
+  Raises:
+    DataError: as `evaluation.score_clip`.
   """
+  measures = fidelity() if measures is None else measures
   indices = {clip.name: clip.indices for clip in clips}
   scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
-  pending = [
-    clip
-    for clip in clips
-    if scores.get(clip.name) is None or (save_frames and not _frame_path(folder, clip.name, clip.indices[-1]).exists())
-  ]
+
+  def missing(clip: ClipFrames) -> list[metrics.Measure]:
+    old = scores.get(clip.name)
+    return [m for m in measures if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
+
+  def complete(clip: ClipFrames) -> bool:
+    frames = not save_frames or _frame_path(folder, clip.name, clip.indices[-1]).exists()
+    return not missing(clip) and frames and (patches is None or (not overwrite and patches.path(folder, clip).exists()))
+
+  pending = [clip for clip in clips if not complete(clip)]
   if len(pending) < len(clips):
     logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
 
   def keep(name, index, lq, restored, hq):
     if lq is not None and index == indices[name][len(indices[name]) // 2]:
-      panel = pictures.comparison(lq, restored, hq)
+      panel = pictures.comparison(lq, restored, hq) if aligned else pictures.unaligned(lq, restored, hq)
       pictures.save_png(folder / 'pictures' / f'{name}.png', panel)
     if save_frames:
       pictures.save_png(_frame_path(folder, name, index), restored)
+    if patches:
+      patches.add(lq, restored, hq)
 
-  def store(name, clip_scores):
-    results.write_json(folder / f'{name}.json', dataclasses.asdict(clip_scores))
-
-  scores |= score_clips(pending, on_clip=store, on_frame=keep, **options)
+  with ticking(pending, progress) as tick:
+    for clip in pending:
+      if patches:
+        patches.start(clip)
+      new = score_clip(clip, missing(clip), on_frame=keep, tick=tick)
+      if patches:
+        patches.save(folder, clip)
+      scores[clip.name] = _joined(scores.get(clip.name), new)
+      results.write_json(folder / f'{clip.name}.json', dataclasses.asdict(scores[clip.name]))
   return {name: scores[name] for name in indices}
+
+
+def _joined(old: ClipScores | None, new: ClipScores) -> ClipScores:
+  """The new scores and the old ones of other measures."""
+  if old is None:
+    return new
+  joined = {side: getattr(old, side) | getattr(new, side) for side in ('output', 'input', 'target', 'weights')}
+  return dataclasses.replace(new, **joined)
 
 
 def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrite: bool = False) -> dict[str, Any]:
@@ -105,7 +142,7 @@ def _stored(path: pathlib.Path) -> ClipScores | None:
   """Scores from a file, None when there are none or they are damaged."""
   try:
     scores = ClipScores(**json.loads(path.read_text()))
-    for side in (scores.output, scores.input):
+    for side in (scores.output, scores.input, scores.target):
       side.update({metric: [float(v) for v in values] for metric, values in side.items()})
   except FileNotFoundError:
     return None

@@ -1,6 +1,28 @@
-"""Measures of restored frames: NumPy or JAX arrays in, one number per frame out."""
+"""Measures of restored frames: NumPy or JAX arrays in, one number per frame out; `measures` has those of clips."""
 
+from vqm_jax.metrics import measures
 from vqm_jax.metrics.fidelity import PROTOCOLS, PSNR_OF_IDENTICAL, mean_psnr, psnr, ssim
+from vqm_jax.metrics.frechet import FeatureStatistics, frechet_distance, patch_features
 from vqm_jax.metrics.lpips import LpipsWeights, lpips, lpips_weights
+from vqm_jax.metrics.measures import NAMES, Measure, create, label
+from vqm_jax.metrics.scorers import Scorer
 
-__all__ = ['PROTOCOLS', 'PSNR_OF_IDENTICAL', 'LpipsWeights', 'lpips', 'lpips_weights', 'mean_psnr', 'psnr', 'ssim']
+__all__ = [
+  'NAMES',
+  'PROTOCOLS',
+  'PSNR_OF_IDENTICAL',
+  'FeatureStatistics',
+  'LpipsWeights',
+  'Measure',
+  'Scorer',
+  'create',
+  'frechet_distance',
+  'label',
+  'lpips',
+  'lpips_weights',
+  'mean_psnr',
+  'measures',
+  'patch_features',
+  'psnr',
+  'ssim',
+]

@@ -218,13 +218,15 @@ class FramesConfig(RecordsConfig):
   """Every frame of the validation, test and holdout clips, and of `holdout` training videos.
 
   Fields: clip, frame, lq and, unless targets are withheld, hq (PNG). Without `targets`: of the clips whose originals
-  are withheld, and of no others.
+  are withheld, and of no others. `aligned` tells readers whether hq shows lq pixel by pixel, which is not so for two
+  cameras.
   """
 
   splits: ClassVar[Mapping[str, str]] = {'val': 'val', 'test': 'test', 'holdout': 'holdout'}
   table: ClassVar[str] = 'clips'
 
   targets: bool = True
+  aligned: bool = True
 
   def features(self) -> dict[str, Any]:
     image = tfds.features.Image(shape=(None, None, 3), encoding_format='png')

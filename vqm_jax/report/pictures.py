@@ -30,6 +30,11 @@ def comparison(
   return side_by_side([lq, pred] if hq is None else [lq, pred, hq, error(pred, hq)], labels)
 
 
+def unaligned(lq: np.ndarray, pred: np.ndarray, hq: np.ndarray) -> np.ndarray:
+  """As `comparison`, of a target that another camera filmed: beside the output, without a difference."""
+  return side_by_side([lq, pred, hq], ('source', 'output', 'target (not aligned)'))
+
+
 def error(frame: np.ndarray, target: np.ndarray) -> np.ndarray:
   """|frame - target| x 4 of uint8 (H, W, 3) frames, uint8, bright where they differ."""
   return np.minimum(np.abs(frame.astype(np.int16) - target) * _ERROR_GAIN, 255).astype(np.uint8)
@@ -48,11 +53,21 @@ def side_by_side(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndar
 
 def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
   """Writes uint8 (H, W, 3) as PNG under a temporary name first, making folders as needed."""
+  _save(path, [array], format='PNG')
+
+
+def save_animation(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float) -> None:
+  """Writes frames uint8 (H, W, 3) of one size as an endless animated WebP; needs no video codec."""
+  _save(path, frames, format='WEBP', save_all=True, duration=round(1000 / fps), loop=0, quality=90, method=2)
+
+
+def _save(path: str | os.PathLike, frames: Sequence[np.ndarray], **options) -> None:
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  first, *others = map(Image.fromarray, frames)
   try:
-    Image.fromarray(array).save(partial, format='PNG')
+    first.save(partial, **options, **({'append_images': others} if others else {}))
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vqm_jax.metrics import statistics
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -17,8 +19,9 @@ class Row:
 
   Attributes:
     method: what it is called in the table.
-    psnr, ssim: mean over clips; dB and [0, 1].
-    gain: dB over no processing; None where there is no input to compare with.
+    scores: {measure: mean over clips}; a measure that could not be taken is None.
+    gain: PSNR in dB over no processing; None where there is no input to compare with.
+    interval: 95 % interval of `gain`, from resampled clips; None for a single clip.
     params: trainable scalars; None where the word means nothing.
     seconds: per frame, network only; None when not measured.
     device: where `seconds` was measured, with the frame size.
@@ -26,9 +29,9 @@ class Row:
   """
 
   method: str
-  psnr: float
-  ssim: float
+  scores: Mapping[str, float | None]
   gain: float | None = None
+  interval: tuple[float, float] | None = None
   params: int | None = None
   seconds: float | None = None
   device: str = ''
@@ -37,54 +40,94 @@ class Row:
 
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
-  """The row of a summary's method and, where it has inputs, the one of "No processing".
+  """The row of a summary's method and, where they were scored, those of the unprocessed input and of the target itself.
 
-  `summary` is what `summary.json` holds: method, params, protocol, timing (or None), n_frames,
-  n_clips, metrics, no_processing (or None). The numbers are those of its protocol.
+  `summary` is what `summary.json` holds: method, params, protocol, aligned, measures, missing, timing (or None),
+  n_frames, n_clips, metrics, no_processing, target (or None). PSNR and SSIM are those of its protocol.
   """
-  suffix = '' if summary['protocol'] == 'ntire' else f'_{summary["protocol"]}'
   timing = summary['timing']
-
-  def mean(side: str, metric: str) -> float:
-    return float(summary[side][metric + suffix]['mean'])
-
-  gain = None
   counts = {'frames': summary['n_frames'], 'clips': summary['n_clips']}
-  unprocessed = []
+  shown = _shown(summary)
+  psnr = 'psnr' if summary['protocol'] == 'ntire' else f'psnr_{summary["protocol"]}'
+
+  def scores(side: str) -> dict[str, float | None]:
+    return {name: float(summary[side][name]['mean']) if name in summary[side] else None for name in shown}
+
+  gain, interval, others = None, None, []
   if summary['no_processing']:
-    psnr, ssim = mean('no_processing', 'psnr'), mean('no_processing', 'ssim')
-    unprocessed.append(Row('No processing', psnr, ssim, gain=0.0, **counts))
-    gain = mean('metrics', 'psnr') - psnr
+    gains = psnr in shown
+    label = 'No processing' if summary['aligned'] else 'Source'
+    others.append(Row(label, scores('no_processing'), gain=0.0 if gains else None, **counts))
+    if gains:
+      per_clip = [summary[side][psnr]['per_clip'] for side in ('metrics', 'no_processing')]
+      differences = [float(per_clip[0][clip]) - float(per_clip[1][clip]) for clip in per_clip[0]]
+      gain = sum(differences) / len(differences)
+      interval = statistics.bootstrap_interval(differences) if len(differences) > 1 else None
+  if summary['target']:
+    others.append(Row('Target', scores('target'), **counts))
   row = Row(
     summary['method'],
-    mean('metrics', 'psnr'),
-    mean('metrics', 'ssim'),
+    scores('metrics'),
     gain,
+    interval,
     params=summary['params'],
     seconds=timing and timing['seconds_per_frame'],
     device='{device}, {frame_size[1]}x{frame_size[0]}'.format(**timing) if timing else '',
     **counts,
   )
-  return [row, *unprocessed]
+  return [row, *others]
 
 
-def markdown(table: Sequence[Row], notes: Iterable[str] = ()) -> str:
-  """The rows as an aligned Markdown table, notes as a list below it."""
-  header = ['Method', 'PSNR (dB)', 'SSIM', 'Gain (dB)', 'Parameters', 's / frame', 'Frames / clips']
-  cells = [header] + [
+def _shown(summary: Mapping[str, Any]) -> list[str]:
+  """The measures that a table has columns for: of PSNR and SSIM those of the protocol only."""
+  protocol, names = summary['protocol'], list(summary['measures'])
+  if protocol == 'ntire':
+    return names
+  return [name for name in names if f'{name}_{protocol}' not in names]
+
+
+def markdown(
+  table: Sequence[Row],
+  measures: Mapping[str, Mapping[str, Any]],
+  notes: Iterable[str] = (),
+  missing: Iterable[str] = (),
+) -> str:
+  """The rows as an aligned Markdown table, notes as a list below it.
+
+  Args:
+    table: rows with one set of measures.
+    measures: {name: label, decimals}, as in `summary.json`.
+    notes: below the table.
+    missing: measures that could not be taken: `n/a`.
+  """
+  names = list(table[0].scores)
+  header = ['Method', *(measures[name]['label'] for name in names), 'Gain (dB)', 'Parameters', 's / frame']
+  cells = [[*header, 'Frames / clips']] + [
     [
       row.method,
-      f'{row.psnr:.3f}',
-      f'{row.ssim:.3f}',
-      '' if row.gain is None else f'{row.gain:+.3f}',
+      *(_cell(row.scores[name], measures[name]['decimals'], name in missing) for name in names),
+      ('' if row.gain is None else f'{row.gain:+.3f}') + (f' [{_signed(row.interval)}]' if row.interval else ''),
       '' if row.params is None else format_params(row.params),
       '' if row.seconds is None else f'{row.seconds:.3g} ({row.device})',
       f'{row.frames} / {row.clips}',
     ]
     for row in table
   ]
+  if not any(row.gain is not None for row in table):
+    column = header.index('Gain (dB)')
+    cells = [line[:column] + line[column + 1 :] for line in cells]
   cells = [[cell.replace('|', '\\|') for cell in line] for line in cells]
   return aligned(cells, notes)
+
+
+def _cell(value: float | None, decimals: int, missing: bool) -> str:
+  if value is None:
+    return 'n/a' if missing else ''
+  return f'{value:.{decimals}f}'
+
+
+def _signed(interval: tuple[float, float]) -> str:
+  return ', '.join(f'{bound:+.3f}' for bound in interval)
 
 
 def aligned(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), right: Iterable[int] = ()) -> str:
@@ -99,10 +142,52 @@ def aligned(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), right: It
 
 def csv_text(table: Sequence[Row]) -> str:
   """The rows as CSV (RFC 4180) with a header, in full precision."""
+  lines = []
+  for row in table:
+    low, high = row.interval or (None, None)
+    after = {'gain': row.gain, 'gain_low': low, 'gain_high': high, 'params': row.params, 'seconds': row.seconds}
+    counts = {'device': row.device, 'frames': row.frames, 'clips': row.clips}
+    lines.append({'method': row.method} | dict(row.scores) | after | counts)
+  return _csv(lines)
+
+
+def clips_csv(summary: Mapping[str, Any]) -> str:
+  """Every clip's scores as CSV, output, input (`..._input`) and target (`..._target`), with its category."""
+  lines = []
+  for clip, category in summary['category'].items():
+    line = {'clip': clip, 'category': category}
+    for suffix, table in _sides(summary):
+      line |= {name + suffix: found['per_clip'][clip] for name, found in table.items() if name in table}
+    lines.append(line)
+  return _csv(lines)
+
+
+def frames_csv(summary: Mapping[str, Any]) -> str:
+  """The scores of every frame as CSV; of pairs of neighbours at the later one. Measures of whole clips are left out."""
+  lines = []
+  for clip, indices in summary['frame_indices'].items():
+    at = {index: {'clip': clip, 'frame': index} for index in indices}
+    for suffix, table in _sides(summary):
+      for name, found in table.items():
+        values = found['per_frame'][clip]
+        if len(values) > 1 or len(indices) == 1:
+          for index, value in zip(indices[len(indices) - len(values) :], values, strict=True):
+            at[index][name + suffix] = value
+    lines += at.values()
+  return _csv(lines)
+
+
+def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+  sides = {'': 'metrics', '_input': 'no_processing', '_target': 'target'}
+  tables = [(suffix, summary[side] or {}) for suffix, side in sides.items()]
+  return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
   out = io.StringIO()
-  writer = csv.DictWriter(out, [field.name for field in dataclasses.fields(Row)])
+  writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)))
   writer.writeheader()
-  writer.writerows(dataclasses.asdict(row) for row in table)
+  writer.writerows(lines)
   return out.getvalue()
 
 
@@ -133,11 +218,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_report(
   folder: pathlib.Path, summary: Mapping[str, Any], table: Sequence[Row], notes: Iterable[str] = ()
 ) -> list[pathlib.Path]:
-  """Writes `table.md`, `table.csv` and `summary.json` into `folder`; returns their paths."""
-  paths = [folder / name for name in ('table.md', 'table.csv', 'summary.json')]
-  write_text(paths[0], markdown(table, notes))
+  """Writes `table.md`, `table.csv`, `clips.csv`, `frames.csv` and `summary.json` into `folder`; returns their paths."""
+  paths = [folder / name for name in ('table.md', 'table.csv', 'clips.csv', 'frames.csv', 'summary.json')]
+  write_text(paths[0], markdown(table, summary['measures'], notes, summary['missing']))
   write_text(paths[1], csv_text(table))
-  write_json(paths[2], dict(summary))
+  write_text(paths[2], clips_csv(summary))
+  write_text(paths[3], frames_csv(summary))
+  write_json(paths[4], dict(summary))
   return paths
 
 
