@@ -12,6 +12,7 @@ BINARIES = [
   'prepare.build',
   'prepare.degrade',
   'prepare.demo_videos',
+  'report.tables',
   'perceptual.convert',
 ]
 

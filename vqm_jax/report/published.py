@@ -1,4 +1,9 @@
-"""What the paper reports: Table 1 of the NTIRE 2020 challenge on video quality mapping, as printed."""
+"""What the paper reports: Tables 1 and 2 of the NTIRE 2020 challenge on video quality mapping, as printed.
+
+The paper marks in Table 1 the best in bold, second and third best underlined; in Table 2 the best in bold, the second
+best underlined. Equal numbers share a mark. `rendering` finds the marks by these rules; the tests hold them against the
+paper's own.
+"""
 
 import dataclasses
 
@@ -41,6 +46,21 @@ class Track1:
     return round(float(self.parameters.strip('≈M')) * 1e6)
 
 
+@dataclasses.dataclass(frozen=True)
+class Track2:
+  """One column of Table 2.
+
+  Attributes:
+    method: as the paper calls it.
+    lpips: mean over the test sequences, against targets that are only roughly aligned.
+    systems: what the method is called here.
+  """
+
+  method: str
+  lpips: float
+  systems: tuple[str, ...]
+
+
 _BOSS = ('boss', 'boss_f1', 'boss_f2', 'boss_f3', 'boss_f4')
 _TCL = ('tcl', 'tcl_edvr', 'tcl_unet')
 
@@ -51,6 +71,18 @@ TRACK1 = (
   Track1('ECNU', 31.719, 0.896, 0.198, '2×1080Ti', '2-3d', '1×1080Ti', '1.1s', 'n/a', 'No', ('ecnu',)),
   Track1('TCL', 31.701, 0.897, 0.193, '2×1080Ti', '≈ 3d', '1×1080Ti', '25s', '≈8.92M', 'No', _TCL),
   Track1('GIL', 31.579, 0.894, 0.195, '1×970Ti', '≈ 6d', '1×970Ti', '11.37s', '3.60M', 'No', ('gil',)),
-  Track1('7th team', 30.598, 0.878, 0.176, 'n/a', '4d', 'n/a', '0.5s', '≈7.92M', 'Yes', ('seventh',)),
+  Track1('7-th team', 30.598, 0.878, 0.176, 'n/a', '4d', 'n/a', '0.5s', '≈7.92M', 'Yes', ('seventh',)),
   Track1('No processing', 30.553, 0.877, 0.176, '', '', '', '', '', '', ('none',)),
 )
+
+TRACK2 = (
+  Track2('Source', 0.590, ()),
+  Track2('WESPE', 0.755, ('wespe',)),
+  Track2('DPE', 0.793, ('dpe',)),
+  Track2('DACAL', 0.750, ('dacal',)),
+)
+
+# The test set of Track 1: 16 sequences, 076 to 091, of 120 frames; the table's own row of the unprocessed input.
+TRACK1_CLIPS = tuple(f'{number:03d}' for number in range(76, 92))
+TRACK1_FRAMES = 120
+NO_PROCESSING = TRACK1[-1]
