@@ -193,13 +193,13 @@ def train_fed(config, batches: Iterator[dict[str, np.ndarray]], ahead: int, step
   from vqm_jax.training.supervised import Supervised
 
   trainer = Supervised(config)
-  state = trainer.init(trainer.fresh_params())
+  state = trainer.init(trainer.fresh())
 
   def run(batches, steps):
     nonlocal state
     meter, pending = loop._Meter(), []
     for _ in range(steps):
-      state, scalars = trainer.step(state, meter.draw(batches))
+      state, scalars = trainer.update(state, meter.draw(batches), 0)
       pending.append(scalars)
     jax.device_get(pending)
     rates = meter.read(config.batch_size)

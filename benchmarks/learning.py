@@ -55,13 +55,13 @@ def run(module: str, *args: str) -> None:
 def steps_in(config, seconds: float) -> int:
   """How many updates of this config take `seconds` here, from a few timed ones on random frames."""
   trainer = Supervised(config)
-  state = trainer.init(trainer.fresh_params())
+  state = trainer.init(trainer.fresh())
   shape = (config.batch_size, config.num_frames, config.crop, config.crop, 3)
   batch = {side: np.random.default_rng(0).integers(0, 256, shape, np.uint8) for side in ('lq', 'hq')}
   times = []
   for _ in range(12):
     start = time.perf_counter()
-    state, scalars = trainer.step(state, batch)
+    state, scalars = trainer.update(state, batch, 0)
     jax.block_until_ready(scalars)
     times.append(time.perf_counter() - start)
   return max(20, int(seconds / np.median(times[2:])))

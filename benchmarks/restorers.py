@@ -279,7 +279,7 @@ def against_torch(size: int, repeats: int, device: jax.Device, **args) -> dict[s
     guide = jax.tree_util.keystr(path, simple=True, separator='/').endswith('guide/kernel')
     return rng.normal(scale=0.1, size=value.shape).astype(np.float32) if guide else np.asarray(value)
 
-  params = jax.tree_util.tree_map_with_path(draw, Supervised(config, [device]).fresh_params())
+  params = jax.tree_util.tree_map_with_path(draw, Supervised(config, [device]).fresh())
   ours, memory, expected = _edvr_programs(config, params, size, device)
   forms = {'ours': ours}
   for name, memory_format in (('torch', 'contiguous_format'), ('torch, channels last', 'channels_last')):

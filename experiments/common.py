@@ -7,13 +7,15 @@ def base_config() -> ml_collections.ConfigDict:
   """Returns a config with all shared fields; an experiment sets what is its own."""
   config = ml_collections.ConfigDict()
   # What is trained, and on what.
-  config.system = ''  # a name of vqm_jax.restorers
+  config.system = ''  # a name of vqm_jax.restorers or vqm_jax.enhancers
   config.system_args = ml_collections.ConfigDict()  # constructor arguments that differ from the published network
   config.dataset = 'intvid'
   config.dataset_config = 'tiles'
   config.data_dir = ''  # '' means $TFDS_DATA_DIR, else ~/tensorflow_datasets
   config.val_config = 'frames'  # whole frames to validate on
   config.val_split = 'val'
+  config.sampling = 'paired'  # which records make a sample: paired, weak, unpaired, clip, identity
+  config.augment = 'symmetries'  # or flip (left and right), none
   config.mix_with = ()  # more training records, 'dataset/config' each, in the same data_dir
   config.mix_weights = ()  # of `dataset` and of each of mix_with; equal when empty
   config.init_from = ''  # a workdir or a checkpoint folder to start the weights from
@@ -31,7 +33,7 @@ def base_config() -> ml_collections.ConfigDict:
   config.optimizer = 'adam'
   config.optimizer_args = ml_collections.ConfigDict()
   config.lr = 1e-4
-  config.schedule = 'cosine'  # constant, cosine, step
+  config.schedule = 'cosine'  # constant, cosine, linear, step
   config.schedule_args = ml_collections.ConfigDict()
   config.warmup = 0.0  # fraction of the run
   config.clip_norm = 0.0  # global norm; 0 is off
@@ -40,6 +42,7 @@ def base_config() -> ml_collections.ConfigDict:
   # Progressive training: one entry per stage, see vqm_jax/training/progressive.py; empty for a run in one piece.
   config.stage_names = ()
   config.stage_args = ()  # what the stage's network has other than system_args
+  config.stage_fields = ()  # what the stage has other than these fields: other records, another rate; may be empty
   config.stage_new = ()  # paths of the parameters that its parent does not have
   config.stage_shares = ()  # of the steps
   # Operation: may change when a run is resumed.
@@ -54,6 +57,29 @@ def base_config() -> ml_collections.ConfigDict:
   config.eval_frames = 0  # per clip; 0: all
   config.keep_last = 2  # checkpoints, besides the best
   config.num_workers = 0  # processes that decode; 0 decodes in threads
+  return config
+
+
+def adversarial_config() -> ml_collections.ConfigDict:
+  """Returns a config with all fields of the enhancers, Track 2: two sides, each with its optimiser.
+
+  `steps` counts cycles of one generator update and `critic_steps` critic updates, each on a batch of its own;
+  `system_args` are the generator's, `loss_args` those of critics and losses.
+  """
+  config = base_config()
+  config.dataset = 'vid3oc'
+  config.loss = 'adversarial'
+  config.critic_steps = 1
+  config.critic_lr = 1e-4
+  config.critic_optimizer_args = ml_collections.ConfigDict()
+  config.schedule = 'constant'
+  config.augment = 'flip'
+  config.ema = 0.999
+  # Where a loss has left what is usual (lowest, highest) for collapse_steps on end, the log warns, or the run stops.
+  config.generator_bounds = (-1e3, 1e3)
+  config.critic_bounds = (-1e3, 1e3)
+  config.collapse_steps = 1000
+  config.on_collapse = 'warn'  # or stop
   return config
 
 
@@ -114,5 +140,17 @@ def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
   config.ema = 0.995
   config.log_every = 100
   config.save_every = 500
+  config.eval_every = steps
+  config.eval_frames = 8
+
+
+def tiny_enhancer(config: ml_collections.ConfigDict, steps: int) -> None:
+  """Minutes on the two cameras of vqm_demo with two CPU cores."""
+  config.dataset = 'vqm_demo'
+  config.val_config = 'weak_frames'
+  config.steps = steps
+  config.ema = 0.99
+  config.log_every = 50
+  config.save_every = 100
   config.eval_every = steps
   config.eval_frames = 8

@@ -1,4 +1,4 @@
-"""Restores a video, or a folder of images, with a trained network.
+"""Restores or enhances a video, or a folder of images, with a trained network.
 
   python -m vqm_jax.enhance --workdir=runs/ecnu --input=in.mp4 --output=out.mp4 --compare
 
@@ -141,10 +141,15 @@ def main(argv):
     _WORKDIR.value,
     run.step,
     run.num_params / 1e6,
-    run.network.num_frames,
+    getattr(run.network, 'num_frames', 1),
   )
   restore = functools.partial(
-    inference.restore_frames, run.network, self_ensemble=_SELF_ENSEMBLE.value, tile=tile, overlap=_OVERLAP.value
+    inference.restore_frames,
+    run.network,
+    self_ensemble=_SELF_ENSEMBLE.value,
+    tile=tile,
+    overlap=_OVERLAP.value,
+    find_cuts=video.mark_cuts,
   )
   if _DRY_RUN.value:
     logging.info('timing the first frames ...')

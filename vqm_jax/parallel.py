@@ -7,6 +7,7 @@ communicated unless the step says so. The compiler's own partitioning is not use
 around data-dependent indexing such as deformable sampling.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,12 @@ def batch_mesh(batch_size: int | None = None, devices: list | None = None) -> Me
       batch_size, len(devices), count, len(devices),
     )  # fmt: skip
   return Mesh(np.array(devices[:count]), (AXIS,))
+
+
+def hardware(mesh: Mesh) -> str:
+  """What the devices of a mesh are, for people: '8 x NVIDIA H100', '2-core CPU'; virtual CPU devices are one CPU."""
+  device = mesh.devices.flat[0]
+  return f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else f'{mesh.size} x {device.device_kind}'
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

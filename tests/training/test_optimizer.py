@@ -28,7 +28,7 @@ def test_cosine_ends_at_its_fraction():
   ('change', 'message'),
   [
     (dict(optimizer='adamm'), "optimizer='adamm' is unknown; choose one of"),
-    (dict(schedule='linear'), "schedule='linear' is unknown; choose one of"),
+    (dict(schedule='linea'), "schedule='linea' is unknown; choose one of"),
     (dict(schedule_args=dict(ende=0.1)), 'schedule_args or optimizer_args do not fit'),
     (dict(optimizer_args=dict(beta=0.1)), 'schedule_args or optimizer_args do not fit'),
   ],

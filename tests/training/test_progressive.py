@@ -162,7 +162,7 @@ def test_every_new_leaf_moves_with_the_second_update(whole, config):
   rng = np.random.default_rng(0)
   batch = {side: rng.integers(0, 256, (2, 3, 32, 32, 3), np.uint8) for side in ('lq', 'hq')}
   for _ in range(3):
-    state, _ = trainer.step(state, batch)
+    state, _ = trainer.update(state, batch, 0)
   after = jax.device_get(checkpoints.flatten(state.params))
   still = [name for name in before if name.startswith('fusion/') and jnp.array_equal(before[name], after[name])]
   assert not still

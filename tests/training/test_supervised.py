@@ -19,9 +19,9 @@ def batch_of(config, seed=0):
 
 def run(config, devices, steps=4):
   trainer = Supervised(config, jax.devices()[:devices])
-  state, curve = trainer.init(trainer.fresh_params()), []
+  state, curve = trainer.init(trainer.fresh()), []
   for step in range(steps):
-    state, scalars = trainer.step(state, batch_of(config, step))
+    state, scalars = trainer.update(state, batch_of(config, step), step)
     curve.append(float(scalars['train/loss']))
   return trainer, jax.device_get(state), curve
 
@@ -48,7 +48,7 @@ def test_first_step_is_the_textbook_update(tiny_config, one_device):
   config = tiny_config
   config.update(optimizer='sgd', schedule='constant', schedule_args={}, warmup=0.0, clip_norm=0.0, ema=0.9, lr=0.1)
   trainer, _, _ = one_device(config)
-  params = trainer.fresh_params()
+  params = trainer.fresh()
   batch = batch_of(config)
   graphdef = nnx.graphdef(inference.create_network(config, config.seed))
 
@@ -56,7 +56,7 @@ def test_first_step_is_the_textbook_update(tiny_config, one_device):
     return losses.l2(nnx.merge(graphdef, params)(batch['lq'] / 255.0), batch['hq'][:, 0] / 255.0)
 
   value, grads = jax.value_and_grad(loss)(params)
-  state, scalars = trainer.step(trainer.init(params), batch)
+  state, scalars = trainer.update(trainer.init(params), batch, 0)
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
   assert_close(state.params, expected, atol=1e-6)
   assert_close(state.ema, jax.tree.map(lambda p, q: 0.9 * p + 0.1 * q, params, expected), atol=1e-6)
@@ -113,7 +113,7 @@ def test_a_batch_that_does_not_divide_uses_the_largest_subset(tiny_config, caplo
 def test_without_ema_the_raw_weights_are_used(tiny_config):
   tiny_config.ema = 0.0
   trainer = Supervised(tiny_config, jax.devices()[:1])
-  state = trainer.init(trainer.fresh_params())
+  state = trainer.init(trainer.fresh())
   assert state.ema is None
   np.testing.assert_array_equal(trainer.network(state).head.v[...], state.params['head']['v'])
 

@@ -3,10 +3,20 @@
 `load(workdir)` gives a network for notebooks; `restore_frames(network, frames)` restores a whole clip.
 """
 
-from vqm_jax.inference.run import Run, count_params, create_network, load, open_run, read_config, read_params
+from vqm_jax.inference.run import (
+  OPERATION,
+  Run,
+  count_params,
+  create_network,
+  load,
+  open_run,
+  read_config,
+  read_params,
+)
 from vqm_jax.inference.streaming import parse_tile, reflect_index, restore_frames, stream_frames
 
 __all__ = [
+  'OPERATION',
   'Run',
   'count_params',
   'create_network',

@@ -1,6 +1,7 @@
 """Opening a workdir: the network of a run with its trained weights."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 
@@ -8,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vqm_jax import checkpoints, errors, restorers
+from vqm_jax import checkpoints, enhancers, errors, restorers
 from vqm_jax.layers.initializers import ParameterKeys
+
+# Fields of operation: a resumed run may change them. All others define the run.
+OPERATION = frozenset(
+  ('steps', 'data_dir', 'val_config', 'val_split', 'num_workers', 'keep_last')
+  + ('log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames')
+  + ('on_divergence', 'max_rollbacks', 'offset_warn', 'offset_limit')
+  + ('on_collapse', 'collapse_steps', 'generator_bounds', 'critic_bounds')
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +26,31 @@ class Run:
   """A trained network and where it came from.
 
   Attributes:
-    network: the restorer, weights in place.
+    network: the restorer or generator, weights in place.
     config: the run's resolved config as a plain dict.
     workdir: the run's folder.
-    step: the checkpoint's step.
+    step: the checkpoint's step: finished updates of the network.
+    checkpoint: the checkpoint's number, finished updates of all players; the same for restorers.
     ema: whether the weights are the exponential moving average.
     num_params: trainable scalars.
+    training: what it took, for tables: hardware, seconds, extra_data, notes; None where it was not recorded.
   """
 
   network: nnx.Module
   config: dict
   workdir: pathlib.Path
   step: int
+  checkpoint: int
   ema: bool
   num_params: int
+  training: dict | None
+
+  @property
+  def experiment(self) -> str:
+    """A name for what defines the run but for its seed: runs that share it differ by chance only."""
+    defining = {key: value for key, value in self.config.items() if key not in OPERATION | {'seed'}}
+    defining['steps'] = self.config.get('steps')
+    return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_config(workdir: str | pathlib.Path) -> dict:
@@ -47,10 +67,9 @@ def read_config(workdir: str | pathlib.Path) -> dict:
 
 
 def create_network(config: dict, seed: int = 0) -> nnx.Module:
-  """Builds the restorer that a config describes, freshly initialised from `seed`."""
-  return restorers.create(
-    config['system'], rngs=ParameterKeys(seed), dtype=jnp.dtype(config['dtype']), **config['system_args']
-  )
+  """Builds the restorer or generator that a config describes, freshly initialised from `seed`."""
+  create = enhancers.create_generator if config['system'] in enhancers.METHODS else restorers.create
+  return create(config['system'], rngs=ParameterKeys(seed), dtype=jnp.dtype(config['dtype']), **config['system_args'])
 
 
 def count_params(network: nnx.Module) -> int:
@@ -61,14 +80,21 @@ def count_params(network: nnx.Module) -> int:
 def read_params(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:
-  """Returns a run's parameters by path, the step they are of, and whether they are the moving average.
+  """Returns the parameters of a run's network by path, their checkpoint, and whether they are the moving average.
 
-  Arguments and errors as of `open_run`.
+  Of an enhancer those of the generator, its running statistics among them. Arguments and errors as of `open_run`.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
-  ema = ema and read_config(workdir)['ema'] > 0
+  config = read_config(workdir)
+  ema = ema and config['ema'] > 0
   step = checkpoints.select(directory, step)
-  return checkpoints.read_arrays(directory, step, 'ema' if ema else 'params'), step, ema
+  arrays = checkpoints.read_arrays(directory, step, 'ema' if ema else 'params')
+  if config['system'] in enhancers.METHODS:
+    players = arrays | checkpoints.read_arrays(directory, step, 'stats')
+    arrays = {
+      path.removeprefix('generator/'): array for path, array in players.items() if path.startswith('generator/')
+    }
+  return arrays, step, ema
 
 
 def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
@@ -84,18 +110,30 @@ def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bo
   """
   workdir = pathlib.Path(workdir)
   config = read_config(workdir)
-  arrays, step, ema = read_params(workdir, 'best' if step is None else step, ema)
+  arrays, checkpoint, ema = read_params(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
   graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
   params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)
   if report['new'] or report['misfit'] or report['unused']:
     problems = report['new'] + report['misfit'] + report['unused']
     raise errors.CheckpointError(
-      f'Checkpoint {workdir / "checkpoints" / str(step)} does not fit the network of {workdir / "config.json"}: '
+      f'Checkpoint {workdir / "checkpoints" / str(checkpoint)} does not fit the network of {workdir / "config.json"}: '
       f'{len(problems)} leaves differ, first {problems[0]}.'
     )
   network = nnx.merge(graphdef, params)
-  return Run(network, config, workdir, step, ema, count_params(network))
+  meta = checkpoints.read_meta(workdir / 'checkpoints', checkpoint)
+  return Run(network, config, workdir, meta['step'], checkpoint, ema, count_params(network), _training(config, meta))
+
+
+def _training(config: dict, meta: dict) -> dict | None:
+  """What a table says of how the network was trained."""
+  if 'seconds' not in meta:
+    return None
+  notes = [f'init_from={config["init_from"]}'] if config.get('init_from') else []
+  if config['system'] in enhancers.METHODS and 'content_loss' in config['loss_args']:
+    notes.append(f'content_loss={config["loss_args"]["content_loss"]}')
+  hardware = ', then '.join(meta['hardware'])
+  return {'hardware': hardware, 'seconds': meta['seconds'], 'extra_data': bool(config['mix_with']), 'notes': notes}
 
 
 def load(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> nnx.Module:

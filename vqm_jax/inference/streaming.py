@@ -13,7 +13,8 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -22,7 +23,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from vqm_jax import errors, parallel
+from vqm_jax import enhancers, errors, parallel
+
+# Turns the frames of a clip into (frame, whether it starts a scene).
+FindCuts = Callable[[Iterator[np.ndarray]], Iterator[tuple[np.ndarray, bool]]]
 
 
 def reflect_index(index: int, length: int) -> int:
@@ -157,6 +161,43 @@ def _tiles(size: int, tile: int, overlap: int, multiple: int) -> list[_Tile]:
   return out
 
 
+@functools.lru_cache(maxsize=32)
+def _recurrent_programs(graphdef: nnx.GraphDef, height: int, width: int):
+  """Compiled `start(state, uint8 frame)` and `step(state, carry, uint8 frame)` of a recurrent network."""
+
+  def prepared(network, frame):
+    return pad_to_multiple(frame[None].astype(jnp.float32) / 255.0, network.size_multiple)
+
+  def start(state, frame):
+    network = nnx.merge(graphdef, state)
+    return network.init_carry(prepared(network, frame))
+
+  def step(state, carry, frame):
+    network = nnx.merge(graphdef, state)
+    carry, enhanced = network.step(carry, prepared(network, frame))
+    return carry, enhanced[0, :height, :width]
+
+  return jax.jit(start), jax.jit(step, donate_argnums=1)
+
+
+def _recurrent_stream(
+  network: enhancers.RecurrentGenerator, state: Any, frames: Iterable[np.ndarray], every: int, starts: Iterable[bool]
+) -> Iterator[jax.Array]:
+  """As `_stream`, frame after frame on one device; the carry starts anew where `starts` says so."""
+  graphdef, carry, waiting = nnx.graphdef(network), None, None
+  for number, (frame, starts_scene) in enumerate(zip(frames, starts, strict=False), start=1):
+    start, step = _recurrent_programs(graphdef, *frame.shape[:2])
+    if carry is None or starts_scene:
+      carry = start(state, frame)
+    carry, enhanced = step(state, carry, frame)
+    if number % every == 0:
+      if waiting is not None:  # one frame is always in flight
+        yield waiting
+      waiting = enhanced
+  if waiting is not None:
+    yield waiting
+
+
 def _tiled_stream(network, state, frames, mesh, every, tile, overlap) -> Iterator[jax.Array | np.ndarray]:
   """`_stream`, tile by tile where `tile` (height, width) is given; parts in the overlap are thrown away."""
   if tile is None:
@@ -219,14 +260,16 @@ def restore_frames(
   overlap: int = 64,
   every: int = 1,
   devices: list | None = None,
+  find_cuts: FindCuts | None = None,
 ) -> Iterator[np.ndarray]:
   """Yields the restored frames of one clip, uint8 (H, W, 3), as many as came in.
 
   Windows never leave the clip: at its ends they are mirrored without repeating the end frame, and a clip shorter than
-  the window is mirrored again and again. Memory holds one window of frames and features, whatever the length.
+  the window is mirrored again and again. Memory holds one window of frames and features, whatever the length. A
+  recurrent generator goes through the clip on one device, and forgets what it saw where a new scene begins.
 
   Args:
-    network: a restorer.
+    network: a restorer or the generator of an enhancer.
     frames: uint8 (H, W, 3) of one size, any size.
     self_ensemble: 1, or 8 to average over the eight flips and transposes (eight times the work).
     tile: (height, width) of tiles to work in, or None for whole frames. A tile sees `overlap` pixels around it, which
@@ -234,13 +277,22 @@ def restore_frames(
     overlap: pixels that a tile sees beyond itself; costs work.
     every: restore only frames n-1, 2n-1, ...; they see all their neighbours.
     devices: defaults to all devices of this process.
+    find_cuts: for recurrent networks: turns frames into (frame, whether it starts a scene); see `video.mark_cuts`. The
+      clip is one scene without it.
 
   Raises:
     ConfigError: another `self_ensemble`, a tile or overlap that does not fit the network.
     DataError: a frame of another size or kind.
   """
   streams = stream_frames(
-    network, frames, self_ensemble=self_ensemble, tile=tile, overlap=overlap, every=every, devices=devices
+    network,
+    frames,
+    self_ensemble=self_ensemble,
+    tile=tile,
+    overlap=overlap,
+    every=every,
+    devices=devices,
+    find_cuts=find_cuts,
   )
   for restored in streams:
     yield np.asarray(to_uint8(restored))
@@ -255,27 +307,47 @@ def stream_frames(
   overlap: int = 64,
   every: int = 1,
   devices: list | None = None,
+  find_cuts: FindCuts | None = None,
 ) -> Iterator[jax.Array | np.ndarray]:
   """As `restore_frames`, but float32 and unclipped, as the network gave them."""
   if self_ensemble not in (1, 8):
     raise errors.ConfigError(f'self_ensemble={self_ensemble} is not supported; use 1 or 8.')
-  multiple = network.size_multiple
+  recurrent, multiple = isinstance(network, enhancers.RecurrentGenerator), network.size_multiple
+  if tile is not None and (recurrent or network.whole_frames):
+    raise errors.ConfigError(
+      f'tile={tile[0]}x{tile[1]}: this network measures whole frames, so that tiles would come out with different '
+      'colours; leave --tile out.'
+    )
   if tile is not None and (min(tile) < 1 or any(side % multiple for side in tile) or overlap < 0):
     raise errors.ConfigError(
       f'tile={tile[0]}x{tile[1]}, overlap={overlap}: the sides must be multiples of {multiple} for this network, the '
       'overlap not negative.'
     )
-  mesh = parallel.batch_mesh(devices=devices or jax.local_devices())
+  devices = devices or jax.local_devices()
+  mesh = parallel.batch_mesh(devices=devices[:1] if recurrent else devices)
   state = jax.device_put(nnx.to_pure_dict(nnx.state(network)), parallel.replicated(mesh))
-  stream = functools.partial(_tiled_stream, network, state, mesh=mesh, every=every, tile=tile, overlap=overlap)
   frames = _checked(frames)
+  if recurrent:
+    pairs = find_cuts(frames) if find_cuts else ((frame, False) for frame in frames)
+    pairs, *copies = itertools.tee(pairs, 1 + self_ensemble)
+    frames = (frame for frame, _ in pairs)
+    starts = [map(operator.itemgetter(1), copy) for copy in copies]
+
+    def stream(view, number=0):
+      return _recurrent_stream(network, state, view, every, starts[number])
+  else:
+
+    def stream(view, number=0):
+      del number
+      return _tiled_stream(network, state, view, mesh, every, tile, overlap)
+
   if self_ensemble == 1:
     yield from stream(frames)
     return
   copies = itertools.tee(frames, len(_SYMMETRIES))
   streams = [
-    stream(map(functools.partial(_transform, symmetry=symmetry), copy))
-    for copy, symmetry in zip(copies, _SYMMETRIES, strict=True)
+    stream(map(functools.partial(_transform, symmetry=symmetry), copy), number)
+    for number, (copy, symmetry) in enumerate(zip(copies, _SYMMETRIES, strict=True))
   ]
   for views in zip(*streams, strict=True):
     restored = sum(_untransform(view, symmetry) for view, symmetry in zip(views, _SYMMETRIES, strict=True))

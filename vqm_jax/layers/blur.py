@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from vqm_jax import errors
 
@@ -31,7 +31,7 @@ def taps(kind: str = 'dped', sigma: float = 3.0) -> np.ndarray:
     raise errors.ConfigError(f'blur={kind!r}, sigma={sigma}: choose one of {", ".join(BLURS)}, and sigma > 0.')
   if kind == 'dped':
     half = 3 + 7 / 21 / 2
-    weights = np.sqrt(np.diff(scipy.stats.norm.cdf(np.linspace(-half, half, 22))))
+    weights = np.sqrt(np.diff(scipy.special.ndtr(np.linspace(-half, half, 22))))
   else:
     variance, radius = (3, 7) if kind == 'paper' else (sigma**2, math.ceil(3.5 * sigma))
     weights = np.exp(-(np.arange(-radius, radius + 1.0) ** 2) / (2 * variance))

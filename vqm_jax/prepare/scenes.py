@@ -4,16 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqm_jax.video import VideoFile
+from vqm_jax.video import VideoFile, cuts
 
 Scene = tuple[int, int]
-
-# Shorter scenes join their neighbour.
-MIN_SCENE_FRAMES = 15
-# How far a frame's change must exceed the mean change of its neighbours [D]. PySceneDetect's own 3.0 misses cuts
-# between shots with strong motion: 2.4 and 2.9 on real clips, while as strong a change within a shot gave at most 1.4.
-THRESHOLD = 2.0
-_WIDTH = 256
 
 
 def detect(video: VideoFile) -> tuple[Scene, ...]:
@@ -24,12 +17,12 @@ def detect(video: VideoFile) -> tuple[Scene, ...]:
   """
   import scenedetect
 
-  detector = scenedetect.AdaptiveDetector(adaptive_threshold=THRESHOLD, min_scene_len=MIN_SCENE_FRAMES)
-  cuts = []
+  detector = cuts.detector()
+  found = []
   for index, thumbnail in enumerate(_thumbnails(video)):
-    found = detector.process_frame(scenedetect.FrameTimecode(index, video.fps), thumbnail)
-    cuts += [cut.frame_num for cut in found]
-  borders = [0, *cuts, video.num_frames]
+    new = detector.process_frame(scenedetect.FrameTimecode(index, video.fps), thumbnail)
+    found += [cut.frame_num for cut in new]
+  borders = [0, *found, video.num_frames]
   return tuple(zip(borders, borders[1:], strict=False))
 
 
@@ -53,7 +46,7 @@ def to_text(scenes: tuple[Scene, ...]) -> str:
 
 def _thumbnails(video: VideoFile) -> Iterator[np.ndarray]:
   """uint8 (h, w, 3) BGR of every frame. Small, because cuts show there too; colours need not be exact."""
-  width = min(_WIDTH, video.width)
+  width = min(cuts.WIDTH, video.width)
   height = max(1, round(video.height * width / video.width))
   for frame in video.yuv_frames():
     yield frame.reformat(width=width, height=height, format='bgr24').to_ndarray()

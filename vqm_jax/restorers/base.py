@@ -14,6 +14,7 @@ class Restorer(nnx.Module):
     num_frames: the odd temporal window it looks at (1: single frame).
     size_multiple: frame height and width must be multiples of it (inference pads and crops).
     unit_frames: how many consecutive frames one reusable unit of work needs.
+    whole_frames: whether it measures the whole frame, so that tiles of a frame would come out differently.
 
   Call: clip (B, num_frames, H, W, 3), RGB float32 in [0, 1] -> restored centre frame (B, H, W, 3) float32, not
   clipped. It is `restore` of `encode` of every unit, by construction. Raises ValueError for another clip.
@@ -22,6 +23,7 @@ class Restorer(nnx.Module):
   num_frames: int
   size_multiple: int
   unit_frames: int = 1
+  whole_frames: bool = False
 
   def encode(self, frames: jax.Array) -> Any:
     """The reusable part: frames (B, unit_frames, H, W, 3) -> features of one unit, a pytree of (B, ...) arrays."""

@@ -1,7 +1,7 @@
-"""The loop: draw, step, log, validate, save. It does not know what a step does.
+"""The loop: draw, update, log, validate, save. It does not know what an update does, nor how many make a step.
 
-The data order is a function of (seed, position), so a run is resumed by its step alone, on any number of workers,
-devices and processes.
+The data order is a function of (seed, position), so a run is resumed by the number of its updates alone, on any number
+of workers, devices and processes.
 """
 
 import contextlib
@@ -17,14 +17,17 @@ import jax
 import numpy as np
 import tqdm
 from absl import logging
-from jax.experimental import multihost_utils
 
-from vqm_jax import checkpoints, data, errors, inference
-from vqm_jax.inference import evaluation
-from vqm_jax.report import pictures, results
+from vqm_jax import checkpoints, data, enhancers, errors, inference, parallel
+from vqm_jax.report import results
 from vqm_jax.training import workdir as workdirs
 from vqm_jax.training import writer as writers
+from vqm_jax.training.adversarial import Adversarial
+from vqm_jax.training.collapse import CollapseGuard
 from vqm_jax.training.supervised import Supervised
+from vqm_jax.training.validation import Validation
+
+Trainer = Supervised | Adversarial
 
 
 class _StopRequest:
@@ -55,19 +58,24 @@ class _StopRequest:
     return saver.reached_preemption(step) if jax.process_count() > 1 else self.signal is not None
 
 
-def initial_params(config, trainer: Supervised) -> Any:
-  """Returns the parameters of step 0: fresh, or warm-started from `config.init_from` with a logged report.
+def make_trainer(config, devices: list | None = None) -> Trainer:
+  """What makes the updates of this system."""
+  return (Adversarial if config.system in enhancers.METHODS else Supervised)(config, devices)
+
+
+def initial_params(config, trainer: Trainer) -> Any:
+  """Returns what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
 
   Raises:
     CheckpointError: nothing of `init_from` fits, or it cannot be read.
   """
-  params = trainer.fresh_params()
+  params = trainer.fresh()
   if not config.init_from:
     return params
   source = pathlib.Path(config.init_from)
   is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdigit()
   workdir, step = (source.parent.parent, source.name) if is_checkpoint else (source, 'best')
-  arrays, step, _ = inference.read_params(workdir, step)
+  arrays, step, _ = trainer.read(workdir, step)
   params, report = checkpoints.warm_start(params, arrays)
   logging.info(
     'Warm start from %s, step %d: %s; optimiser and step start afresh.',
@@ -81,50 +89,11 @@ def initial_params(config, trainer: Supervised) -> Any:
   return params
 
 
-class Validation:
-  """Periodic validation on the `frames` records of the config's dataset, by the code that `eval` uses.
-
-  Clips are shared out over the processes. Sample pictures come from the first frames of up to three clips.
-  """
-
-  def __init__(self, config):
-    self._reader = data.ClipReader(
-      data.open_source(config.dataset, config.val_config, config.val_split, config.data_dir or None)
-    )
-    self._clips = sorted(self._reader.clips)[: config.eval_clips or None]
-    self._frames = config.eval_frames or None
-
-  def __call__(self, network) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Returns mean scores, {'val/psnr', 'val/ssim', 'val/gain'}, and pictures by clip (of this process)."""
-    mine = self._clips[jax.process_index() :: jax.process_count()]
-    samples = {}
-
-    def keep_sample(clip, index, lq, pred, hq):
-      if index == 0 and len(samples) < 3:
-        samples[clip] = pictures.comparison(lq, pred, hq)
-
-    scores = evaluation.evaluate_clips(
-      functools.partial(inference.restore_frames, network),
-      self._reader,
-      clips=mine,
-      max_frames=self._frames,
-      on_frame=keep_sample,
-    )
-    table = np.full((len(self._clips), 3), np.nan)
-    for name, score in scores.items():
-      means = evaluation.mean_scores({name: score})
-      table[self._clips.index(name)] = means['psnr'], means['ssim'], means['gain']
-    if jax.process_count() > 1:
-      table = np.nanmax(multihost_utils.process_allgather(table), axis=0)
-    means = table.mean(axis=0)
-    return dict(zip(('val/psnr', 'val/ssim', 'val/gain'), map(float, means), strict=True)), samples
-
-
 def train(
   config,
   workdir: str | pathlib.Path,
   *,
-  start: Callable[[Any, Supervised], Any] = initial_params,
+  start: Callable[[Any, Trainer], Any] = initial_params,
   stage_of: tuple[pathlib.Path, Any] | None = None,
   profile_steps: tuple[int, int] | None = None,
   wandb_project: str | None = None,
@@ -151,13 +120,13 @@ def train(
   workdir = pathlib.Path(workdir).resolve()
   workdirs.check(config)
   # Everything that can be wrong is looked at before the folder is touched.
-  trainer = Supervised(config, devices)
+  trainer = make_trainer(config, devices)
   _check_fit(config, trainer)
   draw = functools.partial(
     data.train_batches, _sources(config), num_frames=config.num_frames, crop=config.crop,
     batch_size=config.batch_size, seed=config.seed, num_workers=config.num_workers,
     process_index=jax.process_index(), process_count=jax.process_count(), weights=tuple(config.mix_weights),
-    crops_per_record=config.crops_per_record,
+    crops_per_record=config.crops_per_record, sampling=config.sampling, augment=config.augment,
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:
@@ -175,21 +144,21 @@ def train(
       trainer = _slowed(trainer, config, len(rollbacks), devices)
       restored = saver.restore_latest(trainer.abstract_state())
       if restored is None:
-        state, first = trainer.init(start(config, trainer)), 0
+        state, meta = trainer.init(start(config, trainer)), {'step': 0, 'updates': 0, 'seconds': 0.0, 'hardware': []}
         logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
       else:
         state, meta = restored
-        first = meta['step']
-        logging.info('Resuming at step %d of %d in %s', first, config.steps, workdir)
-      if first >= config.steps:
+        logging.info('Resuming at step %d of %d in %s', meta['step'], config.steps, workdir)
+      done = meta['updates']
+      if done >= config.steps * trainer.updates_per_step:
         logging.info('Already finished; raise --config.steps to go on.')
         return state
       try:
         with (
-          writers.Writer(workdir, first, wandb_project) as writer,
-          contextlib.closing(draw(start=first * config.batch_size)) as batches,
+          writers.Writer(workdir, meta['step'], wandb_project) as writer,
+          contextlib.closing(draw(start=done * config.batch_size)) as batches,
         ):
-          return _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps)
+          return _run(config, trainer, state, meta, batches, validation, saver, stop, writer, profile_steps)
       except errors.DivergenceError as error:
         if config.on_divergence != 'rollback':
           raise
@@ -205,28 +174,31 @@ def _sources(config) -> list:
     names.append(tuple(text.split('/')))
     if len(names[-1]) != 2:
       raise errors.ConfigError(f"config.mix_with: {text!r}, expected 'dataset/config' such as 'paired_videos/tiles'.")
-  sources = [data.open_source(*name, 'train', config.data_dir or None) for name in names]
+  sources = [data.open_training(*name, config.data_dir or None, sampling=config.sampling) for name in names]
   for source in sources:
-    data.check_records(source, config.num_frames, config.crop)
+    data.check_records(source, config.num_frames, config.crop, config.sampling)
   data.check_weights(config.mix_weights, len(sources))
   return sources
 
 
-def _slowed(trainer: Supervised, config, rollbacks: int, devices: list | None) -> Supervised:
-  """`trainer`, or one with half the rate for every rollback of the run."""
+def _slowed(trainer: Trainer, config, rollbacks: int, devices: list | None) -> Trainer:
+  """`trainer`, or one with half the rates for every rollback of the run."""
   if not rollbacks:
     return trainer
   config = config.copy_and_resolve_references()
   config.lr *= workdirs.ROLLBACK_FACTOR**rollbacks
+  if 'critic_lr' in config:
+    config.critic_lr *= workdirs.ROLLBACK_FACTOR**rollbacks
   logging.warning('After %d rollback(s) the learning rate peaks at %g.', rollbacks, config.lr)
-  return Supervised(config, devices)
+  return make_trainer(config, devices)
 
 
-def _check_fit(config, trainer: Supervised) -> None:
+def _check_fit(config, trainer: Trainer) -> None:
   network = trainer.abstract_network()
-  if config.num_frames != network.num_frames:
+  frames = getattr(network, 'num_frames', config.num_frames)  # a recurrent network takes clips of any length
+  if config.num_frames != frames:
     raise errors.ConfigError(
-      f'config.num_frames={config.num_frames}, but system={config.system!r} looks at {network.num_frames} frames.'
+      f'config.num_frames={config.num_frames}, but system={config.system!r} looks at {frames} frames.'
     )
   if config.crop % network.size_multiple:
     raise errors.ConfigError(
@@ -240,83 +212,94 @@ def _check_fit(config, trainer: Supervised) -> None:
 
 
 class _Meter:
-  """Counts steps and the time spent waiting for data since it was last reset."""
+  """Counts updates and the time spent waiting for data since it was last reset."""
 
   def __init__(self):
     self.reset()
 
   def reset(self) -> None:
-    self._start, self._waited, self._steps = time.monotonic(), 0.0, 0
+    self._start, self._waited, self._updates = time.monotonic(), 0.0, 0
 
   def draw(self, batches) -> dict:
     """Returns the next batch, on the clock."""
     asked = time.monotonic()
     batch = next(batches)
     self._waited += time.monotonic() - asked
-    self._steps += 1
+    self._updates += 1
     return batch
 
-  def read(self, batch_size: int) -> dict[str, float]:
-    """Returns rates; nothing when no step was taken."""
-    if not self._steps:
+  def read(self, batch_size: int, updates_per_step: int) -> dict[str, float]:
+    """Returns rates; nothing when no update was made."""
+    if not self._updates:
       return {}
     seconds = time.monotonic() - self._start
     return {
-      'train/steps_per_s': self._steps / seconds,
-      'train/samples_per_s': self._steps * batch_size / seconds,
+      'train/steps_per_s': self._updates / updates_per_step / seconds,
+      'train/samples_per_s': self._updates * batch_size / seconds,
       'train/data_wait': self._waited / seconds,
     }
 
 
-def _run(config, trainer, state, first, batches, validation, saver, stop, writer, profile_steps):
-  """The loop itself: steps `first` + 1 to `config.steps`."""
+def _run(config, trainer, state, meta, batches, validation, saver, stop, writer, profile_steps):
+  """The loop itself: from the updates that `meta` tells of to the last one of step `config.steps`."""
   workdir = writer.workdir
   meter = _Meter()
+  guard = CollapseGuard(config)
   pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
+  per_step, done = trainer.updates_per_step, meta['updates']
+  total = config.steps * per_step
+  hardware = list(dict.fromkeys([*meta.get('hardware', []), parallel.hardware(trainer.mesh)]))
+  begin = time.monotonic() - meta.get('seconds', 0.0)
   logging.info('Compiling the first step ...')
   # A bar on a terminal; logs have the lines below.
-  for step in tqdm.trange(first + 1, config.steps + 1, initial=first, total=config.steps, unit='step', disable=None):
-    if profile_steps and step == profile_steps[0]:
+  for index in tqdm.trange(done, total, initial=done, total=total, unit='update', disable=None):
+    step, rest = divmod(index + 1, per_step)
+    if profile_steps and index == (profile_steps[0] - 1) * per_step:
       jax.profiler.start_trace(workdir / 'profile')
     batch = meter.draw(batches)
-    state, scalars = trainer.step(state, batch)
+    state, scalars = trainer.update(state, batch, index)
     pending.append(scalars)
-    if step == first + 1:
+    if index < done + min(2, per_step):  # each program once
       jax.block_until_ready(scalars)
-      logging.info('First step done')
       meter.reset()  # rates leave compilation out
-    if profile_steps and step == profile_steps[1]:
+    if index == done:
+      logging.info('First step done')
+    if profile_steps and (step, rest) == (profile_steps[1], 0):
       jax.block_until_ready(scalars)
       jax.profiler.stop_trace()
       logging.info('Profile of steps %d to %d is in %s', *profile_steps, workdir / 'profile')
 
-    last, leaving = step == config.steps, stop.reached(saver, step)
-    log = step % config.log_every == 0 or last
-    evaluate = step % config.eval_every == 0 or last
-    save = step % config.save_every == 0 or evaluate or leaving
+    last, leaving = index + 1 == total, stop.reached(saver, index + 1)
+    log = rest == 0 and (step % config.log_every == 0 or last)
+    evaluate = rest == 0 and (step % config.eval_every == 0 or last)
+    save = rest == 0 and (step % config.save_every == 0 or evaluate) or leaving
     if not (log or save):
       continue
-    values = _fetch(pending, step, batch, config, saver, workdir)
+    values = _fetch(pending, index, per_step, batch, config, saver, workdir)
     pending.clear()
-    values |= {'train/lr': trainer.learning_rate(step)} | meter.read(config.batch_size)
-    writer.scalars(step, values)
+    if rest == 0:  # between two updates of a step there is not a line's worth to tell
+      guard.look(step, values)
+      values |= trainer.rates(step) | meter.read(config.batch_size, per_step)
+      writer.scalars(step, values)
     if log:
       _log(step, config.steps, values)
     psnr = None
     if evaluate:
-      scores, samples = validation(trainer.network(state))
-      writer.scalars(step, scores)
-      for name, image in samples.items():
+      found = validation(trainer.network(state))
+      writer.scalars(step, found.scores)
+      for name, image in found.pictures.items():
         writer.picture(step, name, image)
-      psnr = scores['val/psnr']
-      logging.info(
-        'step %d  validation PSNR %.3f dB (%+.3f over no processing), SSIM %.4f',
-        step, psnr, scores['val/gain'], scores['val/ssim'],
-      )  # fmt: skip
+      for name, (frames, fps) in found.animations.items():
+        writer.animation(step, name, frames, fps)
+      psnr = found.scores.get('val/psnr')
+      logging.info('step %d  validation %s', step, found.text)
     if save:
-      meta = {'step': step, 'samples': step * config.batch_size, 'devices': trainer.mesh.size,
-              'processes': jax.process_count(), 'jax': jax.__version__}  # fmt: skip
-      saver.save(step, state, meta, psnr)
+      meta = {
+        'step': step, 'updates': index + 1, 'samples': (index + 1) * config.batch_size, 'devices': trainer.mesh.size,
+        'processes': jax.process_count(), 'jax': jax.__version__, 'hardware': hardware,
+        'seconds': time.monotonic() - begin,
+      }  # fmt: skip
+      saver.save(index + 1, state, meta, psnr)
     if leaving and not last:
       saver.wait()
       logging.info('Saved step %d. The same command resumes from here.', step)
@@ -328,7 +311,11 @@ def _run(config, trainer, state, first, batches, validation, saver, stop, writer
 
 
 def _log(step: int, steps: int, values: dict[str, float]) -> None:
-  text = f'step {step}/{steps}  loss {values["train/loss"]:.5f}  |grad| {values["train/grad_norm"]:.4f}'
+  text = f'step {step}/{steps}'
+  names = {'loss': 'train/loss', '|grad|': 'train/grad_norm', 'critics': 'train/critic_loss'}
+  for label, name in names.items():
+    if name in values:
+      text += f'  {label} {values[name]:.5f}'
   if offsets := [value for name, value in values.items() if _is_mean_offset(name)]:
     text += f'  |offset| {max(offsets):.2f} px'
   if 'train/steps_per_s' in values:
@@ -338,37 +325,37 @@ def _log(step: int, steps: int, values: dict[str, float]) -> None:
   logging.info('%s', text)
 
 
-def _fetch(pending, step, batch, config, saver, workdir) -> dict[str, float]:
-  """Returns the means of the scalars since the last look.
+def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str, float]:
+  """Returns the means of the scalars of the updates since the last look, the last of which was number `index`.
 
   Raises:
     DivergenceError: one of them is not finite; the batch at hand and the scalars are written to `<workdir>/diverged`.
   """
   values = jax.device_get(pending)
-  for offset, scalars in enumerate(values, start=step - len(values) + 1):
+  for number, scalars in enumerate(values, start=index + 1 - len(values)):
     bad = [name for name, value in scalars.items() if not np.isfinite(value) or value > _limit(name, config)]
     if not bad:
       continue
-    folder = workdir / 'diverged'
+    folder, step = workdir / 'diverged', number // per_step + 1
     if jax.process_index() == 0:
       record = [{k: str(v) for k, v in s.items()} for s in values]
-      results.write_json(folder / f'step_{offset}.json', {'first_bad_step': offset, 'scalars': record})
-      np.savez(folder / f'batch_{step}.npz', **batch)
+      results.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
+      np.savez(folder / f'batch_{index // per_step + 1}.npz', **batch)
     good = checkpoints.steps(saver.directory)
     raise errors.DivergenceError(
-      f'{bad[0]} is {scalars[bad[0]]:g} at step {offset}; last good checkpoint: {good[-1] if good else "none"}. '
+      f'{bad[0]} is {scalars[bad[0]]:g} at step {step}; last good checkpoint: {good[-1] if good else "none"}. '
       f'Scalars and a batch are in {folder}. Go on with a lower rate: --config.on_divergence=rollback, or in a '
       f'new workdir --config.init_from={workdir} --config.lr={config.lr / 2:g}'
     )
-  if not values:
-    return {}
-  over = {name: np.max if name.endswith('max') else np.mean for name in values[0]}
-  means = {name: float(over[name]([s[name] for s in values])) for name in values[0]}
+  means = {}
+  for name in dict.fromkeys(name for scalars in values for name in scalars):  # each side has its own
+    over = np.max if name.endswith('max') else np.mean
+    means[name] = float(over([scalars[name] for scalars in values if name in scalars]))
   for name, value in means.items():
     if _is_mean_offset(name) and value > config.offset_warn:
       logging.warning(
         'step %d: %s is %.1f pixels of its grid, over offset_warn=%g: the alignment comes apart; a lower rate helps.',
-        step, name, value, config.offset_warn,
+        index // per_step + 1, name, value, config.offset_warn,
       )  # fmt: skip
   return means
 

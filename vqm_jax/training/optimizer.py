@@ -8,18 +8,22 @@ import optax
 from vqm_jax import errors
 
 OPTIMIZERS = {'adam': optax.adam, 'adamw': optax.adamw, 'sgd': optax.sgd}
-SCHEDULES = ('constant', 'cosine', 'step')
+SCHEDULES = ('constant', 'cosine', 'linear', 'step')
 
 
-def schedule(name: str, lr: float, steps: int, warmup: float, *, end=0.0, milestones=(), factor=0.5) -> optax.Schedule:
+def schedule(
+  name: str, lr: float, steps: int, warmup: float, *, end=0.0, start=0.0, milestones=(), factor=0.5
+) -> optax.Schedule:
   """Returns the learning rate as a function of the step.
 
   Args:
-    name: 'constant', 'cosine' (to `end` times `lr`) or 'step' (times `factor` at every milestone).
+    name: 'constant', 'cosine' (to `end` times `lr`), 'linear' (constant until `start`, then to `end` times `lr`) or
+      'step' (times `factor` at every milestone).
     lr: the peak rate.
     steps: length of the run in updates.
     warmup: linear warm-up from zero, as a fraction of the run.
-    end: final rate of 'cosine', as a fraction of `lr`.
+    end: final rate of 'cosine' and 'linear', as a fraction of `lr`.
+    start: fraction of the run at which 'linear' begins to fall.
     milestones: fractions of the run at which 'step' acts.
     factor: what 'step' multiplies by; one number for all milestones.
 
@@ -31,6 +35,9 @@ def schedule(name: str, lr: float, steps: int, warmup: float, *, end=0.0, milest
     main = optax.constant_schedule(lr)
   elif name == 'cosine':
     main = optax.cosine_decay_schedule(lr, max(steps - rising, 1), alpha=end)
+  elif name == 'linear':
+    begin = max(round(start * steps), rising)
+    main = optax.linear_schedule(lr, end * lr, max(steps - begin, 1), transition_begin=begin - rising)
   elif name == 'step':
     main = optax.piecewise_constant_schedule(lr, {round(m * steps) - rising: factor for m in milestones})
   else:
@@ -40,17 +47,22 @@ def schedule(name: str, lr: float, steps: int, warmup: float, *, end=0.0, milest
   return optax.join_schedules([optax.linear_schedule(0.0, lr, rising), main], [rising])
 
 
-def create(config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def create(config, critic: bool = False) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Returns the optimiser of a config (clipping by global norm included) and its schedule.
+
+  With `critic` those of the critics: `critic_lr` and `critic_optimizer_args`, over as many updates as they make.
 
   Raises:
     ConfigError: unknown optimizer or schedule, or arguments that do not fit it.
   """
   if config.optimizer not in OPTIMIZERS:
     raise errors.ConfigError(f'optimizer={config.optimizer!r} is unknown; choose one of {sorted(OPTIMIZERS)}.')
+  lr, args, updates = config.lr, config.optimizer_args, config.steps
+  if critic:
+    lr, args, updates = config.critic_lr, config.critic_optimizer_args, config.steps * config.critic_steps
   try:
-    rate = schedule(config.schedule, config.lr, config.steps, config.warmup, **config.schedule_args)
-    update = OPTIMIZERS[config.optimizer](rate, **config.optimizer_args)
+    rate = schedule(config.schedule, lr, updates, config.warmup, **config.schedule_args)
+    update = OPTIMIZERS[config.optimizer](rate, **args)
   except TypeError as error:
     raise errors.ConfigError(f'schedule_args or optimizer_args do not fit: {error}.') from error
   if config.clip_norm:

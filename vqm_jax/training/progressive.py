@@ -6,6 +6,7 @@ An experiment lists its stages as parallel tuples, one entry each, the last bein
     stage_args     constructor arguments that differ from `system_args`
     stage_new      paths of the parameters that the stage adds to the one before, such as ('fusion', 'trunk/blocks')
     stage_shares   of `steps`
+    stage_fields   other fields that differ in the stage, such as the records it is trained on; may be left empty
 
 Every stage is an ordinary run, resumable at any point: all but the last in `<workdir>/stages/<name>`, the last in the
 workdir itself, which `eval` and `enhance` then open like any other. A stage starts from the weights at the end of the
@@ -28,7 +29,6 @@ from vqm_jax import checkpoints, errors, inference
 from vqm_jax.report import results
 from vqm_jax.training import loop
 from vqm_jax.training import workdir as workdirs
-from vqm_jax.training.supervised import Supervised
 
 _FIELDS = ('stage_names', 'stage_args', 'stage_new', 'stage_shares')
 
@@ -50,8 +50,13 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
     ConfigError: the tuples do not fit each other.
   """
   lengths = {name: len(config[name]) for name in _FIELDS}
+  if config.stage_fields:
+    lengths |= {'stage_fields': len(config.stage_fields)}
   if len(set(lengths.values())) > 1:
     raise errors.ConfigError(f'The stages need one entry each in {", ".join(_FIELDS)}; found {lengths}.')
+  unknown = {name for fields in config.stage_fields for name in fields if name not in config}
+  if unknown:
+    raise errors.ConfigError(f'config.stage_fields names {sorted(unknown)}, which the config does not have.')
   names, shares = list(config.stage_names), list(config.stage_shares)
   if len(set(names)) < len(names) or not all(name and pathlib.Path(name).name == name for name in names):
     raise errors.ConfigError(f'config.stage_names={names}: expected different names that can be folders.')
@@ -63,9 +68,10 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
     stage = config.copy_and_resolve_references()
     with stage.unlocked():
       stage.system_args.update(config.stage_args[k])
+      stage.update(config.stage_fields[k] if config.stage_fields else {})
     stage.steps = ends[k] - (ends[k - 1] if k else 0)
     stage.seed = config.seed + k  # another order of samples
-    for field in _FIELDS:
+    for field in (*_FIELDS, 'stage_fields'):
       stage[field] = ()
     if k:
       stage.init_from = str(out[-1].workdir)
@@ -97,12 +103,13 @@ def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
       return grown_params(stage, trainer) if grows else loop.initial_params(stage_config, trainer)
 
     state = loop.train(stage.config, stage.workdir, start=start, stage_of=(workdir, config), **options)
-    if int(jax.device_get(state.step)) < stage.config.steps:  # asked to stop
-      break
+    directory = stage.workdir / 'checkpoints'
+    if checkpoints.read_meta(directory, checkpoints.steps(directory)[-1])['step'] < stage.config.steps:
+      break  # asked to stop
   return state
 
 
-def grown_params(stage: Stage, trainer: Supervised) -> Any:
+def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
   """Returns the parameters of a stage's network grown out of the run that it starts from.
 
   Writes `growth.json` into the stage's folder.
@@ -117,7 +124,7 @@ def grown_params(stage: Stage, trainer: Supervised) -> Any:
   if ease_in is None:
     raise errors.ConfigError(f'system={stage.config.system!r} does not know how to grow; train it in one piece.')
   arrays, step, ema = inference.read_params(parent, 'latest')
-  params, report = checkpoints.warm_start(trainer.fresh_params(), arrays)
+  params, report = checkpoints.warm_start(trainer.fresh(), arrays)
 
   def foreseen(leaf: str) -> bool:
     return any(f'{leaf}/'.startswith(f'{path}/') for path in stage.new)

@@ -5,11 +5,13 @@ Randomness is not part of it: data order and augmentation are functions of the s
 """
 
 import functools
+import pathlib
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -45,7 +47,13 @@ class Supervised:
 
   Attributes:
     mesh: the devices that share a micro-batch.
+    updates_per_step: 1, because there is one player.
+
+  Raises:
+    ConfigError: fields that do not fit the system.
   """
+
+  updates_per_step = 1
 
   def __init__(self, config, devices: list | None = None):
     self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum, devices)
@@ -68,9 +76,13 @@ class Supervised:
     """Returns the network without arrays: shapes, counts and attributes only."""
     return nnx.eval_shape(self._create)
 
-  def fresh_params(self) -> Any:
+  def fresh(self) -> Any:
     """Returns newly initialised parameters, a pure dict of arrays."""
     return nnx.to_pure_dict(nnx.state(self._create(), nnx.Param))
+
+  def read(self, workdir: pathlib.Path, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
+    """Returns the parameters of another run by path, as `inference.read_params`."""
+    return inference.read_params(workdir, step)
 
   def init(self, params: Any) -> TrainState:
     """Returns the state before the first update, replicated over the mesh."""
@@ -84,7 +96,7 @@ class Supervised:
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of the state without computing it."""
-    params = jax.eval_shape(self.fresh_params)
+    params = jax.eval_shape(self.fresh)
     ema = params if self._config.ema else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, params, jax.eval_shape(self._optimizer.init, params), ema)
@@ -96,17 +108,18 @@ class Supervised:
     params = state.params if state.ema is None else state.ema
     return nnx.merge(self._graphdef, parallel.to_host(params))
 
-  def learning_rate(self, step: int) -> float:
-    """Returns the rate of update number `step` (from 1)."""
-    return float(self._rate(step - 1))
+  def rates(self, step: int) -> dict[str, float]:
+    """Returns the learning rate of update number `step` (from 1)."""
+    return {'train/lr': float(self._rate(step - 1))}
 
-  def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
+  def update(self, state: TrainState, batch: dict, index: int) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Update number `index` from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
 
     Returns the next state and scalars; nothing waits for the device. With `grad_accum` the batch is cut into
     micro-batches whose gradients are added up by separate calls of one compiled program: a loop inside the program
     would be many times slower on CPU.
     """
+    del index  # all updates are alike
     parts = self._config.grad_accum
     if parts == 1:
       return self._step(state, parallel.put_batch(batch, self.mesh))

@@ -11,12 +11,6 @@ import vqm_jax
 from vqm_jax import errors, inference
 from vqm_jax.report import results
 
-# Fields of operation: a resumed run may change them. All others define the run.
-OPERATION = frozenset(
-  ('steps', 'data_dir', 'val_config', 'val_split', 'num_workers', 'keep_last')
-  + ('log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames')
-  + ('on_divergence', 'max_rollbacks', 'offset_warn', 'offset_limit')
-)
 ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 
 
@@ -73,7 +67,7 @@ def claim(workdir: pathlib.Path, config) -> None:
   if path.exists():
     old, new = flat(inference.read_config(workdir)), flat(wanted)
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    defining = [k for k in changed if k not in OPERATION]
+    defining = [k for k in changed if k not in inference.OPERATION]
     if defining:
       diff = '; '.join(f'{k}: {old.get(k)!r} there, {new.get(k)!r} now' for k in defining)
       raise errors.ConfigError(

@@ -72,6 +72,11 @@ class Writer:
     pictures.save_png(self.workdir / 'samples' / name / f'{step:07d}.png', image)
     self._events.add_image(f'samples/{name}', image, step, dataformats='HWC')
 
+  def animation(self, step: int, name: str, frames: list[np.ndarray], fps: float) -> None:
+    """Writes frames like that picture as a short clip, samples/<name>/<step>.webp."""
+    if self._active:
+      pictures.save_animation(self.workdir / 'samples' / name / f'{step:07d}.webp', frames, fps)
+
 
 def _keep_until(path: pathlib.Path, last_step: int) -> None:
   if not path.exists():

@@ -4,6 +4,7 @@ from vqm_jax.video.background import in_background, prefetch
 from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
+from vqm_jax.video.cuts import mark_cuts
 from vqm_jax.video.reader import VideoFile, VideoSource, describe, list_videos, open_video
 from vqm_jax.video.writer import open_writer, write_png
 
@@ -18,6 +19,7 @@ __all__ = [
   'encode',
   'in_background',
   'list_videos',
+  'mark_cuts',
   'open_video',
   'open_writer',
   'prefetch',

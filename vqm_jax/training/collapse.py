@@ -1,0 +1,40 @@
+"""Notices when one side of an adversarial game has won or lost for good."""
+
+from absl import logging
+
+from vqm_jax import errors
+
+_WATCHED = {'train/loss': 'generator_bounds', 'train/critic_loss': 'critic_bounds'}
+
+
+class CollapseGuard:
+  """Warns when a loss stays out of its bounds, (lowest, highest), for `config.collapse_steps` steps on end.
+
+  With `config.on_collapse='stop'` it raises DivergenceError instead. Watches nothing where a config has no bounds.
+  """
+
+  def __init__(self, config):
+    self._config = config
+    self._since: dict[str, int] = {}
+    self._last = 0
+
+  def look(self, step: int, values: dict[str, float]) -> None:
+    """Looks at the mean losses since the last look."""
+    for name, field in _WATCHED.items():
+      bounds = self._config.get(field)
+      if bounds is None or name not in values:
+        continue
+      if bounds[0] <= values[name] <= bounds[1]:
+        self._since.pop(name, None)
+        continue
+      since = self._since.setdefault(name, self._last)
+      if step - since < self._config.collapse_steps:
+        continue
+      text = (
+        f'{name} is {values[name]:.4g}, out of config.{field}={tuple(bounds)} for {step - since} steps: one side has '
+        'probably collapsed. Look at samples/, lower the rates, or widen the bounds'
+      )
+      if self._config.on_collapse == 'stop':
+        raise errors.DivergenceError(f'Step {step}: {text}; stopped, as config.on_collapse asks.')
+      logging.warning('Step %d: %s.', step, text)
+    self._last = step
