@@ -170,7 +170,7 @@ def test_run_of_no_processing_scores_as_the_metrics_do(workdir):
   assert table in done.stdout
   assert sorted(p.name for p in (workdir / 'eval/test/pictures').iterdir()) == ['one.png', 'two.png']
   folder = workdir / 'eval' / summary['fingerprint'] / 'test'
-  assert len(list(folder.glob('frames/*/*.png'))) == 5
+  assert len(list(folder.glob('output/*/*.png'))) == len(list(folder.glob('target/*/*.png'))) == 5
   assert not list((workdir / 'eval').rglob('*.partial'))
 
   # Again: nothing is scored anew; what is missing is.

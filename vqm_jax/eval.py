@@ -28,7 +28,7 @@ from vqm_jax.inference import cost, evaluation
 from vqm_jax.inference.choice import FRECHET, Choice, choose
 from vqm_jax.inference.folders import folder_clips
 from vqm_jax.inference.simple_filters import score_filters
-from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity, timing
+from vqm_jax.inference.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
 from vqm_jax.report import describe, results
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
@@ -43,7 +43,7 @@ _TILE = flags.DEFINE_string(
 )
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _BASELINES = flags.DEFINE_bool('baselines', False, 'Add rows for simple filters.')
-_SAVE_FRAMES = flags.DEFINE_bool('save_frames', False, 'Keep the restored frames as PNG.')
+_SAVE_FRAMES = flags.DEFINE_bool('save_frames', False, 'Keep the restored frames, inputs and targets as PNG.')
 _PRED_DIR = flags.DEFINE_list(
   'pred_dir', None, 'Outputs to score: a video, or a folder of frames or clips; several as NAME=PATH,NAME=PATH.'
 )
@@ -105,6 +105,7 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
     'config_hash': fingerprint(run.config),
     'fingerprint': name,
     'data_fingerprint': fingerprint(scoring),
+    'folders': {side: f'../{name}/{_SPLIT.value}/{side}' for side in FRAMES} if _SAVE_FRAMES.value else None,
   }
   summary |= _measured(clips, folder, choice, reader.aligned and _ALIGNED.value, save_frames=_SAVE_FRAMES.value)
   others = {}
@@ -117,7 +118,7 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
   shutil.rmtree(latest / 'pictures', ignore_errors=True)
   print(shutil.copytree(folder / 'pictures', latest / 'pictures'))
   if _SAVE_FRAMES.value:
-    print(folder / 'frames')
+    print(folder / 'output')
 
 
 def evaluate_folders(every: int) -> None:
@@ -130,6 +131,8 @@ def evaluate_folders(every: int) -> None:
   for method, (clips, files) in jobs.items():
     summary = {'dataset': _GT_DIR.value, 'split': '', 'system': '', 'method': method, 'train': None}
     summary |= {'params': None, 'timing': None, 'seed': None, 'experiment': None}
+    given = zip(FRAMES, (methods[method], _LQ_DIR.value, _GT_DIR.value), strict=True)
+    summary['folders'] = {side: str(pathlib.Path(path).resolve()) for side, path in given if path}
     summary['fingerprint'] = fingerprint({'files': files, 'frames': _FRAMES.value, 'aligned': _ALIGNED.value})
     if len(jobs) > 1:
       logging.info('Scoring %s ...', method)

@@ -165,7 +165,7 @@ def test_damaged_scores_and_missing_frames_are_made_again(tmp_path):
   stored_scores.score_resumably(clips, tmp_path)
   assert {name for name, _ in reader.read} == {'cat'}
   stored_scores.score_resumably(clips, tmp_path, save_frames=True)
-  assert len(list(tmp_path.glob('frames/*/*.png'))) == 8
+  assert len(list(tmp_path.glob('output/*/*.png'))) == 8
   assert len(list(tmp_path.glob('pictures/*.png'))) == 2
   reader.read.clear()
   stored_scores.score_resumably(clips, tmp_path, save_frames=True)

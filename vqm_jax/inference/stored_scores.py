@@ -27,6 +27,9 @@ from vqm_jax.inference.evaluation import (
 from vqm_jax.inference.patch_features import PatchFeatures
 from vqm_jax.report import pictures, results
 
+# Sub-folders of the frames that are kept.
+FRAMES = ('output', 'input', 'target')
+
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
   """A name for all that scores depend on beside the measures; `identity` holds plain JSON values."""
@@ -61,7 +64,7 @@ def score_resumably(
   """Scores clips, without measuring again what lies in `folder` already.
 
   Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
-  beside input and target) and, with `save_frames`, `frames/<clip>/<index>.png`. The caller names
+  beside input and target) and, with `save_frames`, `output/<clip>/<index>.png`, input and target. The caller names
   the folder by a `fingerprint` of all that the scores depend on, the measures excepted: more of them are
   added to the clips that lack them, and learned ones are taken again when their weights are others.
 
@@ -71,7 +74,7 @@ def score_resumably(
     measures: as of `evaluation.evaluate_clips`.
     aligned: whether pictures may show the error against the target.
     overwrite: score every clip again.
-    save_frames: keep the outputs, too; clips that were scored without keeping them are redone.
+    save_frames: keep the frames, too; clips that were scored without keeping them are redone.
     patches: also keep features for `frechet`.
     progress: as of `evaluation.evaluate_clips`.
 
@@ -87,7 +90,7 @@ def score_resumably(
     return [m for m in measures if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
 
   def complete(clip: ClipFrames) -> bool:
-    frames = not save_frames or _frame_path(folder, clip.name, clip.indices[-1]).exists()
+    frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
     return not missing(clip) and frames and (patches is None or (not overwrite and patches.path(folder, clip).exists()))
 
   pending = [clip for clip in clips if not complete(clip)]
@@ -99,7 +102,9 @@ def score_resumably(
       panel = pictures.comparison(lq, restored, hq) if aligned else pictures.unaligned(lq, restored, hq)
       pictures.save_png(folder / 'pictures' / f'{name}.png', panel)
     if save_frames:
-      pictures.save_png(_frame_path(folder, name, index), restored)
+      for side, frame in zip(FRAMES, (restored, lq, hq), strict=True):
+        if frame is not None:
+          pictures.save_png(frame_path(folder, side, name, index), frame)
     if patches:
       patches.add(lq, restored, hq)
 
@@ -152,5 +157,6 @@ def _stored(path: pathlib.Path) -> ClipScores | None:
   return scores
 
 
-def _frame_path(folder: pathlib.Path, clip: str, index: int) -> pathlib.Path:
-  return folder / 'frames' / clip / f'{index:06d}.png'
+def frame_path(folder: pathlib.Path, side: str, clip: str, index: int) -> pathlib.Path:
+  """Where `score_resumably` keeps a frame; `side` is one of FRAMES."""
+  return folder / side / clip / f'{index:06d}.png'
