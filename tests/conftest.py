@@ -30,18 +30,28 @@ for folder in (ROOT, ROOT / 'datasets'):
     sys.path.append(str(folder))
 
 
-@pytest.fixture(scope='session')
-def micro_data(tmp_path_factory) -> str:
-  """A data_dir with vqm_demo's micro configs: 2 training, 1 validation, 1 test clip of 96x64."""
+def _demo(folder, configs) -> str:
   import tensorflow_datasets as tfds
 
   from vqm_demo import vqm_demo_dataset_builder
 
-  data_dir = str(tmp_path_factory.mktemp('data'))
-  for config in ('micro_tiles', 'micro_frames'):
-    builder = vqm_demo_dataset_builder.Builder(config=config, data_dir=data_dir)
+  for config in configs:
+    builder = vqm_demo_dataset_builder.Builder(config=config, data_dir=str(folder))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  return data_dir
+  return str(folder)
+
+
+@pytest.fixture(scope='session')
+def micro_data(tmp_path_factory) -> str:
+  """A data_dir with vqm_demo's micro configs: 2 training, 1 validation, 1 test clip of 96x64."""
+  return _demo(tmp_path_factory.mktemp('data'), ('micro_tiles', 'micro_frames'))
+
+
+@pytest.fixture(scope='session')
+def two_cameras_data(tmp_path_factory) -> str:
+  """A data_dir with vqm_demo's micro configs of two cameras."""
+  configs = ('micro_weak_tiles', 'micro_unpaired_tiles', 'micro_weak_frames')
+  return _demo(tmp_path_factory.mktemp('rigs'), configs)
 
 
 @pytest.fixture(scope='session')

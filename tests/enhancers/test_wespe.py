@@ -422,7 +422,7 @@ def test_critics_come_to_tell_the_looks_apart(with_vgg19):
     (dict(blur='gauss'), r"loss_args\.blur='gauss' is not one of dped, paper, sigma"),
     (dict(blur_sigma=0), r'loss_args\.blur_sigma=0 is not a number above 0'),
     (dict(critic_width=0), r'loss_args\.critic_width=0 is not a number above 0'),
-    (dict(patch=16), r"crop=16 is too small for WESPE's critics; expected 17 or more \(published 100\)"),
+    (dict(patch=16), r"config.crop=16 is too small for WESPE's critics; expected 17 or more \(published 100\)"),
   ],
 )
 def test_wrong_arguments_are_named(wrong, message):

@@ -120,3 +120,8 @@ def images(clips: jax.Array) -> jax.Array:
 def luma(images: jax.Array) -> jax.Array:
   """0.299 R + 0.587 G + 0.114 B: (..., 3) -> (..., 1)."""
   return (images * jnp.array([0.299, 0.587, 0.114])).sum(-1, keepdims=True)
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """Slope 0.2 below zero, as in all three methods."""
+  return jax.nn.leaky_relu(x, 0.2)

@@ -28,6 +28,7 @@ warped frames and on deep features.
 """
 
 import functools
+import itertools
 import math
 
 import jax
@@ -36,8 +37,10 @@ import optax
 from flax import nnx
 
 from vqm_jax import errors, losses
-from vqm_jax.enhancers.base import Enhancer, RecurrentGenerator, images
+from vqm_jax.enhancers.base import Enhancer, RecurrentGenerator, images, leaky_relu
 from vqm_jax.layers.blur import BLURS, blur
+from vqm_jax.layers.conv import SymmetricConv
+from vqm_jax.layers.resample import nearest_up2
 
 COMPONENTS = ('both', 'add', 'mul')
 
@@ -47,35 +50,7 @@ def _require(holds: bool, text: str) -> None:
     raise errors.ConfigError(f'{text}.')
 
 
-def lrelu(x: jax.Array) -> jax.Array:
-  """Slope 0.2 below zero."""
-  return jax.nn.leaky_relu(x, 0.2)
-
-
-def _mirrored(x, kernel, strides, padding, **how):
-  """A convolution that sees pixels mirrored at the border, the edge repeated: borders are no special place."""
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode='symmetric')
-  return jax.lax.conv_general_dilated(x, kernel, strides, 'VALID', **how)
-
-
-def _conv(cin, cout, size=3, stride=1, *, zero=False, dtype, rngs) -> nnx.Conv:
-  """(B, H, W, cin) -> (B, H / stride, W / stride, cout); He's initialisation, or zeros."""
-  return nnx.Conv(
-    cin,
-    cout,
-    (size, size),
-    strides=stride,
-    padding=size // 2,
-    kernel_init=nnx.initializers.zeros_init() if zero else nnx.initializers.he_normal(),
-    conv_general_dilated=_mirrored,
-    dtype=dtype,
-    rngs=rngs,
-  )
-
-
-def _up2(x: jax.Array) -> jax.Array:
-  """Doubles height and width, nearest."""
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+_HE = nnx.initializers.he_normal()
 
 
 class Generator(RecurrentGenerator):
@@ -98,8 +73,9 @@ class Generator(RecurrentGenerator):
     _require(components in COMPONENTS, f'system_args.components={components!r} is unknown; choose one of {known}')
     self.width = width
     w1, w2, w4, w8 = width, 2 * width, 4 * width, 8 * width
-    conv = functools.partial(_conv, dtype=dtype, rngs=rngs)
-    dense = functools.partial(nnx.Linear, kernel_init=nnx.initializers.he_normal(), dtype=dtype, rngs=rngs)
+    conv = functools.partial(SymmetricConv, kernel_init=_HE, dtype=dtype, rngs=rngs)
+    last = functools.partial(conv, w1, 3, kernel_init=nnx.initializers.zeros)
+    dense = functools.partial(nnx.Linear, kernel_init=_HE, dtype=dtype, rngs=rngs)
     self.e1 = conv(9, w1)
     self.e2 = conv(w1, w2, 5, 2)
     self.e3 = conv(w2, w4, 5, 2)
@@ -115,8 +91,8 @@ class Generator(RecurrentGenerator):
     self.d4 = conv(2 * w8, w4)
     self.d5 = conv(w8, w2)
     self.d6 = conv(w4, w1)
-    self.m1, self.m2 = (conv(w2, w1), conv(w1, 3, zero=True)) if components != 'add' else (None, None)
-    self.a1, self.a2 = (conv(w2, w1), conv(w1, 3, zero=True)) if components != 'mul' else (None, None)
+    self.m1, self.m2 = (conv(w2, w1), last()) if components != 'add' else (None, None)
+    self.a1, self.a2 = (conv(w2, w1), last()) if components != 'mul' else (None, None)
 
   def init_carry(self, frame: jax.Array) -> dict[str, jax.Array]:
     multiple = self.size_multiple
@@ -150,25 +126,25 @@ class Generator(RecurrentGenerator):
   ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array]:
     """What `step` does: the next state, the output, and the M and A that it is made of, (B, H, W, 3) float32."""
     frame = frame.astype(jnp.float32)
-    e1 = lrelu(self.e1(_join(frame, carry['source'], carry['output'])))
-    e2 = lrelu(self.e2(e1))
-    e3 = lrelu(self.e3(e2))
-    f = lrelu(self.rf(_join(e3, carry['hidden'].astype(e3.dtype))))
-    e4 = lrelu(self.e4(f))
-    e5 = lrelu(self.e5(e4))
-    overall = self.gl2(lrelu(self.gl1(e5.mean((1, 2)))))[:, None, None]
+    e1 = leaky_relu(self.e1(_join(frame, carry['source'], carry['output'])))
+    e2 = leaky_relu(self.e2(e1))
+    e3 = leaky_relu(self.e3(e2))
+    f = leaky_relu(self.rf(_join(e3, carry['hidden'].astype(e3.dtype))))
+    e4 = leaky_relu(self.e4(f))
+    e5 = leaky_relu(self.e5(e4))
+    overall = self.gl2(leaky_relu(self.gl1(e5.mean((1, 2)))))[:, None, None]
     d1 = self.d1(e5)
-    d2 = lrelu(self.d2(_join(d1, jnp.broadcast_to(overall, d1.shape))))
-    d3 = _up2(lrelu(self.d3(d2)))
-    d4 = _up2(lrelu(self.d4(_join(d3, e4))))
-    d5 = _up2(lrelu(self.d5(_join(d4, f))))
-    d6 = _join(_up2(lrelu(self.d6(_join(d5, e2)))), e1)
+    d2 = leaky_relu(self.d2(_join(d1, jnp.broadcast_to(overall, d1.shape))))
+    d3 = nearest_up2(leaky_relu(self.d3(d2)))
+    d4 = nearest_up2(leaky_relu(self.d4(_join(d3, e4))))
+    d5 = nearest_up2(leaky_relu(self.d5(_join(d4, f))))
+    d6 = _join(nearest_up2(leaky_relu(self.d6(_join(d5, e2)))), e1)
 
     multiplier, offset = jnp.ones_like(frame), jnp.zeros_like(frame)
     if self.m1 is not None:
-      multiplier = jnp.exp(math.log(4) * jnp.tanh(self.m2(lrelu(self.m1(d6))).astype(jnp.float32)))
+      multiplier = jnp.exp(math.log(4) * jnp.tanh(self.m2(leaky_relu(self.m1(d6))).astype(jnp.float32)))
     if self.a1 is not None:
-      offset = 0.5 * jnp.tanh(self.a2(lrelu(self.a1(d6))).astype(jnp.float32))
+      offset = 0.5 * jnp.tanh(self.a2(leaky_relu(self.a1(d6))).astype(jnp.float32))
     output = frame * multiplier + offset
     hidden = jnp.tanh(self.rh(f).astype(jnp.float32))
     return {'source': frame, 'output': jnp.clip(output, 0, 1), 'hidden': hidden}, output, multiplier, offset
@@ -240,7 +216,7 @@ def stiefel(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 class SlicedHead(nnx.Module):
-  """The mean of one-dimensional critics, each on a learned projection of the features: lrelu(scale * (W'f) + offset).
+  """The mean of one-dimensional critics, each on a learned projection: leaky ReLU of scale * (W'f) + offset.
 
   Args:
     features: d, the length of f.
@@ -258,7 +234,7 @@ class SlicedHead(nnx.Module):
 
   def __call__(self, f: jax.Array) -> jax.Array:
     marginals = jnp.einsum('bd,kde->bke', f, self.projections[...])
-    return self.gain * lrelu(self.scale[...] * marginals + self.offset[...]).mean((1, 2))
+    return self.gain * leaky_relu(self.scale[...] * marginals + self.offset[...]).mean((1, 2))
 
 
 class Critic(nnx.Module):
@@ -274,14 +250,14 @@ class Critic(nnx.Module):
   def __init__(self, width: int = 32, features: int = 128, projections: int = 4, gain: float = 1.0, *, rngs: nnx.Rngs):
     channels = (3, width, 2 * width, 4 * width, 4 * width)
     self.convs = nnx.List(
-      [_conv(channels[k], channels[k + 1], 5, 2, dtype=jnp.float32, rngs=rngs) for k in range(len(channels) - 1)]
+      [SymmetricConv(*sides, 5, 2, kernel_init=_HE, rngs=rngs) for sides in itertools.pairwise(channels)]
     )
-    self.dense = nnx.Linear(channels[-1], features, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+    self.dense = nnx.Linear(channels[-1], features, kernel_init=_HE, rngs=rngs)
     self.head = SlicedHead(features, projections, gain, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     for conv in self.convs:
-      x = lrelu(conv(x))
+      x = leaky_relu(conv(x))
     return self.head(self.dense(x.mean((1, 2))))
 
 

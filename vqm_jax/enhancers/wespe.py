@@ -26,7 +26,7 @@ from flax import nnx
 from jax.nn.initializers import constant, truncated_normal
 
 from vqm_jax import errors, losses, perceptual
-from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, images, luma
+from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, images, leaky_relu, luma
 from vqm_jax.layers import blur as gaussian
 from vqm_jax.layers.conv import conv
 
@@ -132,10 +132,10 @@ class Critic(nnx.Module):
     if images.shape[1:] != self.image_shape:
       raise ValueError(f'This critic takes images (B, {", ".join(map(str, self.image_shape))}), got {images.shape}.')
     first, *others = self.convs
-    h = _leaky_relu(first(images))
+    h = leaky_relu(first(images))
     for layer, norm in zip(others, self.norms, strict=True):
-      h = norm(_leaky_relu(layer(h)))
-    h = _leaky_relu(self.hidden(h.reshape(len(h), -1)))
+      h = norm(leaky_relu(layer(h)))
+    h = leaky_relu(self.hidden(h.reshape(len(h), -1)))
     return self.logit(h)[:, 0].astype(jnp.float32)
 
 
@@ -279,10 +279,6 @@ def _load_vgg19(perceptual_dir: str, allow_random: bool) -> perceptual.Weights:
     instead='--config.loss_args.content_loss=pixel',
     allow_random=allow_random,
   )
-
-
-def _leaky_relu(x: jax.Array) -> jax.Array:
-  return jnp.maximum(0.2 * x, x)
 
 
 def _expect(field: str, value: object, fits: bool, allowed: str) -> None:

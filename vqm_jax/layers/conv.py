@@ -1,7 +1,7 @@
-"""The plain convolution of the published networks: PyTorch's initialisation and explicit, symmetric zero padding.
+"""The plain convolution of the published networks: PyTorch's initialisation, explicit zero padding; and a mirrored one.
 
-Its kernel gradient is our own on CPUs, where XLA takes two to ten times as long as the matrix products that it amounts
-to. Forward pass, input gradient and other devices are XLA's.
+The plain one has a kernel gradient of our own on CPUs, where XLA takes two to ten times as long as the matrix products
+that it amounts to. Forward pass, input gradient and other devices are XLA's.
 """
 
 import functools
@@ -55,6 +55,34 @@ def conv(
     dtype=dtype,
     rngs=rngs,
   )
+
+
+class SymmetricConv(nnx.Conv):
+  """A convolution behind a border of mirrored pixels, the edge among them: any size, constants stay constant.
+
+  x (B, H, W, cin) -> (B, ceil(H / stride), ceil(W / stride), cout). `padded=False` leaves the border out. XLA's own
+  gradients, which losses with a gradient penalty take twice. Biases start at 0.
+  """
+
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    size: int = 3,
+    stride: int = 1,
+    padded: bool = True,
+    *,
+    kernel_init: Initializer,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    how = dict(strides=stride, padding='VALID', kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    super().__init__(cin, cout, (size, size), **how)
+    self.border = (size - 1) // 2 if padded else 0
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    around = (self.border, self.border)
+    return super().__call__(jnp.pad(x, ((0, 0), around, around, (0, 0)), mode='symmetric'))
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:

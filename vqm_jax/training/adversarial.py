@@ -172,7 +172,8 @@ class Adversarial:
   def _inputs(self, state: AdversarialState, batch: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Source and target clips in [0, 1], and a random key for each sample."""
     x, y = (batch[name].astype(jnp.float32) / 255.0 for name in ('lq', 'hq'))
-    key = jax.random.fold_in(jax.random.key(self._config.seed), state.updates)
+    # Threefry by name: XLA's own generator draws from the first of several keys only, whichever sample that is.
+    key = jax.random.fold_in(jax.random.key(self._config.seed, impl='threefry2x32'), state.updates)
     places = jax.lax.axis_index(parallel.AXIS) * len(x) + jnp.arange(len(x))
     return x, y, jax.vmap(functools.partial(jax.random.fold_in, key))(places)
 
