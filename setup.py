@@ -27,6 +27,7 @@ setuptools.setup(
     'grain>=0.2.18',
     'importlib_resources',  # tensorflow-datasets 4.9 imports it without declaring it
     'jax>=0.10.2',  # tried: 0.10.2 on CPUs (Python 3.11), 0.11.2 on CPUs and a GPU (Python 3.12)
+    'matplotlib>=3.10',
     'ml-collections>=1.1',
     'numpy>=2.4',
     'opencv-python>=5.0',  # never -headless beside it: scenedetect requires this distribution
