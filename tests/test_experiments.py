@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vqm_jax import checkpoints, cli, data, errors, inference, restorers
+from vqm_jax import checkpoints, cli, data, enhancers, errors, inference, restorers
 from vqm_jax.inference import evaluation
 from vqm_jax.training import progressive, workdir
 
@@ -51,7 +51,7 @@ def evaluate(folder):
 
 def test_every_trainable_system_has_an_experiment():
   systems = {get_config(name).system for name in EXPERIMENTS}
-  assert systems == restorers.NETWORKS.keys() - {'none'}
+  assert systems == (restorers.NETWORKS.keys() | enhancers.METHODS.keys()) - {'none'}
 
 
 @pytest.mark.parametrize('size', ['full', 'tiny'])
@@ -60,9 +60,11 @@ def test_config_fits_its_network(name, size):
   config = get_config(name, size)
   workdir.check(config)
   network = nnx.eval_shape(lambda: inference.create_network(config))
-  assert (network.num_frames, config.crop % network.size_multiple) == (config.num_frames, 0)
+  frames = getattr(network, 'num_frames', config.num_frames)  # recurrent generators take any number
+  assert (frames, config.crop % network.size_multiple) == (config.num_frames, 0)
   if size == 'full':
-    published = nnx.eval_shape(lambda: restorers.create(config.system, rngs=nnx.Rngs(0)))
+    create = enhancers.create_generator if config.system in enhancers.METHODS else restorers.create
+    published = nnx.eval_shape(lambda: create(config.system, rngs=nnx.Rngs(0)))
     assert inference.count_params(network) == inference.count_params(published)
   else:
     assert inference.count_params(network) < 2_000_000
@@ -83,8 +85,13 @@ def dropped_to(step, source, target):
   return target
 
 
-# Those that grow are trained in test_progressive.py, in the same way.
-@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if not get_config(name).stage_names])
+def _trained_here(name):
+  """Those that grow are trained in test_progressive.py, enhancers in test_enhancers.py, in the same way."""
+  config = get_config(name)
+  return not config.stage_names and config.system not in enhancers.METHODS
+
+
+@pytest.mark.parametrize('name', filter(_trained_here, EXPERIMENTS))
 def test_tiny_trains_evaluates_and_resumes(name, micro_config, tmp_path):
   config = micro_config(name)
   whole = train(config, tmp_path / 'whole')

@@ -149,7 +149,7 @@ def train(
       else:
         state, meta = restored
         logging.info('Resuming at step %d of %d in %s', meta['step'], config.steps, workdir)
-      done = meta['updates']
+      done = meta.get('updates', meta['step'])  # earlier versions had one player and did not tell
       if done >= config.steps * trainer.updates_per_step:
         logging.info('Already finished; raise --config.steps to go on.')
         return state
@@ -246,7 +246,7 @@ def _run(config, trainer, state, meta, batches, validation, saver, stop, writer,
   meter = _Meter()
   guard = CollapseGuard(config)
   pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
-  per_step, done = trainer.updates_per_step, meta['updates']
+  per_step, done = trainer.updates_per_step, meta.get('updates', meta['step'])
   total = config.steps * per_step
   hardware = list(dict.fromkeys([*meta.get('hardware', []), parallel.hardware(trainer.mesh)]))
   begin = time.monotonic() - meta.get('seconds', 0.0)

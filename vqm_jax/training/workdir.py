@@ -67,7 +67,8 @@ def claim(workdir: pathlib.Path, config) -> None:
   if path.exists():
     old, new = flat(inference.read_config(workdir)), flat(wanted)
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    defining = [k for k in changed if k not in inference.OPERATION]
+    # A field that an earlier version did not have is no change; an argument of the network always is one.
+    defining = [k for k in changed if k not in inference.OPERATION and (k in old or '.' in k)]
     if defining:
       diff = '; '.join(f'{k}: {old.get(k)!r} there, {new.get(k)!r} now' for k in defining)
       raise errors.ConfigError(
