@@ -157,3 +157,19 @@ PUBLISHED = {
 def test_published_networks(system):
   counted = cost.describe(system)
   np.testing.assert_allclose([counted.macs_naive / 1e9, counted.macs_cached / 1e9], PUBLISHED[system], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+  ('name', 'params', 'frame', 'patch'),
+  [
+    ('wespe', 401_475, 828.909, (100, 3.997)),
+    ('dpe', 3_338_115, 80.992, (512, 10.274)),  # 80.950 and the resizing to 32x32, a product of matrices
+    ('dacal', 1_355_638, 78.712, (256, 2.469)),
+  ],
+)
+def test_generators_of_track_2(name, params, frame, patch):
+  whole = cost.describe(name)
+  assert whole.params == params and whole.window == 1
+  assert round(whole.macs_naive / 1e9, 3) == round(whole.macs_cached / 1e9, 3) == frame
+  size, expected = patch
+  assert round(cost.describe(name, size, size).macs_naive / 1e9, 3) == expected

@@ -1,4 +1,4 @@
-"""What a restorer costs: its parameters, and the multiply-adds of one frame, counted without running it.
+"""What a restorer or generator costs: its parameters, and the multiply-adds of one frame, counted without running it.
 
 Counted are convolutions and matrix products of the program as it is traced, at every output position, the taps that
 fall on zero padding included. Elementwise work is left out: activations, attention, resizing, the bilinear reads of
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
-from vqm_jax import restorers
+from vqm_jax import enhancers, restorers
 from vqm_jax.inference.run import count_params
 from vqm_jax.layers.initializers import ParameterKeys
 
@@ -47,14 +47,26 @@ class Cost:
 def describe(system: str, height: int = 1080, width: int = 1920, system_args: Mapping[str, Any] | None = None) -> Cost:
   """Counts for a system, on frames of `height` x `width` padded as `inference.restore_frames` pads them.
 
-  Nothing is allocated or computed. `system_args` are those of `restorers.create`, whose errors are raised.
+  Nothing is allocated or computed. `system_args` are those of `restorers.create` or `enhancers.create_generator`, whose
+  errors are raised. Of a recurrent generator it is one step.
   """
-  network = nnx.eval_shape(lambda: restorers.create(system, rngs=ParameterKeys(0), **(system_args or {})))
+  create = enhancers.create_generator if system in enhancers.METHODS else restorers.create
+  network = nnx.eval_shape(lambda: create(system, rngs=ParameterKeys(0), **(system_args or {})))
   graphdef, state = nnx.split(network)
 
   def frames(count: int) -> jax.ShapeDtypeStruct:
     multiple = network.size_multiple
     return jax.ShapeDtypeStruct((1, count, height + -height % multiple, width + -width % multiple, 3), jnp.float32)
+
+  if isinstance(network, enhancers.RecurrentGenerator):
+
+    def step(state, frame):
+      generator = nnx.merge(graphdef, state)
+      return generator.step(generator.init_carry(frame), frame)
+
+    frame = jax.ShapeDtypeStruct((1, *frames(1).shape[2:]), jnp.float32)
+    once = macs(step, state, frame)
+    return Cost(count_params(network), 1, network.size_multiple, 1, once, once)
 
   def call(state, clip):
     return nnx.merge(graphdef, state)(clip)
@@ -85,6 +97,7 @@ def describe_all(
   """`describe` for every system by name, and for GIL's released wiring; `progress` wraps the list of them."""
   mixtures = [name for name, members in restorers.MIXTURES.items() if members]
   systems = [(name, name, {}) for name in [*restorers.NETWORKS, *mixtures]]
+  systems += [(name, name, {}) for name in enhancers.METHODS]
   systems.append(('gil, share_stages=False', 'gil', {'share_stages': False}))
   return {label: describe(name, height, width, args) for label, name, args in progress(systems)}
 
