@@ -12,6 +12,8 @@ BINARIES = [
   'prepare.build',
   'prepare.degrade',
   'prepare.demo_videos',
+  'report.figures',
+  'report.gallery',
   'report.tables',
   'perceptual.convert',
 ]
