@@ -19,6 +19,7 @@ setuptools.setup(
   # Only vqm_jax is installed: experiments/ and datasets/ are used from the checkout, and an installed package
   # called `datasets` would shadow another project's.
   packages=setuptools.find_packages(include=['vqm_jax', 'vqm_jax.*']),
+  package_data={'vqm_jax.report': ['assets/*']},  # the pages' HTML, CSS and JavaScript
   install_requires=[
     'absl-py>=2.5',
     'array_record>=0.8.6',
@@ -43,6 +44,8 @@ setuptools.setup(
   ],
   extras_require={
     'test': ['pytest>=9', 'pytest-xdist>=3.8', 'ruff>=0.17'],
+    # For the tests marked `browser`, with the Debian packages chromium and chromium-driver.
+    'browser': ['selenium>=4.51'],
     # For prepare.build --beam_pipeline_options. Tried: 2.71, 2.77.
     'beam': ['apache-beam>=2.71'],
     'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone

@@ -9,6 +9,8 @@ then 30,000 on full-size weak pairs, the rate falling over their second half; 4 
 `:tiny` is for vqm_demo's two cameras, both stages, minutes on two CPU cores.
 """
 
+from ml_collections import config_dict
+
 from experiments import common
 
 
@@ -18,6 +20,17 @@ def get_config(size: str = 'full'):
   config = common.adversarial_config()
   config.system = 'dacal'
   config.system_args.update(width=16)
+  config.loss_args.update(
+    critic_width=32,
+    features=128,
+    marginals=512,
+    head_gain=1.0,
+    band_filter='dped',
+    identity_weight=config_dict.placeholder(float),  # 250 at 512 px, in proportion at others
+    temporal_weight=10.0,
+    smoothness_weight=0.1,
+    penalty='one_sided',
+  )
   config.dataset_config = 'weak_tiles'
   config.sampling = 'weak'
   config.crop = 256

@@ -7,6 +7,8 @@ half to 0: the released configuration. Paper: LPIPS 0.793 on Vid3oC, the untouch
 `:tiny` is for vqm_demo's two cameras; the published rate would move nothing in minutes on two CPU cores.
 """
 
+from ml_collections import config_dict
+
 from experiments import common
 
 
@@ -16,6 +18,15 @@ def get_config(size: str = 'full'):
   config = common.adversarial_config()
   config.system = 'dpe'
   config.system_args.update(width=16, global_size=32)
+  config.loss_args.update(
+    critic_width=16,
+    identity_weight=config_dict.placeholder(float),  # 1000 at 512 px, in proportion at others
+    cycle_factor=10.0,
+    penalty='one_sided',
+    penalty_start=10.0,
+    critic_fake_mode='eval',
+    supervised=False,
+  )
   config.dataset_config = 'unpaired_tiles_p512'
   config.sampling = 'unpaired'
   config.augment = 'symmetries'

@@ -5,7 +5,7 @@ python -m vqm_jax.train --config=experiments/wespe.py --workdir=runs/wespe
 20,000 updates of each side, batch 30, crops of 100 px, Adam at 5e-4 (DPED's rate). Its content loss needs VGG-19
 weights that you bring (`python -m vqm_jax.perceptual.convert --help`); --config.loss_args.content_loss=pixel does
 without, is another method, and is marked so in tables. Paper: LPIPS 0.755 on Vid3oC, the untouched source 0.590.
-`:tiny` is for vqm_demo's two cameras, with the pixel loss and rates for minutes on two CPU cores.
+`:tiny` is for vqm_demo's two cameras, minutes on two CPU cores: pixel loss, residual generator, heavier critics.
 """
 
 from experiments import common
@@ -16,8 +16,17 @@ def get_config(size: str = 'full'):
   common.check_size('wespe', size)
   config = common.adversarial_config()
   config.system = 'wespe'
-  config.system_args.update(width=64, num_blocks=4)
-  config.loss_args.update(content_loss='vgg19', perceptual_dir='')  # '' means the usual folder
+  config.system_args.update(width=64, num_blocks=4, residual=False)
+  config.loss_args.update(
+    content_loss='vgg19',
+    perceptual_dir='',  # of the converted weights; '' is the usual folder
+    content_weight=1.0,  # 10 suits content_loss='pixel'
+    colour_weight=5e-3,
+    texture_weight=5e-3,
+    tv_weight=10.0,
+    blur='dped',
+    critic_width=1.0,
+  )
   config.dataset_config = 'unpaired_tiles_p512'
   config.sampling = 'unpaired'
   config.crop = 100
@@ -28,8 +37,16 @@ def get_config(size: str = 'full'):
   config.critic_bounds = (0.02, 10.0)  # below, the critics tell everything apart
   if size == 'tiny':
     common.tiny_enhancer(config, steps=1500)
-    config.system_args.update(width=16, num_blocks=2)
-    config.loss_args.update(content_loss='pixel', critic_width=0.25)
+    # Short runs need a start near the identity, and critics that are heard beside the pixels.
+    config.system_args.update(width=16, num_blocks=2, residual=True)
+    config.loss_args.update(
+      content_loss='pixel',
+      content_weight=10.0,
+      colour_weight=0.1,
+      texture_weight=0.02,
+      tv_weight=0.5,
+      critic_width=0.25,
+    )
     config.dataset_config = 'unpaired_tiles_p128'
     config.crop = 48
     config.batch_size = 4

@@ -222,7 +222,7 @@ def test_check_output(tmp_path):
 def run(monkeypatch):
   """`main` with the flags given and a network that changes nothing."""
   network = restorers.create('none', rngs=None)
-  opened = inference.Run(network, {'system': 'none'}, pathlib.Path('runs/none'), 7, True, 0)
+  opened = inference.Run(network, {'system': 'none'}, pathlib.Path('runs/none'), 7, 7, True, 0, None)
   monkeypatch.setattr(enhance.inference, 'open_run', lambda *args: opened)
   monkeypatch.setattr(enhance.cli, 'enable_compilation_cache', lambda: None)
   if not flags.FLAGS.is_parsed():

@@ -14,6 +14,9 @@ BINARIES = [
   'prepare.demo_videos',
   'report.figures',
   'report.gallery',
+  'report.study',
+  'report.study_results',
+  'report.submission',
   'report.tables',
   'perceptual.convert',
 ]

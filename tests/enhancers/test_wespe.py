@@ -471,3 +471,9 @@ def test_the_origin_of_the_weights_is_told(monkeypatch, with_vgg19):
   known = perceptual.Weights('vgg19', random_vgg19().arrays, 'dcbb9e9d')
   monkeypatch.setattr(perceptual, 'load', lambda *args, **kwargs: known)
   assert wespe.WESPE(**TINY, rngs=ParameterKeys(0)).content_sha256 == 'dcbb9e9d'
+
+
+def test_a_residual_generator_starts_near_the_identity():
+  generator = wespe.Generator(width=8, num_blocks=1, residual=True, rngs=nnx.Rngs(0))
+  frames = jax.random.uniform(jax.random.key(0), (1, 20, 24, 3))
+  assert float(jnp.abs(generator.enhance(frames) - frames).max()) < 0.1

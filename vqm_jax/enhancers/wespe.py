@@ -64,20 +64,31 @@ class Generator(FrameGenerator):
   Args:
     width: channels.
     num_blocks: residual blocks.
+    residual: whether the frame is added to the output, in the place of 0.5. Not published: a generator that starts as
+      the identity gets somewhere in minutes.
     dtype: compute dtype; parameters and statistics stay float32.
 
-  Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32 in [-0.08, 1.08].
+  Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32 in [-0.08, 1.08], unless it is residual.
   """
 
   size_multiple = 1
 
-  def __init__(self, width: int = 64, num_blocks: int = 4, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    width: int = 64,
+    num_blocks: int = 4,
+    residual: bool = False,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
     how = dict(dtype=dtype, rngs=rngs)
     # Of three channels, 9x9 and on CPUs, XLA's kernel gradient is faster than that of `conv`, and compiles sooner.
     self.head = nnx.Conv(3, width, (9, 9), padding='SAME', **_INIT, **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.body_end = nnx.List([conv(width, width, **_INIT, **how) for _ in range(2)])
     self.tail = conv(width, 3, 9, **_INIT, **how)
+    self.residual = residual
 
   def enhance(self, frames: jax.Array) -> jax.Array:
     """(B, H, W, 3) -> same."""
@@ -87,7 +98,8 @@ class Generator(FrameGenerator):
     for layer in self.body_end:
       h = jax.nn.relu(layer(h))
     # A little beyond [0, 1], so that black and white are within reach of tanh.
-    return 0.58 * jnp.tanh(self.tail(h).astype(jnp.float32)) + 0.5
+    out = 0.58 * jnp.tanh(self.tail(h).astype(jnp.float32))
+    return out + (frames.astype(jnp.float32) if self.residual else 0.5)
 
 
 class Critic(nnx.Module):
