@@ -16,8 +16,8 @@ NOTES = (
   "and F4). The paper's figures are those of the whole.",
   '`gil` has one block for both stages, which is what the paper counts; share_stages=False is the wiring that the team '
   'released, with two.',
-  '`wespe`, `dpe` and `dacal` are of Track 2, of which the paper gives no sizes; the generator alone, of `dpe` with both '
-  'sets of normalisations (deployed: 3,335,395), of `dacal` one frame of the recurrence.',
+  '`wespe`, `dpe` and `dacal` are of Track 2, whose sizes the paper does not give: the generator alone, of `dpe` with '
+  'both sets of normalisations (deployed: 3,335,395), of `dacal` one frame of the recurrence.',
   '`seventh` is a stand-in of the right size: the paper does not tell how the seventh team did it.',
 )
 
