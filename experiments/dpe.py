@@ -44,10 +44,10 @@ def get_config(size: str = 'full'):
   if size == 'tiny':
     common.tiny_enhancer(config, steps=400)
     config.system_args.update(width=8, global_size=8)
-    config.loss_args.update(critic_width=8)
+    config.loss_args.update(critic_width=8, identity_weight=5.0)
     config.dataset_config = 'unpaired_tiles_p128'
     config.crop = 64
     config.batch_size = 2
     config.critic_steps = 5
-    config.lr = config.critic_lr = 5e-4
+    config.lr, config.critic_lr = 1e-3, 2e-4
   return config

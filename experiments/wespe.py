@@ -42,8 +42,8 @@ def get_config(size: str = 'full'):
     config.loss_args.update(
       content_loss='pixel',
       content_weight=10.0,
-      colour_weight=0.1,
-      texture_weight=0.02,
+      colour_weight=0.05,
+      texture_weight=0.01,
       tv_weight=0.5,
       critic_width=0.25,
     )
@@ -51,5 +51,7 @@ def get_config(size: str = 'full'):
     config.crop = 48
     config.batch_size = 4
     config.crops_per_record = 2
-    config.lr = config.critic_lr = 1e-3
+    config.lr = config.critic_lr = 5e-4
+    config.schedule = 'linear'
+    config.schedule_args = dict(start=0.3)
   return config
