@@ -29,7 +29,7 @@ from vqm_jax.inference.choice import FRECHET, Choice, choose
 from vqm_jax.inference.folders import folder_clips
 from vqm_jax.inference.simple_filters import score_filters
 from vqm_jax.inference.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
-from vqm_jax.report import describe, results
+from vqm_jax.report import describe, published, results
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Split of the frames config.')
@@ -109,6 +109,8 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
   }
   summary |= _measured(clips, folder, choice, reader.aligned and _ALIGNED.value, save_frames=_SAVE_FRAMES.value)
   others = {}
+  if _BASELINES.value and not summary['aligned']:
+    raise errors.ConfigError('--baselines are filters for aligned pairs; these clips are of two cameras.')
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
     options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
@@ -218,6 +220,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes.append(f'{identical} frames equal their targets; each counts as 100 dB.')
   if not summary['aligned']:
     notes.append('Source and target are of two cameras: LPIPS measures how they are placed as well as how they look.')
+    paper = ', '.join(f'{line.method} {line.lpips:.3f}' for line in published.TRACK2)
+    notes.append(f'Paper, Table 2, on its own data, LPIPS of a network that it does not name: {paper}.')
   return notes + [f'{name}: n/a. {reason}' for name, reason in summary['missing'].items()]
 
 

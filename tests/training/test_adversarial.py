@@ -248,6 +248,21 @@ def test_wrong_fields_are_named_before_anything_is_written(config, tmp_path, cha
   assert not (tmp_path / 'run').exists()
 
 
+def test_every_sampling_of_track_2_can_be_trained_on(config, tmp_path):
+  config.update(steps=1, eval_every=1)
+  for sampling in ('clip', 'identity', 'weak'):
+    config.sampling = sampling
+    config.dataset_config = 'micro_weak_tiles' if sampling == 'weak' else 'micro_unpaired_tiles'
+    assert int(train(config, tmp_path / sampling).updates) == 3
+
+
+def test_a_config_without_critics_is_refused(config):
+  plain = common.base_config()
+  plain.system = 'toy'
+  with pytest.raises(errors.ConfigError, match=r"system='toy' is trained against critics.*adversarial_config"):
+    Adversarial(plain)
+
+
 def test_records_of_one_domain_are_refused(config, tmp_path):
   config.dataset_config = 'micro_weak_tiles'
   with pytest.raises(errors.DataError, match="sampling='unpaired' needs FrameStrips frames"):

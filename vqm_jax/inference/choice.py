@@ -1,6 +1,7 @@
 """Which measures an evaluation takes, and why some of those asked for cannot be taken."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,9 @@ def choose(
     except errors.MissingWeightsError as error:
       missing[name] = str(error)
       continue
-    if measure.consecutive and every > 1:
+    if name in metrics.FLOW and importlib.util.find_spec('cv2') is None:
+      missing[name] = f'{name} needs OpenCV, which is not installed (pip install opencv-python)'
+    elif measure.consecutive and every > 1:
       missing[name] = f'{name} compares neighbouring frames; score all of them (--frames=all)'
     elif measure.reference == 'input' and not inputs:
       missing[name] = f'{name} compares with the input here; give it (--lq_dir)'

@@ -4,10 +4,11 @@ from vqm_jax.metrics import measures
 from vqm_jax.metrics.fidelity import PROTOCOLS, PSNR_OF_IDENTICAL, mean_psnr, psnr, ssim
 from vqm_jax.metrics.frechet import FeatureStatistics, frechet_distance, patch_features
 from vqm_jax.metrics.lpips import LpipsWeights, lpips, lpips_weights
-from vqm_jax.metrics.measures import NAMES, Measure, create, label
+from vqm_jax.metrics.measures import FLOW, NAMES, Measure, create, label
 from vqm_jax.metrics.scorers import Scorer
 
 __all__ = [
+  'FLOW',
   'NAMES',
   'PROTOCOLS',
   'PSNR_OF_IDENTICAL',

@@ -42,6 +42,9 @@ NAMES = (
   'change',
 )
 
+# Those that need OpenCV, for optical flow.
+FLOW = ('tof', 'warping')
+
 _LABELS = {
   'lpips': 'LPIPS',
   'tof': 'tOF (px)',

@@ -62,6 +62,11 @@ class Adversarial:
   """
 
   def __init__(self, config, devices: list | None = None):
+    if 'critic_steps' not in config:
+      raise errors.ConfigError(
+        f'system={config.system!r} is trained against critics, of which this config knows nothing; start from '
+        f'experiments/{config.system}.py or common.adversarial_config().'
+      )
     if config.grad_accum != 1:
       raise errors.ConfigError(f'config.grad_accum={config.grad_accum}: adversarial updates take whole batches, use 1.')
     if config.critic_steps < 1:
