@@ -26,7 +26,7 @@ _COSTS = {
 _LPIPS = ('lpips_alex', 'lpips_vgg', 'lpips_squeeze')
 _TLP = ('tlp_alex', 'tlp_vgg', 'tlp_squeeze')
 _TRACK1 = ('psnr', 'ssim', *_LPIPS, 'tof', *_TLP, 'warping', 'tdpsnr', 'flicker')
-_TRACK2 = (*_LPIPS, 'fd_lpips', 'colour', 'colour_ab', 'sharpness', 'warping', 'flicker')
+_TRACK2 = (*_LPIPS, 'fd_lpips', 'colour', 'colour_ab', 'sharpness', 'change', 'warping', 'flicker')
 # What is ranked. Warping error and flicker are not: a blurred or frozen video has less of them than a good one.
 _HIGHER = {'psnr', 'ssim', 'tdpsnr'}
 _LOWER = {'lpips', *_LPIPS, 'fd_lpips', 'colour', 'colour_ab', 'tof', *_TLP}
