@@ -14,6 +14,7 @@ BINARIES = [
   'prepare.demo_videos',
   'report.figures',
   'report.gallery',
+  'report.page',
   'report.study',
   'report.study_results',
   'report.submission',
