@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors, metrics
-from vqm_jax.report import panels, pictures, plots, results
+from vqm_jax.report import panels, pictures, plots, results, saved_frames
 
 RNG = np.random.default_rng(0)
 TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', 'b')}
@@ -59,11 +59,11 @@ def workdir(folder, outputs, method='ecnu (step 9)', keep=True, train=True, **ch
 
 
 def read(*folders):
-  return panels.read_results(map(str, folders))
+  return saved_frames.read_results(map(str, folders))
 
 
 def saved(*folders):
-  return panels.SavedFrames(*read(*folders))
+  return saved_frames.SavedFrames(*read(*folders))
 
 
 def places(picture, part):
@@ -161,7 +161,7 @@ def test_many_profiles_take_several_rows():
 
 def test_comparison_holds_every_crop(pair):
   block, raw = read(*pair)
-  frames = panels.SavedFrames(block, raw)
+  frames = saved_frames.SavedFrames(block, raw)
   picture, caption, record = panels.comparison(frames, block, 'b', 2, '3,4,16;30,20,16', seed=0)
   for clips in (INPUTS, frames_of(12), frames_of(6), TARGETS):
     for x, y in ((3, 4), (30, 20)):
@@ -191,12 +191,12 @@ def test_comparison_holds_every_crop(pair):
 def test_bad_crops(pair, text, message):
   block, raw = read(*pair)
   with pytest.raises(errors.ConfigError, match=message):
-    panels.comparison(panels.SavedFrames(block, raw), block, 'a', 0, text, seed=0)
+    panels.comparison(saved_frames.SavedFrames(block, raw), block, 'a', 0, text, seed=0)
 
 
 def test_error_maps_of_input_and_methods(pair):
   block, raw = read(*pair)
-  picture, caption = panels.error_maps(panels.SavedFrames(block, raw), block, 'a', 1)
+  picture, caption = panels.error_maps(saved_frames.SavedFrames(block, raw), block, 'a', 1)
   for clips in (INPUTS, frames_of(12), frames_of(6)):
     colours = panels.error_colours(panels.error_map(clips['a'][1], TARGETS['a'][1]))
     assert places(picture, panels.enlarged(colours, 10)) == 1
@@ -207,7 +207,7 @@ def test_two_cameras_are_labelled_and_not_scored(tmp_path):
   sharpness = scores({clip: [-0.1, 0.2, 0.0, 0.1] for clip in TARGETS})
   sides = {'metrics': {'sharpness': sharpness}, 'no_processing': {'sharpness': sharpness}}
   block, raw = read(workdir(tmp_path, frames_of(6), 'wespe', aligned=False, **sides))
-  frames = panels.SavedFrames(block, raw)
+  frames = saved_frames.SavedFrames(block, raw)
   assert [side.label for side in frames.sides] == ['Input', 'wespe', 'target (not aligned)']
   _, caption, record = panels.comparison(frames, block, 'a', 0, 'auto', seed=0)
   assert 'PSNR' not in caption and 'not aligned' in caption and {crop['psnr'] for crop in record['crops']} == {None}
@@ -277,13 +277,13 @@ def test_bad_results(tmp_path, pair):
   with pytest.raises(errors.DataError, match='summary.json: its frames were not kept; run .* with --save_frames'):
     saved(pair[0], workdir(tmp_path / 'bare', frames_of(6), 'bare', keep=False))
   block, _ = read(*pair)
-  assert panels.choose_clips(block, ['b']) == ['b'] and panels.choose_clips(block, ['all']) == ['a', 'b']
+  assert saved_frames.choose_clips(block, ['b']) == ['b'] and saved_frames.choose_clips(block, ['all']) == ['a', 'b']
   with pytest.raises(errors.ConfigError, match="^Clip 'bb' was not scored; did you mean 'b'[?] There are a, b"):
-    panels.choose_clips(block, ['bb'])
+    saved_frames.choose_clips(block, ['bb'])
   frames = saved(*pair)
-  assert panels.choose_frame(frames, 'a', None) == 2 and panels.choose_frame(frames, 'a', 3) == 3
+  assert saved_frames.choose_frame(frames, 'a', None) == 2 and saved_frames.choose_frame(frames, 'a', 3) == 3
   with pytest.raises(errors.ConfigError, match='^--frame=9 of a was not scored; there are 4 from 0 to 3, the nearest'):
-    panels.choose_frame(frames, 'a', 9)
+    saved_frames.choose_frame(frames, 'a', 9)
 
 
 def test_lost_frames_are_named(pair):
@@ -308,7 +308,7 @@ def test_several_seeds_show_the_first(tmp_path):
     for seed in (5, 4)
   ]
   block, raw = read(*runs)
-  frames = panels.SavedFrames(block, raw)
+  frames = saved_frames.SavedFrames(block, raw)
   assert [side.label for side in frames.methods] == ['ecnu, seed 4']
   np.testing.assert_array_equal(frames.at('a', 0)['ecnu, seed 4'], frames_of(6, 4)['a'][0])
   _, curves = plots.along_frames(block, raw, ['a'])
@@ -413,7 +413,7 @@ def test_binary(binary, tmp_path, pair):
   crops = json.loads((out / 'crops.json').read_text())
   assert list(crops) == ['a'] and {crop.get('seed') for crop in crops['a']['crops']} == {None, 2}
   block, raw = read(*pair)
-  picture, caption, _ = panels.comparison(panels.SavedFrames(block, raw), block, 'a', 2, 'auto', seed=2)
+  picture, caption, _ = panels.comparison(saved_frames.SavedFrames(block, raw), block, 'a', 2, 'auto', seed=2)
   np.testing.assert_array_equal(np.asarray(Image.open(out / 'comparison_a.png')), picture)
   assert (out / 'comparison_a.txt').read_text() == caption + '\n'
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors, metrics
-from vqm_jax.report import layout, page, page_html, page_pictures, panels, pictures, plots, results
+from vqm_jax.report import layout, page, page_html, page_pictures, panels, pictures, plots, results, saved_frames
 
 RNG = np.random.default_rng(0)
 ODD = 'b<i>"&\' ü'  # a clip, which is a folder
@@ -124,7 +124,7 @@ def pixels(uri):
 
 
 def read(*folders):
-  return panels.read_results(map(str, folders))
+  return saved_frames.read_results(map(str, folders))
 
 
 def make(out, *folders, **options):
@@ -164,7 +164,7 @@ def test_worst_and_best_frames():
 
 def test_scores_and_gains_of_frames(pair):
   block, raw = read(*pair)
-  saved = panels.SavedFrames(block, raw)
+  saved = saved_frames.SavedFrames(block, raw)
   scores = page_pictures.frame_scores(saved, block, raw)
   assert list(scores) == ['Input', 'ecnu', EVIL]
   want = metrics.psnr(frames_of(6)['a'], TARGETS['a'])
@@ -242,7 +242,7 @@ def test_what_is_given_up_first():
 
 def test_shrunk_frames_are_means(pair):
   block, raw = read(*pair)
-  still = page_pictures.Maker(panels.SavedFrames(block, raw), True).still('a', 1, None, 4)
+  still = page_pictures.Maker(saved_frames.SavedFrames(block, raw), True).still('a', 1, None, 4)
   assert (still.width, still.height) == (15, 10)
   np.testing.assert_array_equal(pixels(still.pictures[3]), panels.resized(TARGETS['a'][1], 15))
 

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags, logging
 
 from vqm_jax import cli, errors, metrics
-from vqm_jax.report import panels, pictures, plots, results
+from vqm_jax.report import panels, pictures, plots, results, saved_frames
 
 PIXELS = ('profile', 'comparison', 'errors')
 KINDS = (*PIXELS, 'frames', 'training', 'tradeoff')
@@ -39,8 +39,8 @@ _KINDS = flags.DEFINE_list('kinds', None, 'Which figures; by default all that th
 
 def draw(out: pathlib.Path, paths: Sequence[str], kinds: Sequence[str], demanded: bool) -> list[pathlib.Path]:
   """Draws figures into `out`; returns the files. What results do not allow is left out, unless it was `demanded`."""
-  block, raw = panels.read_results(paths, _SPLIT.value)
-  clips = panels.choose_clips(block, _CLIPS.value or [])
+  block, raw = saved_frames.read_results(paths, _SPLIT.value)
+  clips = saved_frames.choose_clips(block, _CLIPS.value or [])
   if 'errors' in kinds and not block.aligned:
     if demanded:
       raise errors.DataError(
@@ -57,14 +57,14 @@ def draw(out: pathlib.Path, paths: Sequence[str], kinds: Sequence[str], demanded
 
   if set(kinds) & set(PIXELS):
     try:
-      saved = panels.SavedFrames(block, raw)
+      saved = saved_frames.SavedFrames(block, raw)
     except errors.DataError as error:
       others = ','.join(kind for kind in KINDS if kind not in PIXELS)
       raise errors.DataError(f'{error} Without frames there are --kinds={others}.') from error
     shown = clips or list(block.clips[:1])
     saved.check(shown)
     for clip in cli.progress(shown, desc='drawn', unit='clip'):
-      index = panels.choose_frame(saved, clip, _FRAME.value)
+      index = saved_frames.choose_frame(saved, clip, _FRAME.value)
       if 'profile' in kinds:
         save(f'profile_{clip}', *panels.profiles(saved, clip, _COLUMN.value))
       if 'comparison' in kinds:
@@ -112,7 +112,7 @@ def _training(block):
     caption += f' Losses differ and do not compare: {", ".join(f"{run.label}: {run.loss}" for run in found)}.'
   if staged := [run.label for run in found if run.staged]:
     caption += f' Of {", ".join(staged)}, which grew in stages, the last stage.'
-  if lost := set(panels.short_labels(block.results)) - {run.label for run in found}:
+  if lost := set(saved_frames.short_labels(block.results)) - {run.label for run in found}:
     caption += f' Without a run of their own: {", ".join(sorted(lost))}.'
   return plots.training(found), caption
 

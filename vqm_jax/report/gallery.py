@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from vqm_jax import cli, errors
-from vqm_jax.report import panels, pictures
+from vqm_jax.report import panels, pictures, saved_frames
 
 _RESULTS = flags.DEFINE_list('results', None, 'Summaries, folders of scores and workdirs, with commas.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for the pictures.')
@@ -28,11 +28,11 @@ def write(
   out: pathlib.Path, paths: Sequence[str], split: str, clip: str, frame: int | None, animate: int, fps: float
 ) -> list[pathlib.Path]:
   """Writes the pictures, arguments as of the flags; returns their paths."""
-  block, raw = panels.read_results(paths, split)
-  panels.choose_clips(block, [clip])
-  saved = panels.SavedFrames(block, raw)
+  block, raw = saved_frames.read_results(paths, split)
+  saved_frames.choose_clips(block, [clip])
+  saved = saved_frames.SavedFrames(block, raw)
   saved.check([clip])
-  index = panels.choose_frame(saved, clip, frame)
+  index = saved_frames.choose_frame(saved, clip, frame)
   frames = saved.at(clip, index)
   scores = {}
   if block.aligned:
@@ -48,7 +48,7 @@ def write(
   return written
 
 
-def _animated(saved: panels.SavedFrames, clip: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def _animated(saved: saved_frames.SavedFrames, clip: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
   for index in cli.progress(indices, desc='drawn', unit='frame'):
     yield panels.frames_figure(saved.at(clip, index), {})
 

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from vqm_jax import cli, errors, metrics
-from vqm_jax.report import page_html, page_pictures, panels, plots, rendering, results
+from vqm_jax.report import page_html, page_pictures, plots, rendering, results, saved_frames
 from vqm_jax.report.summaries import Block
 
 _RESULTS = flags.DEFINE_list('results', None, 'Summaries, folders of scores and workdirs, with commas.')
@@ -52,8 +52,8 @@ def write(
   if out.is_dir():
     raise errors.ConfigError(f'--out={out} is a folder; give the name of a file, for example {out / "page.html"}.')
   wanted = page_pictures.parse_frames(frames)
-  block, raw = panels.read_results(paths, split)
-  clips = panels.choose_clips(block, list(clips) or ['all'])
+  block, raw = saved_frames.read_results(paths, split)
+  clips = saved_frames.choose_clips(block, list(clips) or ['all'])
   bare = describe(block, raw, clips, fps)
   text = page_html.render(bare)
   size = len(text.encode())
@@ -71,7 +71,7 @@ def write(
 
 def _with_pictures(bare, block, raw, wanted, extremes, motion, max_mb, size) -> page_html.Page:
   try:
-    saved = panels.SavedFrames(block, raw)
+    saved = saved_frames.SavedFrames(block, raw)
   except errors.DataError as error:
     raise errors.DataError(f'{error} Without frames, --nopictures makes a page of tables and plots.') from error
   saved.check(bare.clips)
@@ -124,7 +124,7 @@ def describe(block: Block, raw: Mapping[str, Mapping[str, Any]], clips: Sequence
   return page_html.Page(
     title=f'Results on {heading}',
     heading=f'Results on {heading}',
-    methods=panels.short_labels(block.results),
+    methods=saved_frames.short_labels(block.results),
     facts={name: value for name, value in facts.items() if value},
     tables=[*tables[1:], tables[0]],
     costs=_costs(block),

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vqm_jax import errors
-from vqm_jax.report import panels
+from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.summaries import Block
 
 # Scores of single frames in dB: {label: {clip: {index: value}}}.
@@ -127,7 +127,7 @@ def parse_frames(wanted: str) -> int | list[int]:
   raise errors.ConfigError(f'--frames={wanted}: expected how many of each clip, as 3, or which, as at:0,12,23.')
 
 
-def check_frames(saved: panels.SavedFrames, clips: Iterable[str], wanted: Iterable[int]) -> None:
+def check_frames(saved: saved_frames.SavedFrames, clips: Iterable[str], wanted: Iterable[int]) -> None:
   """Raises ConfigError when a frame was not scored in one of the clips."""
   for clip in clips:
     indices = saved.indices(clip)
@@ -139,7 +139,7 @@ def check_frames(saved: panels.SavedFrames, clips: Iterable[str], wanted: Iterab
       )
 
 
-def frame_scores(saved: panels.SavedFrames, block: Block, raw: Mapping[str, Mapping[str, Any]]) -> FrameScores:
+def frame_scores(saved: saved_frames.SavedFrames, block: Block, raw: Mapping[str, Mapping[str, Any]]) -> FrameScores:
   """PSNR of every frame by the labels of `saved`, infinite where it equals its target; {} without alignment."""
   if not block.aligned:
     return {}
@@ -168,8 +168,8 @@ def find_extremes(scores: FrameScores, clips: Sequence[str], count: int) -> list
   Those of one clip and kind lie a sixth of it apart, and none is both worst and best. Frames that equal their target
   before or after have no gain.
   """
-  found, base = [], scores.get(panels.INPUT)
-  for method in (label for label in scores if label != panels.INPUT and base):
+  found, base = [], scores.get(saved_frames.INPUT)
+  for method in (label for label in scores if label != saved_frames.INPUT and base):
     gains = [
       (value - base[clip][index], clip, index)
       for clip in clips
@@ -230,7 +230,7 @@ class Maker:
     saved, aligned: the frames, and whether errors against their targets mean anything.
   """
 
-  def __init__(self, saved: panels.SavedFrames, aligned: bool):
+  def __init__(self, saved: saved_frames.SavedFrames, aligned: bool):
     self._saved, self._aligned = saved, aligned
 
   @functools.cache  # noqa: B019 (there is one object for each run of a program)
@@ -272,7 +272,7 @@ def _reduced(frame: np.ndarray, width: int) -> np.ndarray:
 
 
 def choose(
-  saved: panels.SavedFrames,
+  saved: saved_frames.SavedFrames,
   scores: FrameScores,
   clips: Sequence[str],
   *,
@@ -287,7 +287,7 @@ def choose(
   """The pictures that fit into `room` bytes of a page that may have `max_mb`.
 
   Args:
-    saved, scores: as of `panels.SavedFrames` and `frame_scores`.
+    saved, scores: as of `saved_frames.SavedFrames` and `frame_scores`.
     clips: to show.
     aligned: whether there are error maps.
     frames: how many of each clip, or which.

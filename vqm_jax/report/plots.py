@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vqm_jax import errors, metrics
-from vqm_jax.report import panels, pictures, published, results
+from vqm_jax.report import panels, pictures, published, results, saved_frames
 from vqm_jax.report.summaries import Block, Result
 
 _COLUMN, _PAGE = 3.4, 7.0  # inches
@@ -107,9 +107,9 @@ def along_frames(
   name, curves = per_frame_metric(block, raw), {}
   first = next(iter(raw.values()))
   inputs = next((s['no_processing'] for s in raw.values() if name in (s.get('no_processing') or {})), None)
-  labels = panels.short_labels(block.results)
+  labels = saved_frames.short_labels(block.results)
   for clip in clips:
-    found = {panels.INPUT: [inputs[name]['per_frame'][clip]]} if inputs else {}
+    found = {saved_frames.INPUT: [inputs[name]['per_frame'][clip]]} if inputs else {}
     for label, result in zip(labels, block.results, strict=True):
       found[label] = [raw[path]['metrics'][name]['per_frame'][clip] for path in result.paths]
     means = {label: np.mean([[float(v) for v in one] for one in values], axis=0) for label, values in found.items()}
@@ -127,7 +127,7 @@ def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.
     figure = Figure(figsize=(_COLUMN if columns == 1 else _PAGE, 0.5 + 1.7 * rows))
     for k, (clip, lines) in enumerate(curves.items()):
       axes = figure.add_subplot(rows, columns, k + 1)
-      styles = _styles([label for label in lines if label != panels.INPUT])
+      styles = _styles([label for label in lines if label != saved_frames.INPUT])
       for label, (indices, values) in lines.items():
         style = styles.get(label, {'color': _GREY, 'linestyle': (0, (3, 1.5)), 'marker': 'x'})
         axes.plot(indices, values, label=label, **_thinned(style, len(indices)))
@@ -172,7 +172,7 @@ def runs(found: Sequence[Result]) -> list[Run]:
     DataError: a `metrics.jsonl` is damaged.
   """
   out = []
-  for label, result in zip(panels.short_labels(found), found, strict=True):
+  for label, result in zip(saved_frames.short_labels(found), found, strict=True):
     workdirs = [workdir for path in result.paths if (workdir := _workdir(path))]
     if not workdirs:
       continue
@@ -310,7 +310,7 @@ def points(block: Block) -> list[Point]:
   psnr = block.metric('psnr')
   base = block.no_processing.get(psnr)
   found = []
-  for label, result in zip(panels.short_labels(block.results), block.results, strict=True):
+  for label, result in zip(saved_frames.short_labels(block.results), block.results, strict=True):
     score = result.scores.get(psnr)
     seconds = result.timing and result.timing['seconds_per_frame']
     if block.aligned and base and score and (seconds or result.params):

@@ -294,7 +294,7 @@ def _joined(results: Sequence[Result]) -> list[Result]:
   groups = collections.defaultdict(list)
   for result in results:
     alone = result.experiment is None or result.seed is None
-    groups[result.paths if alone else (result.experiment, _stepless(result.method), result.ema)].append(result)
+    groups[result.paths if alone else (result.experiment, stepless(result.method), result.ema)].append(result)
   out = []
   for members in groups.values():
     seeds = collections.Counter(member.seed for member in members)
@@ -336,7 +336,7 @@ def _mean_of_seeds(members: Sequence[Result]) -> Result:
   steps = {member.step for member in members}
   return dataclasses.replace(
     first,
-    method=f'{_stepless(first.method)} ({len(members)} seeds)',
+    method=f'{stepless(first.method)} ({len(members)} seeds)',
     step=steps.pop() if len(steps) == 1 else None,
     seed=None,
     timing=next((member.timing for member in members if member.timing), None),
@@ -348,7 +348,8 @@ def _mean_of_seeds(members: Sequence[Result]) -> Result:
   )
 
 
-def _stepless(method: str) -> str:
+def stepless(method: str) -> str:
+  """The label of a row without '(step N)'."""
   return re.sub(r'\s*\(step [^)]*\)', '', method)
 
 
