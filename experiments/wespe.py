@@ -42,15 +42,16 @@ def get_config(size: str = 'full'):
     config.loss_args.update(
       content_loss='pixel',
       content_weight=10.0,
-      colour_weight=0.01,
-      tv_weight=1.0,
+      colour_weight=0.05,
+      texture_weight=0.01,
+      tv_weight=0.5,
       critic_width=0.25,
     )
     config.dataset_config, config.sampling = 'unpaired_tiles_p128', 'clip'  # a dozen scenes are too few to mix
     config.crop = 48
     config.batch_size = 4
     config.crops_per_record = 2
-    config.lr = config.critic_lr = 2e-4
+    config.lr = config.critic_lr = 5e-4
     config.schedule = 'linear'
     config.schedule_args = dict(start=0.3)
   return config

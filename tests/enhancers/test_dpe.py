@@ -552,6 +552,7 @@ def on_devices(count, transform):
   return told
 
 
+@pytest.mark.slow
 def test_every_parameter_of_the_generators_is_trained():
   (_, gradients), _ = on_devices(1, parallel.value_and_grad)
   for path, gradient in checkpoints.flatten(gradients).items():
@@ -570,6 +571,7 @@ def test_every_parameter_of_the_critics_is_trained_but_constants():
       assert np.any(gradient != 0), path
 
 
+@pytest.mark.slow
 def test_several_devices_give_what_one_gives():
   """Of gradients through a batch's statistics, `test_statistics_of_a_batch_are_those_of_all_devices` makes sure."""
   one = [told for told, _ in on_devices(1, parallel.value_and_grad)]

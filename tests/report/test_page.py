@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors, metrics
-from vqm_jax.report import layout, page, page_html, page_pictures, panels, pictures, plots, results, saved_frames
+from vqm_jax.report import layout, page_build, page_html, page_pictures, panels, pictures, plots, results, saved_frames
 
 RNG = np.random.default_rng(0)
 ODD = 'b<i>"&\' ü'  # a clip, which is a folder
@@ -66,7 +66,7 @@ def pair(tmp_path_factory):
 @pytest.fixture
 def no_plots(monkeypatch):
   """They take most of the time."""
-  monkeypatch.setattr(page, '_plots', lambda *_: ([], []))
+  monkeypatch.setattr(page_build, '_plots', lambda *_: ([], []))
 
 
 class Parsed(html.parser.HTMLParser):
@@ -128,7 +128,7 @@ def read(*folders):
 
 
 def make(out, *folders, **options):
-  page.write(out, [str(folder) for folder in folders], **options)
+  page_build.write(out, [str(folder) for folder in folders], **options)
   return Parsed(out.read_text(encoding='utf-8'))
 
 
@@ -344,8 +344,9 @@ def test_plots_stand_beside_each_other(parsed):
 
 
 def test_dates():
-  assert page.dates(['2026-11-26T03:37:05+00:00', None, 'x']) == '26 November 2026' and page.dates([None]) == ''
-  assert page.dates(['2026-11-26', '2026-02-01T00:00:00']) == '1 February 2026 to 26 November 2026'
+  assert page_build.dates(['2026-11-26T03:37:05+00:00', None, 'x']) == '26 November 2026'
+  assert page_build.dates([None]) == ''
+  assert page_build.dates(['2026-11-26', '2026-02-01T00:00:00']) == '1 February 2026 to 26 November 2026'
 
 
 # Other results, and bad ones.

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import metrics
-from vqm_jax.report import page, pictures, results
+from vqm_jax.report import page_build, pictures, results
 
 webdriver = pytest.importorskip('selenium.webdriver')
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -73,7 +73,7 @@ def page_file(tmp_path_factory):
     results.write_json(run / 'eval/test/summary.json', summary)
     lines = [json.dumps({'step': k, 'train/loss': 1 / k, 'val/psnr': 30 + k}) for k in (1, 2, 3)]
     results.write_text(run / 'metrics.jsonl', '\n'.join(lines))
-  page.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)
+  page_build.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)
   return folder / 'a page.html'
 
 
