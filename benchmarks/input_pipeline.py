@@ -202,7 +202,7 @@ def train_fed(config, batches: Iterator[dict[str, np.ndarray]], ahead: int, step
       state, scalars = trainer.update(state, meter.draw(batches), 0)
       pending.append(scalars)
     jax.device_get(pending)
-    rates = meter.read(config.batch_size)
+    rates = meter.read(config.batch_size, trainer.updates_per_step)
     return 1e3 / rates['train/steps_per_s'], rates['train/data_wait']
 
   batch = next(batches)
