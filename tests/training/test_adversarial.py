@@ -287,3 +287,10 @@ def test_collapse_is_warned_of_after_a_while_and_stops_when_asked(config, caplog
   guard.look(5, {'train/critic_loss': 7.0})
   with pytest.raises(errors.DivergenceError, match='probably collapsed'):
     guard.look(20, {'train/critic_loss': 7.0})
+
+
+def test_critics_without_a_generator_are_refused(config):
+  config.system = 'ecnu'
+  config.system_args = {}
+  with pytest.raises(errors.ConfigError, match="loss='adversarial' is unknown; choose one of"):
+    loop.make_trainer(config)
