@@ -75,8 +75,11 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
   data_dir = _DATA_DIR.value or run.config['data_dir'] or None
   source = data.open_source(dataset, run.config['val_config'], _SPLIT.value, data_dir)
   reader = data.ClipReader(source)
-  choice = _choice(every, aligned=reader.aligned and _ALIGNED.value)
-  scoring = source_identity(source) | {'frames': _FRAMES.value, 'aligned': reader.aligned and _ALIGNED.value}
+  aligned = reader.aligned and _ALIGNED.value
+  if _BASELINES.value and not aligned:
+    raise errors.ConfigError('--baselines are filters for aligned pairs; these clips are of two cameras.')
+  choice = _choice(every, aligned=aligned)
+  scoring = source_identity(source) | {'frames': _FRAMES.value, 'aligned': aligned}
   digests = workdir / 'checkpoints' / str(run.checkpoint) / checkpoints.DIGESTS
   views = {'self_ensemble': _SELF_ENSEMBLE.value}
   if tile := inference.parse_tile(_TILE.value):
@@ -107,10 +110,8 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
     'data_fingerprint': fingerprint(scoring),
     'folders': {side: f'../{name}/{_SPLIT.value}/{side}' for side in FRAMES} if _SAVE_FRAMES.value else None,
   }
-  summary |= _measured(clips, folder, choice, reader.aligned and _ALIGNED.value, save_frames=_SAVE_FRAMES.value)
+  summary |= _measured(clips, folder, choice, aligned, save_frames=_SAVE_FRAMES.value)
   others = {}
-  if _BASELINES.value and not summary['aligned']:
-    raise errors.ConfigError('--baselines are filters for aligned pairs; these clips are of two cameras.')
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
     options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}

@@ -8,6 +8,7 @@ import numpy as np
 
 from vqm_jax import metrics
 from vqm_jax.inference.evaluation import ClipFrames
+from vqm_jax.report import results
 
 _SIDES = ('output', 'input', 'target')
 
@@ -50,12 +51,8 @@ class PatchFeatures:
 
   def save(self, folder: pathlib.Path, clip: ClipFrames) -> None:
     """Writes what was collected, whole or not at all."""
-    path = self.path(folder, clip)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    with partial.open('wb') as file:
+    with results.replacing(self.path(folder, clip)) as partial, partial.open('wb') as file:
       np.savez(file, **{side: np.concatenate(rows) for side, rows in self._features.items() if rows})
-    partial.replace(path)
 
   def distances(self, folder: pathlib.Path, clips: Sequence[ClipFrames]) -> Mapping[str, float]:
     """Fréchet distance to the targets of all clips: {'output', 'input', 'target'}; the last between their halves.

@@ -184,9 +184,10 @@ def _recurrent_stream(
   network: enhancers.RecurrentGenerator, state: Any, frames: Iterable[np.ndarray], every: int, starts: Iterable[bool]
 ) -> Iterator[jax.Array]:
   """As `_stream`, frame after frame on one device; the carry starts anew where `starts` says so."""
-  graphdef, carry, waiting = nnx.graphdef(network), None, None
+  carry, waiting, programs = None, None, None
   for number, (frame, starts_scene) in enumerate(zip(frames, starts, strict=False), start=1):
-    start, step = _recurrent_programs(graphdef, *frame.shape[:2])
+    programs = programs or _recurrent_programs(nnx.graphdef(network), *frame.shape[:2])
+    start, step = programs
     if carry is None or starts_scene:
       carry = start(state, frame)
     carry, enhanced = step(state, carry, frame)

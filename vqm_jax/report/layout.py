@@ -1,8 +1,6 @@
 """Tables of cells as Markdown, LaTeX and CSV, and the marks of the best of them."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
@@ -124,8 +122,4 @@ def latex(track: str, tables: Sequence[Table]) -> str:
 
 def csv_text(fields: Iterable[str], records: Sequence[Mapping[str, Any]]) -> str:
   """RFC 4180 with a header: the fields given, then whatever else the records have."""
-  out = io.StringIO()
-  writer = csv.DictWriter(out, list(dict.fromkeys([*fields, *(name for record in records for name in record)])))
-  writer.writeheader()
-  writer.writerows(records)
-  return out.getvalue()
+  return results.csv_of(records, fields)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vqm_jax.report import results
+
 _GAP = 4  # pixels between panels
 _BAR = 18  # pixels for the label above each panel
 _ERROR_GAIN = 4
@@ -62,15 +64,9 @@ def save_animation(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: f
 
 
 def _save(path: str | os.PathLike, frames: Sequence[np.ndarray], **options) -> None:
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   first, *others = map(Image.fromarray, frames)
-  try:
+  with results.replacing(pathlib.Path(path)) as partial:
     first.save(partial, **options, **({'append_images': others} if others else {}))
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _label(text: str, width: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Result rows as Markdown, CSV and JSON files; every file is written whole or not at all."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -7,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vqm_jax.metrics import statistics
@@ -148,7 +149,7 @@ def csv_text(table: Sequence[Row]) -> str:
     after = {'gain': row.gain, 'gain_low': low, 'gain_high': high, 'params': row.params, 'seconds': row.seconds}
     counts = {'device': row.device, 'frames': row.frames, 'clips': row.clips}
     lines.append({'method': row.method} | dict(row.scores) | after | counts)
-  return _csv(lines)
+  return csv_of(lines)
 
 
 def clips_csv(summary: Mapping[str, Any]) -> str:
@@ -159,7 +160,7 @@ def clips_csv(summary: Mapping[str, Any]) -> str:
     for suffix, table in _sides(summary):
       line |= {name + suffix: found['per_clip'][clip] for name, found in table.items() if name in table}
     lines.append(line)
-  return _csv(lines)
+  return csv_of(lines)
 
 
 def frames_csv(summary: Mapping[str, Any]) -> str:
@@ -174,7 +175,7 @@ def frames_csv(summary: Mapping[str, Any]) -> str:
           for index, value in zip(indices[len(indices) - len(values) :], values, strict=True):
             at[index][name + suffix] = value
     lines += at.values()
-  return _csv(lines)
+  return csv_of(lines)
 
 
 def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -183,9 +184,10 @@ def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
 
 
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
+def csv_of(lines: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> str:
+  """RFC 4180 with a header: the fields given, then whatever else the lines have."""
   out = io.StringIO()
-  writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)))
+  writer = csv.DictWriter(out, list(dict.fromkeys([*fields, *(name for line in lines for name in line)])))
   writer.writeheader()
   writer.writerows(lines)
   return out.getvalue()
@@ -205,11 +207,17 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes `text` to `path` under a temporary name first, making folders as needed."""
+  with replacing(path) as partial, partial.open('w', encoding='utf-8', newline='') as file:
+    file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary name beside `path` to write to; it becomes `path` when all went well, folders made as needed."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   try:
-    with partial.open('w', encoding='utf-8', newline='') as file:
-      file.write(text)
+    yield partial
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
