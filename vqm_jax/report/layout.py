@@ -1,9 +1,8 @@
-"""Tables of cells as Markdown, LaTeX and CSV, and the marks of the best of them."""
+"""Tables of cells as Markdown and LaTeX, and the marks of the best of them."""
 
 import dataclasses
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
 
 from vqm_jax.report import results
 
@@ -118,8 +117,3 @@ def latex(track: str, tables: Sequence[Table]) -> str:
       lines += [rf'    {latex_text(note)}\par' for note in table.notes] + [r'  \end{minipage}']
     lines.append(r'\end{table*}')
   return '\n'.join(lines) + '\n'
-
-
-def csv_text(fields: Iterable[str], records: Sequence[Mapping[str, Any]]) -> str:
-  """RFC 4180 with a header: the fields given, then whatever else the records have."""
-  return results.csv_of(records, fields)

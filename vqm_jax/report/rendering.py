@@ -197,15 +197,15 @@ def documents(blocks: Sequence[Block]) -> dict[str, str]:
   titles = 'Table 1: restoration (Track 1)', 'Table 2: weakly supervised mapping (Track 2)'
   return {
     'table1.md': layout.markdown(titles[0], first),
-    'table1.csv': layout.csv_text(*_records1(blocks)),
+    'table1.csv': results.csv_of(*_records1(blocks)),
     'table1.tex': layout.latex('Track 1', first),
     'table2.md': layout.markdown(titles[1], second),
-    'table2.csv': layout.csv_text(*_records2(blocks)),
+    'table2.csv': results.csv_of(*_records2(blocks)),
     'table2.tex': layout.latex('Track 2', second),
     'categories.md': layout.markdown('By scene category', by_category, 'No clip has a category.'),
-    'categories.csv': layout.csv_text(*_records_of_categories(by_category)),
+    'categories.csv': results.csv_of(*_records_of_categories(by_category)),
     'comparison.md': layout.markdown('Methods in pairs', _comparison_tables(pairs), 'No two methods to compare.'),
-    'comparison.csv': layout.csv_text(*_records_of_pairs(pairs)),
+    'comparison.csv': results.csv_of(*_records_of_pairs(pairs)),
   }
 
 

@@ -149,7 +149,7 @@ def csv_text(table: Sequence[Row]) -> str:
     after = {'gain': row.gain, 'gain_low': low, 'gain_high': high, 'params': row.params, 'seconds': row.seconds}
     counts = {'device': row.device, 'frames': row.frames, 'clips': row.clips}
     lines.append({'method': row.method} | dict(row.scores) | after | counts)
-  return csv_of(lines)
+  return csv_of((), lines)
 
 
 def clips_csv(summary: Mapping[str, Any]) -> str:
@@ -160,7 +160,7 @@ def clips_csv(summary: Mapping[str, Any]) -> str:
     for suffix, table in _sides(summary):
       line |= {name + suffix: found['per_clip'][clip] for name, found in table.items() if name in table}
     lines.append(line)
-  return csv_of(lines)
+  return csv_of((), lines)
 
 
 def frames_csv(summary: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def frames_csv(summary: Mapping[str, Any]) -> str:
           for index, value in zip(indices[len(indices) - len(values) :], values, strict=True):
             at[index][name + suffix] = value
     lines += at.values()
-  return csv_of(lines)
+  return csv_of((), lines)
 
 
 def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -184,7 +184,7 @@ def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
 
 
-def csv_of(lines: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> str:
+def csv_of(fields: Iterable[str], lines: Sequence[Mapping[str, Any]]) -> str:
   """RFC 4180 with a header: the fields given, then whatever else the lines have."""
   out = io.StringIO()
   writer = csv.DictWriter(out, list(dict.fromkeys([*fields, *(name for line in lines for name in line)])))
