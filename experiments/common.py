@@ -30,7 +30,7 @@ def base_config() -> ml_collections.ConfigDict:
   config.seed = 0
   config.loss = 'l1'  # l1, l2, charbonnier
   config.loss_args = ml_collections.ConfigDict()
-  config.optimizer = 'adam'
+  config.optimizer = 'adam'  # adam, adamw, muon, sgd
   config.optimizer_args = ml_collections.ConfigDict()
   config.lr = 1e-4
   config.schedule = 'cosine'  # constant, cosine, linear, step
@@ -91,6 +91,19 @@ def check_size(name: str, size: str) -> None:
     )
 
 
+def adam_eps(published: float = 1e-8, *, peak: float = 1.0, summed: int = 1) -> float:
+  """Adam's eps of a recipe in other units, for our losses: means over values in [0, 1].
+
+  Adam divides by the gradient's size, so that a factor on the loss changes nothing but what eps is small against.
+
+  Args:
+    published: the recipe's eps (PyTorch's default).
+    peak: the recipe's white, 255 where frames are not divided: frames, outputs and so gradients are larger by it.
+    summed: how many values the recipe's loss adds up where ours is their mean.
+  """
+  return published / (peak * summed)
+
+
 def edvr_recipe(config: ml_collections.ConfigDict) -> None:
   """The recipe of EDVR (Wang et al. 2019): Charbonnier, 256 px, Adam (0.9, 0.99), 4e-4 at batch 32, cosine to 1e-7.
 
@@ -100,8 +113,7 @@ def edvr_recipe(config: ml_collections.ConfigDict) -> None:
   config.crop = 256
   config.batch_size = 16
   config.loss = 'charbonnier'
-  # EDVR sums its loss, ours is a mean: Adam's 1e-8 there is this, for the three million values of a batch.
-  config.optimizer_args = dict(b2=0.99, eps=3e-15)
+  config.optimizer_args = dict(b2=0.99, eps=adam_eps(summed=config.batch_size * config.crop**2 * 3))
   config.lr = 4e-4 * (config.batch_size / 32) ** 0.5
   config.schedule = 'cosine'
   config.schedule_args = dict(end=1e-7 / config.lr)
@@ -111,7 +123,7 @@ def edvr_recipe(config: ml_collections.ConfigDict) -> None:
 
 def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
   """What the experiments of team BossGao share: the front and EDVR's recipe, or their small versions for 'tiny'."""
-  config.system_args.update(width=128, num_frames=5, num_front=5, groups=8)
+  config.system_args.update(width=128, num_frames=5, num_front=5, groups=8, input_mean=0.5)
   config.num_frames = 5
   edvr_recipe(config)
   if size == 'tiny':

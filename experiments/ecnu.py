@@ -27,6 +27,7 @@ def get_config(size: str = 'full'):
   )
   config.dataset_config = 'tiles_t1p256'
   config.lr = 1e-3
+  config.optimizer_args = dict(eps=common.adam_eps(peak=255))  # WDSR's loss is in 0..255
   config.schedule = 'step'
   config.schedule_args = dict(milestones=(0.2, 0.4, 0.6, 0.8), factor=0.5)
   config.clip_norm = 1.0

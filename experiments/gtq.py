@@ -16,11 +16,13 @@ def get_config(size: str = 'full'):
   config = common.base_config()
   config.system = 'gtq'
   config.system_args.update(width=64, num_frames=7, num_extraction=5, num_stages=5, groups=8, num_rrdb=23, growth=32)
+  config.system_args.input_mean = 0.5
   config.num_frames = 7
   config.dataset_config = 'tiles'
   config.crop = 192
   config.batch_size = 8
   config.lr = 1e-4
+  config.optimizer_args = dict(eps=common.adam_eps(peak=255))  # DNLN works in 0..255
   config.schedule = 'step'
   config.schedule_args = dict(milestones=(0.5, 0.67, 0.83, 0.92), factor=0.5)
   if size == 'tiny':

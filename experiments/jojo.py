@@ -13,7 +13,7 @@ def get_config(size: str = 'full'):
   common.check_size('jojo', size)
   config = common.base_config()
   config.system = 'jojo'
-  config.system_args.update(width=128, num_frames=7, num_front=5, num_blocks=40, groups=8)
+  config.system_args.update(width=128, num_frames=7, num_front=5, num_blocks=40, groups=8, input_mean=0.5)
   config.num_frames = 7
   common.edvr_recipe(config)
   if size == 'tiny':

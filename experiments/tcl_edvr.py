@@ -17,7 +17,7 @@ def get_config(size: str = 'full'):
   common.check_size('tcl_edvr', size)
   config = common.base_config()
   config.system = 'tcl_edvr'
-  config.system_args.update(width=64, num_frames=5, num_front=5, num_blocks=20, groups=8)
+  config.system_args.update(width=64, num_frames=5, num_front=5, num_blocks=20, groups=8, input_mean=0.5)
   config.num_frames = 5
   common.edvr_recipe(config)
   if size == 'tiny':

@@ -38,7 +38,7 @@ def draw(rng, name, shape):
 
 def main():
   rng = np.random.default_rng(0)
-  network = torch_edvr.TorchEDVR(**ARGS).double()
+  network = torch_edvr.TorchEDVR(**ARGS, input_mean=0.0).double()
   weights = {torch_edvr.our_name(name): weight for name, weight in network.named_parameters()}
   params = {name: draw(rng, name, torch_edvr.our_value(weight).shape) for name, weight in weights.items()}
   clip = rng.integers(0, 256, (1, ARGS['num_frames'], 16, 32, 3), np.uint8)

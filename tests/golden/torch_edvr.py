@@ -169,9 +169,10 @@ class Tail(nn.Module):
 class TorchEDVR(nn.Module):
   """Clip (B, num_frames, 3, H, W) -> restored centre frame (B, 3, H, W); the arguments of `TCLEDVR`."""
 
-  def __init__(self, width=64, num_frames=5, num_front=5, num_blocks=20, groups=8):
+  def __init__(self, width=64, num_frames=5, num_front=5, num_blocks=20, groups=8, input_mean=0.5):
     super().__init__()
     self.num_frames = num_frames
+    self.input_mean = input_mean
     self.front = Front(width, num_front)
     self.align = PCD(width, groups)
     self.fusion = TSA(width, num_frames)
@@ -184,7 +185,7 @@ class TorchEDVR(nn.Module):
 
   def encode(self, frames):
     """Frames (B, 3, H, W) -> features at 1/4, 1/8, 1/16."""
-    return self.front(frames)
+    return self.front(frames - self.input_mean)
 
   def restore(self, centre, pyramid):
     """Centre frame (B, 3, H, W), features (B * num_frames, C, h, w), frames of a window in a row -> restored."""

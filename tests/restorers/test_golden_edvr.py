@@ -45,7 +45,7 @@ def test_output_and_gradients_are_those_of_the_committed_file():
   def part(prefix):
     return {name.removeprefix(prefix): golden[name] for name in golden.files if name.startswith(prefix)}
 
-  args = {name: int(value) for name, value in part('args/').items()}
+  args = {name: int(value) for name, value in part('args/').items()} | {'input_mean': 0.0}
   graphdef, state = nnx.split(networks.shapes(functools.partial(TCLEDVR, **args)))
   state, params = nnx.to_pure_dict(state), part('params/')
   assert {name: p.shape for name, p in by_path(state).items()} == {name: p.shape for name, p in params.items()}

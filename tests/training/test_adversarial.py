@@ -115,13 +115,15 @@ def test_each_side_moves_its_own_players_and_nothing_else(config):
   assert trainer.updates_per_step == 3
   state = start = jax.device_get(trainer.init(trainer.fresh()))
   after, (generator, critic, _) = updates(trainer, config, trainer.init(trainer.fresh()), 0, 3)
-  first = jax.device_get(updates(trainer, config, trainer.init(trainer.fresh()), 0, 1)[0])
+  one, _ = updates(trainer, config, trainer.init(trainer.fresh()), 0, 1)
+  deployed, first = trainer.network(one), jax.device_get(one)
   assert changed(first.params, start.params) == {'generator'} and changed(first.stats, start.stats) == {'generator'}
   after = jax.device_get(after)
   assert changed(after.params, first.params) == {'critic'} and not changed(after.stats, first.stats)
-  assert_equal(
-    first.ema['generator'], jax.tree.map(lambda a, b: 0.5 * (a + b), *(s.params['generator'] for s in (start, first)))
-  )
+  for averaged, part in (('generator', 'params'), ('stats', 'stats')):  # weights, and what was measured with them
+    pair = (getattr(s, part)['generator'] for s in (start, first))
+    assert_equal(first.ema[averaged], jax.tree.map(lambda a, b: 0.5 * (a + b), *pair))
+  np.testing.assert_array_equal(deployed.norm.mean[...], first.ema['stats']['norm']['mean'])
   assert int(after.updates) == 3 and 'scale' not in state.params
   assert {'train/loss', 'train/grad_norm', 'generator/adversarial'} <= generator.keys()
   assert {'train/critic_loss', 'critic/critic_gap', 'critic/critic_weight'} <= critic.keys()
@@ -202,8 +204,11 @@ def test_a_run_leaves_pictures_clips_and_scores_and_is_opened_by_its_generator(c
   assert run.training['hardware'].endswith('CPU') and run.training['seconds'] > 0
   state = checkpoints.read_arrays(tmp_path / 'run' / 'checkpoints', 12, 'ema')
   np.testing.assert_array_equal(run.network.mix.kernel[...], state['generator/mix/kernel'])
+  np.testing.assert_array_equal(run.network.norm.mean[...], state['stats/norm/mean'])
   stats = checkpoints.read_arrays(tmp_path / 'run' / 'checkpoints', 12, 'stats')
-  np.testing.assert_array_equal(run.network.norm.mean[...], stats['generator/norm/mean'])
+  plain = inference.open_run(tmp_path / 'run', ema=False).network
+  np.testing.assert_array_equal(plain.norm.mean[...], stats['generator/norm/mean'])
+  assert (stats['generator/norm/mean'] != state['stats/norm/mean']).any()
   frames = [np.full((6, 10, 3), 100, np.uint8)] * 2
   assert len(list(inference.restore_frames(run.network, frames))) == 2
   with pytest.raises(errors.ConfigError, match='measures whole frames'):

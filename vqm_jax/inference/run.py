@@ -57,13 +57,23 @@ def read_config(workdir: str | pathlib.Path) -> dict:
   """Returns the resolved config that `train` wrote to `workdir`. Raises CheckpointError when there is none."""
   path = pathlib.Path(workdir) / 'config.json'
   try:
-    return json.loads(path.read_text())['config']
+    content = json.loads(path.read_text())
+    return _as_it_was(content['config'], content.get('version', ''))
   except FileNotFoundError as error:
     raise errors.CheckpointError(
       f'{workdir} is not a workdir: no config.json; train first, or check the path.'
     ) from error
   except (ValueError, KeyError) as error:
     raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON that train writes.') from error
+
+
+def _as_it_was(config: dict, version: str) -> dict:
+  """A config with what its version left unsaid because there was one way only: 0.1 took frames as they are."""
+  if version.startswith('0.1.'):
+    for system, args in [(config['system'], config['system_args']), *config['system_args'].get('members', ())]:
+      if system in restorers.SHIFTED:
+        args.setdefault('input_mean', 0.0)
+  return config
 
 
 def create_network(config: dict, seed: int = 0) -> nnx.Module:
@@ -90,10 +100,10 @@ def read_params(
   step = checkpoints.select(directory, step)
   arrays = checkpoints.read_arrays(directory, step, 'ema' if ema else 'params')
   if config['system'] in enhancers.METHODS:
-    players = arrays | checkpoints.read_arrays(directory, step, 'stats')
-    arrays = {
-      path.removeprefix('generator/'): array for path, array in players.items() if path.startswith('generator/')
-    }
+    found = checkpoints.read_arrays(directory, step, 'stats') | arrays
+    # The average has running statistics of its own, since version 0.2.
+    found |= {path.replace('stats/', 'generator/', 1): a for path, a in arrays.items() if path.startswith('stats/')}
+    arrays = {path.removeprefix('generator/'): array for path, array in found.items() if path.startswith('generator/')}
   return arrays, step, ema
 
 

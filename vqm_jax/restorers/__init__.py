@@ -37,6 +37,8 @@ NETWORKS = {
   'seventh': SeventhStandIn,
   'none': NoProcessing,
 }
+# Those that subtract `input_mean` from their frames.
+SHIFTED = ('gtq', 'tcl_edvr', 'jojo', 'boss_f1', 'boss_f2', 'boss_f3', 'boss_f4')
 # Weighted means of networks that are trained apart; `mixture` is one of any members.
 MIXTURES = {'tcl': tcl.MEMBERS, 'boss': bossgao.MEMBERS, 'mixture': ()}
 

@@ -26,7 +26,7 @@ from flax import nnx, traverse_util
 
 from vqm_jax import errors
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.edvr import PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
+from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
 
@@ -104,6 +104,7 @@ class BossGao(Restorer):
     num_blocks: residual blocks, or residual dense blocks.
     growth, num_convs: of the residual dense blocks.
     tail_width: channels at full resolution.
+    input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -126,6 +127,7 @@ class BossGao(Restorer):
     growth: int = 64,
     num_convs: int = 8,
     tail_width: int = 64,
+    input_mean: float = INPUT_MEAN,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -135,7 +137,7 @@ class BossGao(Restorer):
         f"fusion={fusion!r}, trunk={trunk!r}: expected 'conv' or 'tsa', and 'residual' or 'rdn'."
       )
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, **how)
+    self.front = PyramidFront(width, num_front, input_mean, **how)
     self.align = PCD(width, groups, **how)
     self.fusion = (TSA if fusion == 'tsa' else ConvFusion)(width, num_frames, **how)
     self.trunk = (

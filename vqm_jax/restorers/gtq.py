@@ -17,7 +17,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.edvr import centre_channels, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, centre_channels, last_conv
 from vqm_jax.layers.initializers import kaiming, passing, torch_bias, torch_kernel
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
@@ -103,6 +103,7 @@ class GTQ(Restorer):
     groups: deformable groups.
     num_rrdb: blocks of the trunk.
     growth: channels that every dense convolution adds.
+    input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -119,6 +120,7 @@ class GTQ(Restorer):
     groups: int = 8,
     num_rrdb: int = 23,
     growth: int = 32,
+    input_mean: float = INPUT_MEAN,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -136,11 +138,12 @@ class GTQ(Restorer):
     self.up = nnx.List([conv(width, 4 * width, kernel_init=passing(), **how) for _ in range(2)])
     self.last = last_conv(width, **how)
     self.num_frames = num_frames
+    self.input_mean = input_mean
 
   def encode(self, frames: jax.Array) -> dict[str, jax.Array]:
     """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'features': (B, H/4, W/4, width)}."""
     frame = frames[:, 0]
-    x = leaky_relu(self.extract_start(pixel_unshuffle(frame, _UNSHUFFLE)))
+    x = leaky_relu(self.extract_start(pixel_unshuffle(frame - self.input_mean, _UNSHUFFLE)))
     for block in self.extract:
       x = block(x)
     return {'frame': frame, 'features': self.extract_end(x)}

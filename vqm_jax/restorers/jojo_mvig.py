@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
-from vqm_jax.layers.edvr import PCD, TSA, PyramidFront, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, PyramidFront, last_conv
 from vqm_jax.layers.initializers import kaiming, passing
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
@@ -126,6 +126,7 @@ class JOJO(Restorer):
     num_front, num_blocks: residual blocks of the front and of the reconstruction.
     groups: deformable groups.
     tail_width: channels behind the first upsampling.
+    input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -141,12 +142,13 @@ class JOJO(Restorer):
     num_blocks: int = 40,
     groups: int = 8,
     tail_width: int = 64,
+    input_mean: float = INPUT_MEAN,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, **how)
+    self.front = PyramidFront(width, num_front, input_mean, **how)
     self.align = PCD(width, groups, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.pooling = GlobalPoolingUNet(width, **how)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.edvr import PCD, TSA, PyramidFront, ShuffleTail, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, PyramidFront, ShuffleTail, last_conv
 from vqm_jax.layers.initializers import kaiming
 from vqm_jax.layers.resample import bilinear_up2
 from vqm_jax.layers.residual import ResidualBlock
@@ -34,6 +34,7 @@ class TCLEDVR(Restorer):
     num_front, num_blocks: residual blocks of front and trunk.
     groups: deformable groups.
     tail_width: channels at full resolution.
+    input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -49,12 +50,13 @@ class TCLEDVR(Restorer):
     num_blocks: int = 20,
     groups: int = 8,
     tail_width: int = 64,
+    input_mean: float = INPUT_MEAN,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, **how)
+    self.front = PyramidFront(width, num_front, input_mean, **how)
     self.align = PCD(width, groups, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])

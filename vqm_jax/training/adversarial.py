@@ -33,7 +33,8 @@ class AdversarialState:
     stats: {player: running statistics}.
     generator_opt, critic_opt: Optax states of the two sides.
     penalties: {name: state of the steered weight}.
-    ema: {'generator': moving average of its parameters}, or None when the run keeps none.
+    ema: moving averages of the deployed generator, or None when the run keeps none: 'generator', its parameters, and
+      'stats', its running statistics, if it has any: each belongs to the other.
   """
 
   updates: jax.Array
@@ -134,7 +135,7 @@ class Adversarial:
       generator_opt=self._generator_optimizer.init(ours),
       critic_opt=self._critic_optimizer.init(critics),
       penalties={name: steered.init() for name, steered in self._steered.items()},
-      ema={'generator': jax.tree.map(jnp.copy, params['generator'])} if self._config.ema else None,
+      ema=jax.tree.map(jnp.copy, _deployed(players)) if self._config.ema else None,
     )
 
   def abstract_state(self) -> AdversarialState:
@@ -145,8 +146,11 @@ class Adversarial:
 
   def network(self, state: AdversarialState) -> nnx.Module:
     """Returns the generator to validate and use: EMA weights when the run keeps them."""
-    params = state.params | (state.ema or {})
-    return self._merge(*map(parallel.to_host, (params, state.stats, self._frozen))).generator
+    params, stats = state.params, state.stats
+    if state.ema is not None:
+      params = params | {'generator': state.ema['generator']}
+      stats = stats | ({'generator': state.ema['stats']} if 'stats' in state.ema else {})
+    return self._merge(*map(parallel.to_host, (params, stats, self._frozen))).generator
 
   def rates(self, step: int) -> dict[str, float]:
     """Returns the learning rates of cycle number `step` (from 1)."""
@@ -195,7 +199,8 @@ class Adversarial:
     params = optax.apply_updates(ours, updates) | critics
     ema = None
     if self._config.ema:
-      ema = optax.incremental_update({'generator': params['generator']}, state.ema, 1 - self._config.ema)
+      now = _deployed({'params': params, 'stats': stats})
+      ema = optax.incremental_update(now, state.ema, 1 - self._config.ema)
     scalars = {'train/loss': loss, 'train/grad_norm': optax.tree.norm(grads)}
     scalars |= {f'generator/{name}': value for name, value in terms.items()}
     state = state.replace(updates=state.updates + 1, params=params, stats=stats, generator_opt=generator_opt, ema=ema)
@@ -226,3 +231,9 @@ def _players(model: enhancers.Enhancer) -> dict[str, Any]:
   """What is trained and what follows from it; weights from elsewhere are left out."""
   _, params, stats, _ = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
   return {'params': nnx.to_pure_dict(params), 'stats': nnx.to_pure_dict(stats)}
+
+
+def _deployed(players: dict[str, Any]) -> dict[str, Any]:
+  """What of the players is averaged."""
+  stats = players['stats'].get('generator')
+  return {'generator': players['params']['generator'], **({'stats': stats} if stats else {})}

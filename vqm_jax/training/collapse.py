@@ -1,4 +1,4 @@
-"""Notices when one side of an adversarial game has won or lost for good."""
+"""Notices runs that go on without learning: a network that is the identity, a game that one side has won for good."""
 
 from absl import logging
 
@@ -38,3 +38,29 @@ class CollapseGuard:
         raise errors.DivergenceError(f'Step {step}: {text}; stopped, as config.on_collapse asks.')
       logging.warning('Step %d: %s.', step, text)
     self._last = step
+
+
+class IdentityGuard:
+  """Warns, once, when a restorer's loss is still that of its input after a tenth of the run.
+
+  Deformable networks end so when their offsets explode: nothing of the frames reaches the last layer any more, and
+  nothing brings it back. Looks at `train/loss_over_input`, which enhancers do not have.
+  """
+
+  LEFT = 0.999  # of the input's loss
+
+  def __init__(self, steps: int):
+    self._from, self._warned = steps / 10, False
+
+  def look(self, step: int, values: dict[str, float]) -> None:
+    """Looks at the mean scalars since the last look."""
+    ratio = values.get('train/loss_over_input', 0.0)
+    if self._warned or step < self._from or ratio <= self.LEFT:
+      return
+    self._warned = True
+    logging.warning(
+      'Step %d: the loss is %.4f of what the input itself would have, after a tenth of the run: the network still '
+      'gives its input back. If it stays so, start again with a lower rate (config.lr); offset/... and '
+      'train/grad_norm in metrics.jsonl show whether the alignment came apart.',
+      step, ratio,
+    )  # fmt: skip

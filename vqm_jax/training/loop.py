@@ -23,7 +23,7 @@ from vqm_jax.report import results
 from vqm_jax.training import workdir as workdirs
 from vqm_jax.training import writer as writers
 from vqm_jax.training.adversarial import Adversarial
-from vqm_jax.training.collapse import CollapseGuard
+from vqm_jax.training.collapse import CollapseGuard, IdentityGuard
 from vqm_jax.training.supervised import Supervised
 from vqm_jax.training.validation import Validation
 
@@ -244,7 +244,7 @@ def _run(config, trainer, state, meta, batches, validation, saver, stop, writer,
   """The loop itself: from the updates that `meta` tells of to the last one of step `config.steps`."""
   workdir = writer.workdir
   meter = _Meter()
-  guard = CollapseGuard(config)
+  guards = CollapseGuard(config), IdentityGuard(config.steps)
   pending: list[dict] = []  # device scalars since the last look; fetching them is the only wait for the device
   per_step, done = trainer.updates_per_step, meta.get('updates', meta['step'])
   total = config.steps * per_step
@@ -278,7 +278,8 @@ def _run(config, trainer, state, meta, batches, validation, saver, stop, writer,
     values = _fetch(pending, index, per_step, batch, config, saver, workdir)
     pending.clear()
     if rest == 0:  # between two updates of a step there is not a line's worth to tell
-      guard.look(step, values)
+      for guard in guards:
+        guard.look(step, values)
       values |= trainer.rates(step) | meter.read(config.batch_size, per_step)
       writer.scalars(step, values)
     if log:
@@ -312,7 +313,10 @@ def _run(config, trainer, state, meta, batches, validation, saver, stop, writer,
 
 def _log(step: int, steps: int, values: dict[str, float]) -> None:
   text = f'step {step}/{steps}'
-  names = {'loss': 'train/loss', '|grad|': 'train/grad_norm', 'critics': 'train/critic_loss'}
+  names = {
+    'loss': 'train/loss', 'of the input\'s': 'train/loss_over_input', '|grad|': 'train/grad_norm',
+    'critics': 'train/critic_loss',
+  }  # fmt: skip
   for label, name in names.items():
     if name in values:
       text += f'  {label} {values[name]:.5f}'
@@ -351,6 +355,8 @@ def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str,
   for name in dict.fromkeys(name for scalars in values for name in scalars):  # each side has its own
     over = np.max if name.endswith('max') else np.mean
     means[name] = float(over([scalars[name] for scalars in values if name in scalars]))
+  if input_loss := means.pop('train/input_loss', 0.0):  # a ratio of means: that of one batch says little
+    means['train/loss_over_input'] = means['train/loss'] / input_loss
   for name, value in means.items():
     if _is_mean_offset(name) and value > config.offset_warn:
       logging.warning(

@@ -3,11 +3,33 @@
 Schedules are written in fractions of the run, so that a run of any length has the published shape.
 """
 
+from typing import Any
+
+import jax
 import optax
+from optax import contrib
 
 from vqm_jax import errors
 
-OPTIMIZERS = {'adam': optax.adam, 'adamw': optax.adamw, 'sgd': optax.sgd}
+
+def muon(
+  rate: optax.Schedule, *, consistent_rms: float = 0.2, eps: float = 1e-12, **args
+) -> optax.GradientTransformation:
+  """Muon (Jordan et al. 2024) on convolution kernels, as matrices of kh*kw*cin by cout; Adam on all else, at one rate.
+
+  All directions of a kernel's update are equally large, so that a direction in which features have a mean, which would
+  otherwise outweigh all others, does not move what it feeds faster than they do. Rates are comparable to Adam's (Liu
+  et al. 2025: root mean square 0.2). Arguments as of `optax.contrib.muon`.
+  """
+
+  def as_matrices(params: Any) -> Any:
+    kernel = contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
+
+  return contrib.muon(rate, consistent_rms=consistent_rms, eps=eps, muon_weight_dimension_numbers=as_matrices, **args)
+
+
+OPTIMIZERS = {'adam': optax.adam, 'adamw': optax.adamw, 'muon': muon, 'sgd': optax.sgd}
 SCHEDULES = ('constant', 'cosine', 'linear', 'step')
 
 

@@ -142,6 +142,7 @@ class Supervised:
       hq = batch['hq'][:, batch['hq'].shape[1] // 2].astype(jnp.float32) / 255.0
       with diagnostics.recording() as recorded:
         restored = nnx.merge(self._graphdef, params)(lq)
+      recorded['train/input_loss'] = self._loss(lq[:, lq.shape[1] // 2], hq)  # what the identity would have
       return self._loss(restored, hq), parallel.across_devices(recorded)
 
     (loss, recorded), grads = parallel.value_and_grad(loss_fn)(params, batch)
