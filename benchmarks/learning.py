@@ -9,8 +9,10 @@ carries over. Enhancers are scored on the two cameras' `test`, by how far their 
 beside the source, which is also what the identity would score.
 
 Steps are chosen so that training takes about --seconds on this machine, compilation and validation left out; a run that
-was interrupted goes on when the command is repeated. `tcl` and `boss` are combined from their members' runs. Prints and
-writes a table with every system, also those that do not beat the input. An hour and a half on two CPU cores.
+was interrupted goes on when the command is repeated, and several processes can share the systems (`taskset -c 0 ...
+--systems=gtq,gil & taskset -c 1 ... --systems=jojo`), the whole command last. `tcl` and `boss` are combined from their
+members' runs. Of systems that are trained in stages a second table shows the loss before and after each growth.
+Prints and writes tables with every system, also those that do not beat the input. An hour and a half on two CPU cores.
 """
 
 import importlib
@@ -23,15 +25,18 @@ import time
 import jax
 import numpy as np
 from absl import flags
+from flax import nnx
 
-from vqm_jax import cli, enhancers, errors, inference, restorers
+from vqm_jax import cli, data, enhancers, errors, inference, losses, restorers
 from vqm_jax.report import results
-from vqm_jax.training import loop
+from vqm_jax.training import loop, progressive
 
 EXPERIMENTS = (
   'gtq', 'ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'jojo', 'boss_f1', 'boss_f1_once', 'boss_f2', 'boss_f3', 'boss_f4',
   'seventh',
 )  # fmt: skip
+
+STAGED = ('boss_f1', 'boss_f3', 'boss_f4')
 
 _PAGE = """# Does every system learn?
 
@@ -42,7 +47,15 @@ cores, against the unprocessed input (PSNR and SSIM gained). `holdout` films pho
 tells whether a system has learnt anything; `test` shows photographs that training has never seen, in other colours, and
 tells what carries over. It says nothing of how the published systems compare: those are larger and train for days.
 
-{table}"""
+{table}
+## Stages
+
+BossGao's networks grow while they are trained. The loss of each stage over that of its input, on the same {batches}
+batches: of the network before it, of the grown network before its first update, and at the end of the stage.
+
+{stages}"""
+
+_STAGE_BATCHES = 50
 
 _PAGE_2 = """# Do the enhancers get closer to the target camera?
 
@@ -115,6 +128,40 @@ def row(label: str, workdir: pathlib.Path, steps: int | None) -> list[str]:
   ]  # fmt: skip
 
 
+def stage_rows(name: str, out: pathlib.Path) -> list[list[str]]:
+  """The loss over the input's before, right after and at the end of each growth of a run in stages."""
+  config = importlib.import_module(f'experiments.{name}').get_config('tiny')
+  config.update(data_dir=str(out / 'data'), steps=json.loads((out / f'{name}.json').read_text())['steps'])
+  source = data.open_training(config.dataset, config.dataset_config, config.data_dir)
+  with data.train_batches(
+    [source], num_frames=config.num_frames, crop=config.crop, batch_size=config.batch_size, seed=1
+  ) as drawn:
+    batches = [next(drawn) for _ in range(_STAGE_BATCHES)]
+
+  def ratio(network) -> float:
+    graphdef, params = nnx.split(network)
+
+    @jax.jit
+    def errors_of(params, lq, hq):
+      lq, hq = lq / 255.0, hq[:, hq.shape[1] // 2] / 255.0
+      return losses.l2(nnx.merge(graphdef, params)(lq), hq), losses.l2(lq[:, lq.shape[1] // 2], hq)
+
+    found = np.array([errors_of(params, batch['lq'], batch['hq']) for batch in batches]).sum(axis=0)
+    return float(found[0] / found[1])
+
+  rows, before = [], None
+  for stage in progressive.stages(config, (out / name).resolve()):
+    grown = None
+    if stage.new:
+      trainer = loop.make_trainer(stage.config)
+      grown = ratio(trainer.network(trainer.init(progressive.grown_params(stage, trainer))))
+    after = ratio(inference.load(stage.workdir, 'latest'))
+    cells = ['' if value is None else f'{value:.4f}' for value in (before, grown, after)]
+    rows.append([name, stage.name, f'{stage.config.steps:,}', *cells])
+    before = after
+  return rows
+
+
 def enhancer_row(name: str, out: pathlib.Path) -> list[list[str]]:
   """Scores an enhancer; returns its line of the table and that of the source."""
   workdir = out / name
@@ -178,8 +225,15 @@ def main(argv):
   else:
     text, page = results.aligned(restorer_table(out), right=range(1, 7)), _PAGE
   print(text)
+  staged = [name for name in _SYSTEMS.value if name in STAGED]
+  rows = [row for name in staged for row in stage_rows(name, out)]
+  stages = results.aligned([['System', 'Stage', 'Steps', 'Parent', 'Grown', 'Trained'], *rows], right=range(2, 6))
+  if staged:
+    print(stages)
   if _DOCS.value:
-    page = page.format(seconds=_SECONDS.value, systems=','.join(_SYSTEMS.value), table=text)
+    page = page.format(
+      seconds=_SECONDS.value, systems=','.join(_SYSTEMS.value), table=text, stages=stages, batches=_STAGE_BATCHES
+    )
     results.write_text(pathlib.Path(_DOCS.value), page)
 
 

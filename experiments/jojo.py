@@ -18,6 +18,6 @@ def get_config(size: str = 'full'):
   common.edvr_recipe(config)
   if size == 'tiny':
     config.num_frames = 3
-    config.system_args.update(width=32, num_frames=3, num_front=1, num_blocks=2, groups=4, tail_width=16)
+    config.system_args.update(common.TINY_EDVR, num_blocks=2)
     common.tiny_recipe(config, steps=1000)
   return config

@@ -61,6 +61,15 @@ def test_a_run_leaves_what_explains_it(whole):
   assert Image.open(sample).size[0] > 4 * 96
 
 
+def test_a_run_that_does_not_leave_the_identity_is_warned_of_once(tiny_config, tmp_path, caplog):
+  tiny_config.update(lr=1e-9, steps=8, log_every=2, save_every=8, eval_every=8)
+  train(tiny_config, tmp_path)
+  ratios = [r['train/loss_over_input'] for r in records(tmp_path) if 'train/loss' in r]
+  assert len(ratios) == 4 and min(ratios) > 0.999
+  assert caplog.text.count('still gives its input back') == 1
+  assert all('train/input_loss' not in r for r in records(tmp_path))
+
+
 @pytest.mark.parametrize('step', [2, 4])
 def test_resuming_is_exact(whole, tmp_path, step):
   config, copy = copy_until(whole, tmp_path, step)

@@ -1,7 +1,10 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from experiments import common, ecnu
+from experiments import common, ecnu, gtq, tcl_edvr
 from vqm_jax import errors
 from vqm_jax.training import optimizer
 
@@ -38,3 +41,38 @@ def test_wrong_names_are_config_errors(change, message):
   config.update(change)
   with pytest.raises(errors.ConfigError, match=message):
     optimizer.create(config)
+
+
+def test_muon_moves_a_kernel_equally_in_all_directions_and_a_bias_as_nadam_does():
+  rng = np.random.default_rng(0)
+  # A gradient that is nearly all of one direction, as features with a large mean make it.
+  kernel = rng.normal(size=(3, 3, 16, 8)) + 100 * np.ones((3, 3, 16, 8))
+  gradients = {'kernel': jnp.asarray(1e-6 * kernel, jnp.float32), 'bias': jnp.asarray([1e-3, -1e-5])}
+  params = jax.tree.map(jnp.zeros_like, gradients)
+  update = optimizer.muon(optax.constant_schedule(1e-2))
+  moved, _ = update.update(gradients, update.init(params), params)
+  sizes = np.linalg.svd(moved['kernel'].reshape(-1, 8), compute_uv=False)
+  assert sizes.max() / sizes.min() < 3  # of the gradient: more than 300
+  assert np.sqrt(np.square(moved['kernel']).mean()) == pytest.approx(0.2 * 1e-2, rel=0.3)  # as large as Adam's
+  nadam = optax.nadam(1e-2)
+  expected, _ = nadam.update(gradients['bias'], nadam.init(params['bias']))
+  np.testing.assert_allclose(moved['bias'], expected, rtol=1e-2)
+
+
+def test_eps_in_the_units_of_a_recipe():
+  """Adam on a loss of larger numbers moves as ours does with the converted eps."""
+  gradients = [jnp.asarray(g) for g in np.random.default_rng(0).normal(scale=1e-8, size=(3, 5)).astype(np.float32)]
+
+  def moves(factor, eps):
+    update = optax.adam(1e-3, eps=eps)
+    state, out = update.init(gradients[0]), []
+    for gradient in gradients:
+      move, state = update.update(factor * gradient, state)
+      out.append(move)
+    return np.array(out)
+
+  for units in (dict(peak=255), dict(summed=3000), dict(peak=255, summed=12)):
+    factor = float(np.prod(list(units.values())))
+    np.testing.assert_allclose(moves(1.0, common.adam_eps(**units)), moves(factor, 1e-8), rtol=1e-4)
+  assert gtq.get_config().optimizer_args.eps == ecnu.get_config().optimizer_args.eps == 1e-8 / 255
+  assert tcl_edvr.get_config().optimizer_args.eps == pytest.approx(1e-8 / (16 * 256 * 256 * 3))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv
+from vqm_jax.layers.edvr import last_conv
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.restorers.base import Restorer
 
@@ -82,7 +83,7 @@ class MU(nnx.Module):
     self.up_conv3 = conv(w4, w4, **how)
     self.up_rrcu3 = RRCU(w4, w4, linear=True, **how)
     self.up_rrcu2 = RRCU(w2, w2, **how)
-    self.last = conv(w2, 3, **how)
+    self.last = last_conv(w2, **how)
 
   def __call__(self, frames: jax.Array) -> jax.Array:
     e1 = self.rrcu1(jax.nn.relu(self.conv1(frames)))

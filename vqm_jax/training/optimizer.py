@@ -15,7 +15,7 @@ from vqm_jax import errors
 def muon(
   rate: optax.Schedule, *, consistent_rms: float = 0.2, eps: float = 1e-12, **args
 ) -> optax.GradientTransformation:
-  """Muon (Jordan et al. 2024) on convolution kernels, as matrices of kh*kw*cin by cout; Adam on all else, at one rate.
+  """Muon (Jordan et al. 2024) on kernels, as matrices of kh*kw*cin by cout; Nesterov Adam on all else, at one rate.
 
   All directions of a kernel's update are equally large, so that a direction in which features have a mean, which would
   otherwise outweigh all others, does not move what it feeds faster than they do. Rates are comparable to Adam's (Liu
