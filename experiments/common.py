@@ -33,6 +33,8 @@ def base_config() -> ml_collections.ConfigDict:
   config.optimizer = 'adam'  # adam, adamw, muon, sgd
   config.optimizer_args = ml_collections.ConfigDict()
   config.lr = 1e-4
+  config.slow_layers = ''  # regex of the parameters that are trained at slow_rate times lr
+  config.slow_rate = 0.1
   config.schedule = 'cosine'  # constant, cosine, linear, step
   config.schedule_args = ml_collections.ConfigDict()
   config.warmup = 0.0  # fraction of the run
@@ -121,6 +123,9 @@ def edvr_recipe(config: ml_collections.ConfigDict) -> None:
   config.clip_norm = 1.0
 
 
+# What makes offsets, masks and temporal weights in EDVR's parts and in GTQ. Until neighbours are of use nothing holds
+# these layers where they are, and optimisers that divide by the gradient's size move them as fast as any other.
+OFFSET_LAYERS = r'/guide/|/offset\d|/offset_merge|/cascade\d|/embed|/hffb|align/\d/fuse'
 # EDVR's parts for two CPU cores. 48 channels hold the pixels of a 4x4 square, which narrower networks cannot pass on.
 TINY_EDVR = dict(width=48, num_frames=3, num_front=1, groups=4, tail_width=16)
 
@@ -147,7 +152,7 @@ def tiny_recipe(config: ml_collections.ConfigDict, steps: int) -> None:
   config.loss = 'l2'
   config.lr, config.optimizer_args = 2e-3, {}
   if not single:  # Adam learns half as fast at 3e-4, and kills these networks at 1e-3
-    config.optimizer = 'muon'
+    config.optimizer, config.slow_layers = 'muon', OFFSET_LAYERS
   config.schedule = 'cosine'
   config.schedule_args = dict(end=0.01)
   config.warmup = 0.02

@@ -76,3 +76,14 @@ def test_eps_in_the_units_of_a_recipe():
     np.testing.assert_allclose(moves(1.0, common.adam_eps(**units)), moves(factor, 1e-8), rtol=1e-4)
   assert gtq.get_config().optimizer_args.eps == ecnu.get_config().optimizer_args.eps == 1e-8 / 255
   assert tcl_edvr.get_config().optimizer_args.eps == pytest.approx(1e-8 / (16 * 256 * 256 * 3))
+
+
+def test_layers_can_be_slower():
+  config = tcl_edvr.get_config('tiny')
+  config.update(optimizer='sgd', schedule='constant', schedule_args={}, warmup=0.0, clip_norm=0.0, lr=1.0)
+  assert config.slow_rate == 0.1
+  update, _ = optimizer.create(config)
+  params = {'align': {'warp': {'guide': {'kernel': jnp.ones(2)}, 'kernel': jnp.ones(2)}}}
+  moved, _ = update.update(params, update.init(params), params)
+  np.testing.assert_allclose(moved['align']['warp']['guide']['kernel'], -0.1)
+  np.testing.assert_allclose(moved['align']['warp']['kernel'], -1.0)

@@ -7,13 +7,15 @@ This is the variant for input at full resolution: two strided convolutions bring
 is not used; its authors warn that it can hurt unless it was trained on its own first.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.initializers import passing, unshuffling
+from vqm_jax.layers.initializers import Wire, passing, wired
 from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 
@@ -26,6 +28,32 @@ INPUT_MEAN = 0.5
 
 # Features of some frames at 1/4, 1/8 and 1/16 of the resolution, each (..., h, w, C).
 Pyramid = list[jax.Array]
+
+
+# Brightness and two differences of colours, as weights of R, G, B. Networks start with each of them twice, once with
+# its sign turned, so that what one copy loses in a ReLU is in the other: brightness in full, colours at half the
+# resolution. They fill 48 channels at a quarter of it.
+_PLANES = ((1 / 3, 1 / 3, 1 / 3), (1, -1, 0), (0, -1, 1))
+SIGNED_PLANES = [[sign * weight for weight in plane] for plane in _PLANES for sign in (1, -1)]
+
+
+def signed_planes() -> list[Wire]:
+  """Start of a convolution of RGB: the six signed planes."""
+  return [(c, k, 0, 0, weight) for k, plane in enumerate(SIGNED_PLANES) for c, weight in enumerate(plane)]
+
+
+def unshuffled(channels: Sequence[int], first: int = 0) -> list[Wire]:
+  """Start of a 3x3 convolution of stride 2: `pixel_unshuffle` by 2 of `channels`, from output channel `first` on."""
+  return [(c, first + 4 * k + 2 * i + j, i, j, 1.0) for k, c in enumerate(channels) for i in (0, 1) for j in (0, 1)]
+
+
+def averaged(channels: Sequence[int], first: int = 0) -> list[Wire]:
+  """Start of a 3x3 convolution of stride 2: the mean of 2x2 pixels of `channels`, from output channel `first` on."""
+  return [(c, first + k, i, j, 0.25) for k, c in enumerate(channels) for i in (0, 1) for j in (0, 1)]
+
+
+# Start of a convolution before the second pixel shuffle: planes at full resolution, each colour for all four pixels.
+SHUFFLED = (*range(8), *(channel for channel in range(8, 12) for _ in range(4)))
 
 
 class PyramidFront(nnx.Module):
@@ -43,9 +71,9 @@ class PyramidFront(nnx.Module):
     how = dict(dtype=dtype, rngs=rngs)
     self.input_mean = input_mean
     self.stem = nnx.List(
-      [conv(3, width, kernel_init=passing(), **how),
-       conv(width, width, stride=2, kernel_init=unshuffling(3), **how),
-       conv(width, width, stride=2, kernel_init=unshuffling(12), **how)]
+      [conv(3, width, kernel_init=wired(signed_planes()), **how),
+       conv(width, width, stride=2, kernel_init=wired([*unshuffled(range(2)), *averaged(range(2, 6), first=8)]), **how),
+       conv(width, width, stride=2, kernel_init=wired(unshuffled(range(12))), **how)]
     )  # fmt: skip
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.down = nnx.List([nnx.List([conv(width, width, stride=2, **how), conv(width, width, **how)]) for _ in range(2)])
@@ -206,9 +234,14 @@ class ShuffleTail(nnx.Module):
   """
 
   def __init__(self, width, full_width=64, *, dtype, rngs):
-    how = dict(kernel_init=passing(), dtype=dtype, rngs=rngs)
-    self.up = nnx.List([conv(width, 4 * width, **how), conv(width, 4 * full_width, **how)])
-    self.conv = conv(full_width, full_width, **how)
+    how = dict(dtype=dtype, rngs=rngs)
+    self.up = nnx.List(
+      [
+        conv(width, 4 * width, kernel_init=passing(), **how),
+        conv(width, 4 * full_width, kernel_init=passing(channels=SHUFFLED), **how),
+      ]
+    )
+    self.conv = conv(full_width, full_width, kernel_init=passing(), **how)
     self.last = last_conv(full_width, dtype=dtype, rngs=rngs)
 
   def features(self, x: jax.Array) -> jax.Array:

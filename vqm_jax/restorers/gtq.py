@@ -17,8 +17,8 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.edvr import INPUT_MEAN, centre_channels, last_conv
-from vqm_jax.layers.initializers import kaiming, passing, torch_bias, torch_kernel
+from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, SIGNED_PLANES, centre_channels, last_conv
+from vqm_jax.layers.initializers import Wire, kaiming, passing, torch_bias, torch_kernel, wired
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
@@ -127,7 +127,7 @@ class GTQ(Restorer):
   ):
     how = dict(dtype=dtype, rngs=rngs)
     torch_init = dict(activation=leaky_relu, kernel_init=torch_kernel(), bias_init=torch_bias(9 * width))
-    self.extract_start = conv(3 * _UNSHUFFLE**2, width, kernel_init=passing(channels=_shuffled_twice()), **how)
+    self.extract_start = conv(3 * _UNSHUFFLE**2, width, kernel_init=wired(_signed_squares()), **how)
     self.extract = nnx.List([ResidualBlock(width, **torch_init, **how) for _ in range(num_extraction)])
     self.extract_end = conv(width, width, kernel_init=passing(), **how)
     self.align = nnx.List([AlignmentStage(width, groups, f'stage{k + 1}', **how) for k in range(num_stages)])
@@ -135,7 +135,8 @@ class GTQ(Restorer):
     self.trunk_start = conv(num_frames * width, width, kernel_init=centre, **how)
     self.trunk = nnx.List([RRDB(width, growth, **how) for _ in range(num_rrdb)])
     self.trunk_end = conv(width, width, **how)
-    self.up = nnx.List([conv(width, 4 * width, kernel_init=passing(), **how) for _ in range(2)])
+    starts = passing(), passing(channels=SHUFFLED)
+    self.up = nnx.List([conv(width, 4 * width, kernel_init=start, **how) for start in starts])
     self.last = last_conv(width, **how)
     self.num_frames = num_frames
     self.input_mean = input_mean
@@ -170,7 +171,12 @@ class GTQ(Restorer):
     return features['frame'][:, middle] + self.last(y).astype(jnp.float32)
 
 
-def _shuffled_twice() -> list[int]:
-  """The channels of `pixel_unshuffle` by 4 in the order that two shuffles by 2 undo."""
-  channels = pixel_shuffle(np.arange(3 * _UNSHUFFLE**2).reshape(1, 1, 1, -1), _UNSHUFFLE)
-  return pixel_unshuffle(pixel_unshuffle(channels, 2), 2).ravel().tolist()
+def _signed_squares() -> list[Wire]:
+  """Start from `pixel_unshuffle` by 4: what EDVR's front starts with, in the order that two shuffles by 2 undo."""
+  wires = []
+  for y, x in np.ndindex(_UNSHUFFLE, _UNSHUFFLE):
+    coarse, fine = 2 * (y // 2) + x // 2, 2 * (y % 2) + x % 2
+    for k, plane in enumerate(SIGNED_PLANES):
+      target, share = (4 * (4 * k + fine) + coarse, 1.0) if k < 2 else (4 * (6 + k) + coarse, 0.25)
+      wires += [(_UNSHUFFLE**2 * c + _UNSHUFFLE * y + x, target, 0, 0, share * w) for c, w in enumerate(plane)]
+  return wires

@@ -3,6 +3,7 @@
 Schedules are written in fractions of the run, so that a run of any length has the published shape.
 """
 
+import re
 from typing import Any
 
 import jax
@@ -69,6 +70,15 @@ def schedule(
   return optax.join_schedules([optax.linear_schedule(0.0, lr, rising), main], [rising])
 
 
+def slower(layers: str, factor: float) -> optax.GradientTransformation:
+  """Multiplies the updates of parameters in whose path, such as 'align/warp/guide/kernel', a regex is found."""
+
+  def scaled(path: tuple, update: jax.Array) -> jax.Array:
+    return factor * update if re.search(layers, jax.tree_util.keystr(path, simple=True, separator='/')) else update
+
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
 def create(config, critic: bool = False) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Returns the optimiser of a config (clipping by global norm included) and its schedule.
 
@@ -89,4 +99,6 @@ def create(config, critic: bool = False) -> tuple[optax.GradientTransformation, 
     raise errors.ConfigError(f'schedule_args or optimizer_args do not fit: {error}.') from error
   if config.clip_norm:
     update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+  if config.get('slow_layers'):
+    update = optax.chain(update, slower(config.slow_layers, config.slow_rate))
   return update, rate
