@@ -1,16 +1,25 @@
 """The whole path of `enhance` on generated video, with restorers simple enough to know the result."""
 
 import pathlib
+import re
+import shlex
 import threading
 from fractions import Fraction
 
 import av
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from flax import nnx
+from inference.whole import assert_same
+from report.parsed_page import Parsed, pixels
 
-from vqm_jax import enhance, errors, inference, restorers, video
+from vqm_jax import enhance, enhancers, errors, inference, restorers, video
+from vqm_jax.inference import streaming
+from vqm_jax.restorers.ecnu import C2CNet
 
 COUNT = 24
 
@@ -218,17 +227,91 @@ def test_check_output(tmp_path):
     enhance.check_output(tmp_path, tmp_path / 'out.mp4', False)
 
 
+class Running(enhancers.RecurrentGenerator):
+  """Adds what it has seen so far."""
+
+  size_multiple = 4
+
+  def init_carry(self, frame):
+    return jnp.zeros_like(frame)
+
+  def step(self, carry, frame):
+    carry = 0.5 * carry + 0.0937 * frame  # rarely ends in the middle between two levels
+    return carry, frame + carry
+
+
+class Brighter(restorers.base.Restorer):
+  """The centre of a window of three, brighter."""
+
+  num_frames, size_multiple = 3, 4
+
+  def encode(self, frames):
+    return frames[:, 0]
+
+  def restore(self, features):
+    return features[:, 1] + 0.09
+
+
+STREAMS = {
+  'whole frames': {},
+  'ensemble': {'self_ensemble': 8},
+  'tiles': {'tile': (8, 12), 'overlap': 4},
+  'three devices, every second': {'devices': 3, 'every': 2},
+  'recurrent': {},
+  'recurrent, cuts, ensemble': {'find_cuts': video.mark_cuts, 'self_ensemble': 8},
+}
+
+
+@pytest.mark.parametrize('kind', STREAMS)
+def test_strength_scales_the_correction(kind):
+  network = C2CNet(width=4, mapping_width=4, num_blocks=1, rngs=nnx.Rngs(0))
+  network = Running() if kind.startswith('recurrent') else network
+  options = dict(STREAMS[kind])
+  options['devices'] = jax.devices()[: options.get('devices', 1)]
+  frames = [picture(t, 17, 23) for t in range(5)]
+  shown = np.stack(frames[options.get('every', 1) - 1 :: options.get('every', 1)])
+
+  def restored(**more):
+    return np.stack(list(inference.restore_frames(network, iter(frames), **options, **more)))
+
+  exact = np.stack([np.asarray(one) for one in inference.stream_frames(network, iter(frames), **options)])
+  np.testing.assert_array_equal(restored(strength=0), shown)
+  np.testing.assert_array_equal(restored(strength=1), np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8))
+  np.testing.assert_array_equal(restored(strength=1), restored())
+  inputs = shown.astype(np.float32) / 255
+  for strength in (0.25, 1.5):
+    want = inputs + np.float32(strength) * (exact - inputs)
+    assert_same(restored(strength=strength), np.rint(np.clip(want, 0, 1) * 255).astype(np.uint8))
+  assert np.abs(restored(strength=1.5).astype(int) - restored()).max() > 3
+
+
+def test_strengths_share_one_program():
+  frames, network = [picture(0, 13, 29)], Running()
+  for strength in (0.3, 0, 0.7, 1.5):
+    before = streaming._blend._cache_size()
+    list(inference.restore_frames(network, frames, strength=strength))
+    assert streaming._blend._cache_size() - before == (1 if strength == 0.3 else 0)
+
+
+@pytest.mark.parametrize('strength', [-0.1, 1.6, float('nan')])
+def test_strength_out_of_range(strength):
+  with pytest.raises(errors.ConfigError, match=rf'^--strength={strength:g}: expected 0 .* to 1.5, .* choose a number'):
+    next(inference.restore_frames(Running(), [picture(0)], strength=strength))
+
+
 @pytest.fixture
 def run(monkeypatch):
-  """`main` with the flags given and a network that changes nothing."""
-  network = restorers.create('none', rngs=None)
-  opened = inference.Run(network, {'system': 'none'}, pathlib.Path('runs/none'), 7, 7, True, 0, None)
-  monkeypatch.setattr(enhance.inference, 'open_run', lambda *args: opened)
+  """`main` with the flags given; without another `network` one that changes nothing."""
+  monkeypatch.setattr(enhance.inference, 'open_run', lambda *args: pytest.fail('work was begun'))
   monkeypatch.setattr(enhance.cli, 'enable_compilation_cache', lambda: None)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
 
-  def call(**values):
+  def call(network=None, **values):
+    network = network or restorers.create('none', rngs=None)
+    opened = inference.Run(network, {'system': 'none'}, pathlib.Path('runs/none'), 7, 7, True, 0, None)
+    if not values.pop('refused', False):
+      monkeypatch.setattr(enhance.inference, 'open_run', lambda *args: opened)
     with flagsaver.flagsaver(workdir='runs/none', **values):
       enhance.main(None)
 
@@ -253,3 +336,76 @@ def test_main(tmp_path, run, capsys):
     run(input=str(source))
   with pytest.raises(errors.ConfigError, match='self_ensemble=3'):
     run(input=str(source), output=str(output), overwrite=True, self_ensemble=3)
+  with pytest.raises(errors.ConfigError, match='^--strength=2: expected'):
+    run(input=str(source), output=str(output), overwrite=True, strength=2.0)
+
+
+def test_main_at_a_strength(tmp_path, run):
+  source = make(tmp_path / 'in.mp4', sound=None)
+  run(Brighter(), input=str(source), output=str(tmp_path / 'out'), strength=1.5)
+  for before, after in zip(video.open_video(source).frames(), video.open_video(tmp_path / 'out').frames(), strict=True):
+    assert_same(after, np.rint(np.clip(before / 255 + 0.135, 0, 1) * 255).astype(np.uint8))
+
+
+def test_preview(tmp_path, run, capsys):
+  source, page = make(tmp_path / 'a"<b> in.mp4', 35, 51), tmp_path / 'page.html'
+  run(Brighter(), input=str(source), preview=str(page), tile='32', crf=20.0)
+  out = capsys.readouterr().out
+  assert re.search(r'page.html: 6 frames before and after, 0.\d MB\nestimate: \S+ s per frame, 0:00:\d\d h for 24', out)
+  assert {entry.name for entry in tmp_path.iterdir()} == {source.name, page.name}
+  parsed = Parsed(page.read_text(encoding='utf-8'))
+  assert 'Preview of a"<b> in.mp4' in parsed.text and 'none, step 7' in parsed.text
+  frames = list(video.open_video(source).frames())
+  assert [still['frame'] for still in parsed.data['stills']] == [2, 6, 10, 14, 18, 22]
+  for still in parsed.data['stills']:
+    before, *after = map(pixels, still['pictures'])
+    np.testing.assert_array_equal(before, frames[still['frame']])
+    for picture, strength in zip(after, (0.5, 1, 1.5), strict=True):
+      assert_same(picture, np.rint(np.clip(before / 255 + 0.09 * strength, 0, 1) * 255).astype(np.uint8))
+  given = ['--workdir=runs/none', f'--input={source}', '--tile=32', '--crf=20.0']
+  output = f'--output={source.with_name(source.stem)}_enhanced.mp4'
+  command = out.splitlines()[-1].partition(': ')[2]
+  assert shlex.split(command) == ['python', '-m', 'vqm_jax.enhance', *given, output] and command in parsed.text
+
+
+def test_preview_of_a_strength_of_its_own_and_of_few_frames(tmp_path, run, capsys):
+  (tmp_path / 'in').mkdir()
+  for t in (8, 9):
+    video.write_png(tmp_path / 'in' / f'{t}.png', picture(t))
+  page = tmp_path / 'page.html'
+  run(Running(), input=str(tmp_path / 'in'), preview=str(page), strength=0.8, output='out', compare=True, ema=False)
+  parsed = Parsed(page.read_text(encoding='utf-8'))
+  data = parsed.data
+  assert data['sides'] == ['Input', 'Strength 0.5', 'Strength 0.8', 'Strength 1', 'Strength 1.5'] and data['first'] == 2
+  assert [still['frame'] for still in data['stills']] == [0, 1]
+  whole = list(inference.restore_frames(Running(), [picture(t) for t in (8, 9)], strength=0.8))
+  np.testing.assert_array_equal([pixels(still['pictures'][2]) for still in data['stills']], whole)
+  assert capsys.readouterr().out.endswith('/in --noema --compare --strength=0.8 --output=out\n')
+
+
+def test_preview_is_refused_before_the_work(tmp_path, run):
+  source = make(tmp_path / 'in.mp4', sound=None)
+  (tmp_path / 'page.html').write_text('old')
+
+  def refused(page, match, kind=errors.VideoError, **values):
+    with pytest.raises(kind, match=match):
+      run(input=str(source), preview=str(tmp_path / page), refused=True, **values)
+
+  refused('page.html', 'page.html: exists already; choose another --preview or add --overwrite$')
+  refused('none/page.html', 'the folder .*none does not exist; create it first$')
+  refused('.', 'is a folder; give --preview the name of a file, for example .*page.html$')
+  refused('in.mp4', 'in.mp4: expected the name of a page, for example --preview=in.html$', overwrite=True)
+  refused('new.html', '^--preview and --dry_run exclude each other', errors.ConfigError, dry_run=True)
+  refused('new.html', '^--strength=-1: expected', errors.ConfigError, strength=-1.0)
+  assert sorted(entry.name for entry in tmp_path.iterdir()) == ['in.mp4', 'page.html']
+  run(input=str(source), preview=str(tmp_path / 'page.html'), overwrite=True)
+  assert (tmp_path / 'page.html').read_text().startswith('<!doctype html>')
+
+
+def test_output_by_default(tmp_path):
+  clip = video.open_video(make(tmp_path / 'in.mkv', sound=None))
+  for name, want in (('x/in.mkv', 'x/in_enhanced.mkv'), ('in.MP4', 'in_enhanced.mp4'), ('in.avi', 'in_enhanced.mkv')):
+    assert enhance.default_output(clip, pathlib.Path(name)) == pathlib.Path(want)
+  (tmp_path / 'in').mkdir()
+  video.write_png(tmp_path / 'in' / '0.png', picture(0))
+  assert enhance.default_output(video.open_video(tmp_path / 'in'), tmp_path / 'in') == tmp_path / 'in_enhanced'

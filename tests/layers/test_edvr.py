@@ -220,8 +220,26 @@ def test_networks_start_from_the_pixels_of_the_centre_frame(monkeypatch):
       functools.partial(PyramidFront, width, 0), functools.partial(PCD, width, 4), functools.partial(ShuffleTail, width)
     )
   )  # fmt: skip
-  clip = jax.random.uniform(jax.random.key(0), (1, frames, size, size, 3), minval=INPUT_MEAN)  # above the ReLUs' bend
+  clip = jax.random.uniform(jax.random.key(0), (1, frames, size, size, 3))
   levels = [level.reshape(1, frames, *level.shape[1:]) for level in front(clip[0])]
   for make in (TSA, ConvFusion):
     fused = make(width, frames, rngs=nnx.Rngs(0), **FLOAT32)(align(levels))
-    np.testing.assert_allclose(tail.features(fused)[..., :3], clip[:, frames // 2] - INPUT_MEAN, atol=1e-5)
+    planes = tail.features(fused)[..., :6]
+    brightness, *colours = jnp.moveaxis(
+      planes[..., ::2] - planes[..., 1::2], -1, 0
+    )  # what ReLUs took from one, or both
+    red, green, blue = jnp.moveaxis(clip[:, frames // 2], -1, 0)
+    np.testing.assert_allclose(brightness, (red + green + blue) / 3 - INPUT_MEAN, atol=1e-5)
+    for colour, expected in zip(colours, (red - green, blue - green), strict=True):
+      halves = expected.reshape(1, size // 2, 2, size // 2, 2).mean(axis=(2, 4))
+      # Where both signs meet in a mean, each still holds a tenth of the other, from the first leaky ReLU.
+      assert (np.abs(colour[:, ::2, ::2] - halves) <= 0.1 * np.abs(halves) + 1e-5).all()
+      np.testing.assert_array_equal(colour[:, ::2, ::2], colour[:, 1::2, 1::2])
+
+
+def test_other_output_channels_and_too_wide_starts_are_left_as_they_come():
+  key, shape = jax.random.key(0), (3, 3, 4, 8)
+  plain, wired = (make(key, shape) for make in (initializers.torch_kernel(), initializers.wired([(1, 2, 1, 0, 0.5)])))
+  np.testing.assert_allclose(wired[..., 2], (0.1 * plain[..., 2]).at[2, 1, 1].add(0.5), rtol=1e-6)
+  np.testing.assert_array_equal(np.delete(wired, 2, axis=-1), np.delete(plain, 2, axis=-1))
+  np.testing.assert_array_equal(initializers.wired([(4, 0, 0, 0, 1.0), (0, 8, 0, 0, 1.0)])(key, shape), plain)

@@ -103,4 +103,11 @@ def test_it_starts_from_the_pixels_of_the_centre_frame(monkeypatch):
   x = network.encode(frames)['features']
   for layer in network.up:
     x = pixel_shuffle(layer(x), 2)
-  np.testing.assert_allclose(x[..., :3], frames[:, 0], atol=1e-6)
+  brightness, red_green, blue_green = (
+    jnp.moveaxis(x[..., :6:2] - x[..., 1:6:2], -1, 0) / 1.1
+  )  # one leaky ReLU, both signs
+  red, green, blue = jnp.moveaxis(frames[:, 0], -1, 0)
+  np.testing.assert_allclose(brightness, (red + green + blue) / 3 - 0.5, atol=1e-6)
+  for found, expected in ((red_green, red - green), (blue_green, blue - green)):
+    halves = expected.reshape(1, 4, 2, 6, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(found, jnp.repeat(jnp.repeat(halves, 2, 1), 2, 2), atol=1e-6)

@@ -1,0 +1,134 @@
+"""The binary `vqm_jax.export` on a run: what it writes, and what it says when it cannot."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import networks
+import numpy as np
+import pytest
+from flax import nnx
+
+import vqm_jax
+from vqm_jax import checkpoints, inference
+from vqm_jax.inference import exporting
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Many command lines in one process, which would otherwise spend the time on importing JAX. In one of its own, because
+# binaries define flags of the same names.
+DRIVER = """
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from vqm_jax import cli, export
+told = []
+for line in json.loads(sys.argv[1]):
+  sys.argv, text, code = ['export', *line], io.StringIO(), None
+  with flagsaver.flagsaver(), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+    try:
+      cli.run(export.main)
+    except SystemExit as leave:
+      code = leave.code
+  told.append([code or 0, text.getvalue()])
+print(json.dumps(told))
+"""
+
+
+def write_run(workdir, system, args, ema=0.0):
+  """A run of two checkpoints, as `train` would leave it; returns the networks of both."""
+  config = {'system': system, 'system_args': args, 'dtype': 'float32', 'ema': ema, 'steps': 2}
+  workdir.mkdir()
+  (workdir / 'config.json').write_text(json.dumps({'config': config, 'version': '0.2.0'}))
+  (workdir / 'checkpoints').mkdir()
+  nets = [networks.random(lambda rngs: inference.create_network(config), seed) for seed in (1, 2)]
+  with checkpoints.Checkpoints(workdir / 'checkpoints') as saver:
+    for step, net in enumerate(nets, 1):
+      state = {'params': nnx.to_pure_dict(nnx.state(net))}
+      if system == 'dacal':  # a run of several players
+        state = {'params': {'generator': state['params']}, 'stats': {'critic': np.zeros(1)}}
+      saver.save(step, state, {'step': step}, psnr=-float(step))
+  return nets
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """Folder, networks of both checkpoints, and [exit code, text] of every command line of TOLD."""
+  folder = tmp_path_factory.mktemp('export')
+  nets = write_run(folder / 'unet', 'tcl_unet', {'width': 4, 'depth': 2})
+  write_run(folder / 'edvr', 'tcl_edvr', dict(width=4, num_frames=3, num_front=1, num_blocks=1, groups=2))
+  write_run(folder / 'dacal', 'dacal', {'width': 4})
+  lines = [line.replace('@', f'{folder}/').split() for line, _, _ in TOLD]
+  driver = [sys.executable, '-c', DRIVER, json.dumps(lines)]
+  process = subprocess.run(driver, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+  assert process.returncode == 0, process.stderr
+  return folder, nets, json.loads(process.stdout.splitlines()[-1])
+
+
+UNET = '--workdir=@unet --output=@'
+# In this order: a command line, its exit code, what it says.
+TOLD = [
+  ('', 2, 'error: --workdir is required; see --help.'),
+  ('--workdir=@unet', 2, 'error: --output is required; see --help.'),
+  (UNET + 'best.safetensors', 0, r'best\.safetensors: weights of tcl_unet, [\d.]+ MB'),
+  (UNET + 'latest.safetensors --step=latest', 0, 'weights of tcl_unet'),
+  (UNET + 'x.stablehlo', 0, r'clip \(1, H, W, 3\) -> \(H, W, 3\), H and W any multiples of 4 from 8 on; [\d.]+ MB'),
+  (UNET + 'x.stablehlo', 2, r'error: --output=\S+x\.stablehlo: exists already; choose another, or add --overwrite\.'),
+  (UNET + 'x.stablehlo --overwrite --size=16x24 --platforms=cpu', 0, r'tcl_unet, clip \(1, 16, 24, 3\) -> \(16, 24, 3\)'),
+  (UNET + 'x.pt', 2, r'x\.pt: expected a file that ends in \.safetensors, \.stablehlo, \.onnx'),
+  (UNET + 'unet', 2, 'expected a file'),
+  (UNET + 'y.stablehlo --size=16', 2, r'error: --size=16: expected HEIGHTxWIDTH in pixels, as in 544x960\.'),
+  (UNET + 'y.stablehlo --size=18x24', 2, r'--size=18x24: restorers\.tcl\.TCLUNet takes multiples of 4; give 20x24'),
+  (UNET + 'y.stablehlo --platforms=gpu', 2, 'error: --platforms=gpu: expected some of cpu, cuda, tpu, rocm'),
+  (UNET + 'y.safetensors --size=16x24', 2, 'error: --size: weights in .safetensors have no frame size'),
+  (UNET + 'y.safetensors --step=7', 1, 'No checkpoint of step 7'),
+  (UNET + 'y.onnx', 2, 'error: --size is required for .onnx'),
+  ('--workdir=@edvr --output=@y.stablehlo', 2, r'TCLEDVR cannot be exported for any frame size.*: --size=HEIGHTxWIDTH'),
+  ('--workdir=@dacal --output=@y.stablehlo', 2, r'dacal\.Generator carries a state .*: --output=NAME\.safetensors'),
+  ('--workdir=@none --output=@y.stablehlo', 1, 'none is not a workdir'),
+]  # fmt: skip
+
+
+def test_every_command_line_ends_in_one_line(run):
+  for (line, code, message), (found, text) in zip(TOLD, run[2], strict=True):
+    told = [said for said in text.splitlines() if not re.match(r'\d\d:\d\d:\d\d ', said)]  # without the log
+    assert found == code and len(told) == 1 and re.search(message, told[0]), (line, found, text)
+  assert not list(run[0].glob('y.*'))
+  assert not list(run[0].glob('.*'))
+
+
+def test_weights_are_those_of_the_checkpoint(run):
+  folder, nets, _ = run
+  for name, net, step in (('best', nets[0], 1), ('latest', nets[1], 2)):
+    path = folder / f'{name}.safetensors'
+    expected = checkpoints.flatten(nnx.to_pure_dict(nnx.state(net)))
+    found = checkpoints.flatten(nnx.to_pure_dict(nnx.state(exporting.load_safetensors(path))))
+    assert found.keys() == expected.keys() and 'encoder/0/convs/0/kernel' in found
+    for weight, array in found.items():
+      np.testing.assert_array_equal(array, expected[weight])
+    data = path.read_bytes()
+    meta = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])['__metadata__']
+    assert meta == {
+      'system': 'tcl_unet', 'system_args': '{"depth": 2, "width": 4}', 'dtype': 'float32', 'num_frames': '1',
+      'step': str(step), 'ema': 'false', 'version': vqm_jax.__version__, 'value_range': '[0, 1]',
+    }  # fmt: skip
+
+
+def test_the_network_is_that_of_the_best_checkpoint(run):
+  folder, nets, _ = run
+  exported = jax.export.deserialize(bytearray((folder / 'x.stablehlo').read_bytes()))
+  assert exported.platforms == ('cpu',)
+  clip = np.random.default_rng(0).random((1, 16, 24, 3), dtype=np.float32)
+  expected = networks.apply(inference.load(folder / 'unet'), clip[None])[0]
+  np.testing.assert_allclose(exported.call(clip), expected, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(expected, networks.apply(nets[0], clip[None])[0], rtol=0, atol=1e-6)
+
+
+def test_help_teaches(binary):
+  process = binary('export', '--help')
+  output = process.communicate(timeout=60)[0]
+  assert process.returncode == 0 and 'python -m vqm_jax.export' in output and '--debug' in output
+  assert len(output.splitlines()) < 40
