@@ -29,4 +29,5 @@ def get_config(size: str = 'full'):
     config.num_frames = 3
     config.system_args.update(width=48, num_frames=3, num_extraction=1, num_stages=1, groups=4, num_rrdb=1, growth=8)
     common.tiny_recipe(config, steps=1500)
+    config.lr = 1e-3  # at twice that it unlearns half of what it has
   return config

@@ -107,7 +107,9 @@ def test_it_starts_from_the_pixels_of_the_centre_frame(monkeypatch):
     jnp.moveaxis(x[..., :6:2] - x[..., 1:6:2], -1, 0) / 1.1
   )  # one leaky ReLU, both signs
   red, green, blue = jnp.moveaxis(frames[:, 0], -1, 0)
-  np.testing.assert_allclose(brightness, (red + green + blue) / 3 - 0.5, atol=1e-6)
+  padded = np.pad((red + green + blue) / 3 - 0.5, ((0, 0), (1, 1), (1, 1)))
+  mean = sum(padded[:, i : i + 8, j : j + 12] for i in range(3) for j in range(3)) / 9
+  np.testing.assert_allclose(brightness, 4 * (padded[:, 1:-1, 1:-1] - mean), atol=1e-5)
   for found, expected in ((red_green, red - green), (blue_green, blue - green)):
     halves = expected.reshape(1, 4, 2, 6, 2).mean(axis=(2, 4))
     np.testing.assert_allclose(found, jnp.repeat(jnp.repeat(halves, 2, 1), 2, 2), atol=1e-6)

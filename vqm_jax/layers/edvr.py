@@ -7,6 +7,7 @@ This is the variant for input at full resolution: two strided convolutions bring
 is not used; its authors warn that it can hurt unless it was trained on its own first.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -30,16 +31,22 @@ INPUT_MEAN = 0.5
 Pyramid = list[jax.Array]
 
 
-# Brightness and two differences of colours, as weights of R, G, B. Networks start with each of them twice, once with
-# its sign turned, so that what one copy loses in a ReLU is in the other: brightness in full, colours at half the
-# resolution. They fill 48 channels at a quarter of it.
-_PLANES = ((1 / 3, 1 / 3, 1 / 3), (1, -1, 0), (0, -1, 1))
-SIGNED_PLANES = [[sign * weight for weight in plane] for plane in _PLANES for sign in (1, -1)]
+# What networks start with: the detail of brightness, four times what a pixel has over the mean of its 3x3, and two
+# differences of colours, at half the resolution. Each comes twice, once with its sign turned, so that what one copy loses
+# in a ReLU is in the other. They fill 48 channels at a quarter of the resolution. Detail, because pictures vary most
+# where compression spoils least: behind plain pixels the last convolution has to learn small differences of large
+# weights, while every update shakes the brightness of its output.
+_PLANES = ((1 / 3, 1 / 3, 1 / 3), (1, -1, 0), (0, -1, 1))  # weights of R, G, B
+_DETAIL = [(y, x, 4.0 * ((y == x == 0) - 1 / 9)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
 
-def signed_planes() -> list[Wire]:
-  """Start of a convolution of RGB: the six signed planes."""
-  return [(c, k, 0, 0, weight) for k, plane in enumerate(SIGNED_PLANES) for c, weight in enumerate(plane)]
+def signed_planes() -> list[list[Wire]]:
+  """The six planes as wires of a 3x3 convolution of RGB, by output channel."""
+  return [
+    [(c, 2 * k + n, y, x, sign * weight * share) for y, x, share in places for c, weight in enumerate(plane)]
+    for k, (plane, places) in enumerate(zip(_PLANES, (_DETAIL, [(0, 0, 1.0)], [(0, 0, 1.0)]), strict=True))
+    for n, sign in enumerate((1, -1))
+  ]
 
 
 def unshuffled(channels: Sequence[int], first: int = 0) -> list[Wire]:
@@ -71,7 +78,7 @@ class PyramidFront(nnx.Module):
     how = dict(dtype=dtype, rngs=rngs)
     self.input_mean = input_mean
     self.stem = nnx.List(
-      [conv(3, width, kernel_init=wired(signed_planes()), **how),
+      [conv(3, width, kernel_init=wired(itertools.chain(*signed_planes())), **how),
        conv(width, width, stride=2, kernel_init=wired([*unshuffled(range(2)), *averaged(range(2, 6), first=8)]), **how),
        conv(width, width, stride=2, kernel_init=wired(unshuffled(range(12))), **how)]
     )  # fmt: skip

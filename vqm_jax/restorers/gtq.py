@@ -17,7 +17,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, SIGNED_PLANES, centre_channels, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, centre_channels, last_conv, signed_planes
 from vqm_jax.layers.initializers import Wire, kaiming, passing, torch_bias, torch_kernel, wired
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
@@ -176,7 +176,9 @@ def _signed_squares() -> list[Wire]:
   wires = []
   for y, x in np.ndindex(_UNSHUFFLE, _UNSHUFFLE):
     coarse, fine = 2 * (y // 2) + x // 2, 2 * (y % 2) + x % 2
-    for k, plane in enumerate(SIGNED_PLANES):
+    for k, plane in enumerate(signed_planes()):
       target, share = (4 * (4 * k + fine) + coarse, 1.0) if k < 2 else (4 * (6 + k) + coarse, 0.25)
-      wires += [(_UNSHUFFLE**2 * c + _UNSHUFFLE * y + x, target, 0, 0, share * w) for c, w in enumerate(plane)]
+      for c, _, dy, dx, weight in plane:
+        (row, i), (column, j) = divmod(y + dy, _UNSHUFFLE), divmod(x + dx, _UNSHUFFLE)
+        wires.append((_UNSHUFFLE**2 * c + _UNSHUFFLE * i + j, target, row, column, share * weight))
   return wires
