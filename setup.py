@@ -24,6 +24,7 @@ setuptools.setup(
     'absl-py>=2.5',
     'array_record>=0.8.6',
     'av>=18.1',
+    'flatbuffers>=25.12',  # jax.export serializes with it, and jax does not declare it
     'flax>=0.12.8',  # tried: 0.12.8, 0.12.10 (with jax 0.11.2); it is said that 0.12.8 does not work with jax >= 0.11.1
     'grain>=0.2.18',
     'importlib_resources',  # tensorflow-datasets 4.9 imports it without declaring it
@@ -49,6 +50,7 @@ setuptools.setup(
     # For prepare.build --beam_pipeline_options. Tried: 2.71, 2.77.
     'beam': ['apache-beam>=2.71'],
     'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone
+    'onnx': ['jax2onnx>=0.17.1'],  # for vqm_jax.export --output=x.onnx
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],

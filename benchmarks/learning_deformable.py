@@ -3,9 +3,10 @@
 python benchmarks/learning_deformable.py --data_dir=DIR [--dataset=vqm_demo] [--only=RE] [--out=DIR] [--docs=FILE]
 
 A small `tcl_edvr` (48 channels: as many as there are pixels in a 4x4 square of RGB) on windows of prepared records. The
-rows `published` start as EDVR does: frames in 0..1, a random last convolution. The rows `ours` start as this project's
-networks do: frames - 0.5 (`edvr.INPUT_MEAN`), the last convolution at zero (`edvr.last_conv`). Every other row is one
-of the two with the one change that it names. All rows see the same samples in the same order.
+rows `plain` start with plain pixels that are passed on to the end, frames in 0..1 and a random last convolution, as
+this project did at first; the rows `ours` as it does now: frames - 0.5 (`edvr.INPUT_MEAN`), the detail of brightness
+with both signs (`edvr.signed_planes`), the last convolution at zero (`edvr.last_conv`). Every other row is one of the
+two with the one change that it names. PyTorch's start is what published EDVR has. All rows see the same samples.
 
 loss / input   the loss over what the input itself has on the same samples, over the last quarter: 1 is the identity
 gain           the squared error of these samples over the input's, in dB
@@ -31,9 +32,10 @@ import optax
 from absl import flags
 from flax import nnx
 
+from experiments import common
 from vqm_jax import cli, data, losses, restorers
-from vqm_jax.layers import deform_conv, diagnostics
-from vqm_jax.layers.initializers import ParameterKeys, scaled, torch_kernel
+from vqm_jax.layers import deform_conv, diagnostics, edvr
+from vqm_jax.layers.initializers import ParameterKeys, passing, scaled, torch_kernel, wired
 from vqm_jax.report import results
 from vqm_jax.training import optimizer
 
@@ -48,8 +50,8 @@ _DOCS = flags.DEFINE_string('docs', None, 'Also write the table to this file.')
 _SIZE = dict(width=48, num_frames=3, num_front=1, num_blocks=2, groups=4, tail_width=16)
 _CROP, _BATCH = 48, 4
 _ADAM = dict(lr=3e-4, loss='l2', optimizer='adam', optimizer_args=dict(b2=0.99, eps=1e-12), clip=0.0, warmup=0.02)
-_PUBLISHED = _ADAM | dict(input_mean=0.0, last='random')
-_OURS = _ADAM | dict(input_mean=0.5, last='zero')
+_PLAIN = _ADAM | dict(input_mean=0.0, start='pixels', last='random')
+_OURS = _ADAM | dict(input_mean=0.5, start='detail', last='zero')
 # Which parameters the start that passes frames on is taken away from: PyTorch's takes its place.
 _PARTS = {
   'front': 'front/stem', 'warps': 'align/.*warp/kernel', 'merge': 'align/.*/merge', 'fusion': 'fusion/fuse',
@@ -57,28 +59,41 @@ _PARTS = {
 }  # fmt: skip
 _EVERYWHERE = '|'.join(_PARTS.values())
 
+_MUON = dict(optimizer='muon', optimizer_args={}, lr=2e-3)
+_SLOW = dict(slow_rate=0.1)
+
 ROWS: dict[str, dict] = {
-  'published': _PUBLISHED,
-  'published, frames - 0.5': _PUBLISHED | dict(input_mean=0.5),
-  'published, last convolution at zero': _PUBLISHED | dict(last='zero'),
-  "published, PyTorch's start everywhere": _PUBLISHED | dict(torch_start=_EVERYWHERE),
-  'published, eps 1e-9': _PUBLISHED | dict(optimizer_args=dict(b2=0.99, eps=1e-9)),
-  'published, offset layers at 0.02 of the rate': _PUBLISHED | dict(guide_rate=0.02),
-  'published, offsets bounded by 10 tanh': _PUBLISHED | dict(bound=10.0),
-  'published, without TSA': _PUBLISHED | dict(tsa=False),
-  'published, gradients clipped to 1e-3': _PUBLISHED | dict(clip=1e-3),
-  'published, warm-up over half of the run': _PUBLISHED | dict(warmup=0.5),
+  'plain': _PLAIN,
+  'plain, frames - 0.5': _PLAIN | dict(input_mean=0.5),
+  'plain, last convolution at zero': _PLAIN | dict(last='zero'),
+  'plain, the detail of brightness': _PLAIN | dict(start='detail'),
+  "plain, PyTorch's start everywhere": _PLAIN | dict(torch_start=_EVERYWHERE),
+  'plain, eps 1e-9': _PLAIN | dict(optimizer_args=dict(b2=0.99, eps=1e-9)),
+  'plain, offset layers at 0.1 of the rate': _PLAIN | _SLOW,
+  'plain, offsets bounded by 10 tanh': _PLAIN | dict(bound=10.0),
+  'plain, without TSA': _PLAIN | dict(tsa=False),
+  'plain, gradients clipped to 1e-3': _PLAIN | dict(clip=1e-3),
+  'plain, warm-up over half of the run': _PLAIN | dict(warmup=0.5),
   'ours': _OURS,
+  'ours, frames as they are': _OURS | dict(input_mean=0.0),
+  'ours, last convolution random': _OURS | dict(last='random'),
+  'ours, plain pixels': _OURS | dict(start='pixels'),
   **{f"ours, PyTorch's start of {name}": _OURS | dict(torch_start=part) for name, part in _PARTS.items()},
   "ours, PyTorch's start everywhere": _OURS | dict(torch_start=_EVERYWHERE),
   'ours, Charbonnier': _OURS | dict(loss='charbonnier'),
   'ours, eps 1e-9': _OURS | dict(optimizer_args=dict(b2=0.99, eps=1e-9)),
-  'ours, offset layers at 0.02 of the rate': _OURS | dict(guide_rate=0.02),
+  'ours, offset layers at 0.1 of the rate': _OURS | _SLOW,
   'ours, without TSA': _OURS | dict(tsa=False),
   'ours, rate 1e-3': _OURS | dict(lr=1e-3),
-  'ours, Muon at 2e-3': _OURS | dict(optimizer='muon', optimizer_args={}, lr=2e-3),
-  'ours, Muon at 2e-3, frames as they are': _OURS | dict(optimizer='muon', optimizer_args={}, lr=2e-3, input_mean=0.0),
+  'ours, Muon at 2e-3': _OURS | _MUON,
+  'ours, Muon at 2e-3, offset layers at 0.1 of the rate': _OURS | _MUON | _SLOW,
+  'plain, Muon at 2e-3, offset layers at 0.1 of the rate': _PLAIN | _MUON | _SLOW,
 }
+# What takes the place of `edvr.signed_planes` in rows that start with plain pixels.
+_PIXELS = {
+  'front/stem/0/kernel': passing(), 'front/stem/1/kernel': wired(edvr.unshuffled(range(3))),
+  'tail/up/1/kernel': passing(),
+}  # fmt: skip
 
 
 def draw_start(row: dict) -> tuple[nnx.GraphDef, dict]:
@@ -93,6 +108,8 @@ def draw_start(row: dict) -> tuple[nnx.GraphDef, dict]:
 
   def redraw(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if row['start'] == 'pixels' and name in _PIXELS:
+      leaf = _PIXELS[name](keys.params(), leaf.shape)
     if name == 'tail/last/kernel' and row['last'] == 'random':
       return scaled(torch_kernel(), 0.1)(keys.params(), leaf.shape)
     if leaf.ndim == 4 and row.get('torch_start') and re.match(row['torch_start'], name):
@@ -108,12 +125,9 @@ def make_step(row: dict, graphdef: nnx.GraphDef, params: dict) -> tuple[Callable
   update = optimizer.OPTIMIZERS[row['optimizer']](rate, **row['optimizer_args'])
   if row['clip']:
     update = optax.chain(optax.clip_by_global_norm(row['clip']), update)
+  if 'slow_rate' in row:
+    update = optax.chain(update, optimizer.slower(common.OFFSET_LAYERS, row['slow_rate']))
   loss = losses.pixel_loss(row['loss'])
-
-  def factor(path, _):
-    return row.get('guide_rate', 1.0) if 'guide' in jax.tree_util.keystr(path, simple=True, separator='/') else 1.0
-
-  factors = jax.tree_util.tree_map_with_path(factor, params)
 
   @jax.jit
   def step(params, state, batch):
@@ -127,7 +141,7 @@ def make_step(row: dict, graphdef: nnx.GraphDef, params: dict) -> tuple[Callable
 
     (value, told), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
     updates, state = update.update(gradients, state, params)
-    params = optax.apply_updates(params, jax.tree.map(jnp.multiply, updates, factors))
+    params = optax.apply_updates(params, updates)
     return (
       params,
       state,

@@ -38,19 +38,16 @@ print(json.dumps(told))
 """
 
 
-def write_run(workdir, system, args, ema=0.0):
+def write_run(workdir, system, args):
   """A run of two checkpoints, as `train` would leave it; returns the networks of both."""
-  config = {'system': system, 'system_args': args, 'dtype': 'float32', 'ema': ema, 'steps': 2}
+  config = {'system': system, 'system_args': args, 'dtype': 'float32', 'ema': 0.0, 'steps': 2}
   workdir.mkdir()
   (workdir / 'config.json').write_text(json.dumps({'config': config, 'version': '0.2.0'}))
   (workdir / 'checkpoints').mkdir()
   nets = [networks.random(lambda rngs: inference.create_network(config), seed) for seed in (1, 2)]
   with checkpoints.Checkpoints(workdir / 'checkpoints') as saver:
     for step, net in enumerate(nets, 1):
-      state = {'params': nnx.to_pure_dict(nnx.state(net))}
-      if system == 'dacal':  # a run of several players
-        state = {'params': {'generator': state['params']}, 'stats': {'critic': np.zeros(1)}}
-      saver.save(step, state, {'step': step}, psnr=-float(step))
+      saver.save(step, {'params': nnx.to_pure_dict(nnx.state(net))}, {'step': step}, psnr=-float(step))
   return nets
 
 
@@ -59,8 +56,6 @@ def run(tmp_path_factory):
   """Folder, networks of both checkpoints, and [exit code, text] of every command line of TOLD."""
   folder = tmp_path_factory.mktemp('export')
   nets = write_run(folder / 'unet', 'tcl_unet', {'width': 4, 'depth': 2})
-  write_run(folder / 'edvr', 'tcl_edvr', dict(width=4, num_frames=3, num_front=1, num_blocks=1, groups=2))
-  write_run(folder / 'dacal', 'dacal', {'width': 4})
   lines = [line.replace('@', f'{folder}/').split() for line, _, _ in TOLD]
   driver = [sys.executable, '-c', DRIVER, json.dumps(lines)]
   process = subprocess.run(driver, cwd=ROOT, env=os.environ, capture_output=True, text=True)
@@ -77,7 +72,7 @@ TOLD = [
   (UNET + 'latest.safetensors --step=latest', 0, 'weights of tcl_unet'),
   (UNET + 'x.stablehlo', 0, r'clip \(1, H, W, 3\) -> \(H, W, 3\), H and W any multiples of 4 from 8 on; [\d.]+ MB'),
   (UNET + 'x.stablehlo', 2, r'error: --output=\S+x\.stablehlo: exists already; choose another, or add --overwrite\.'),
-  (UNET + 'x.stablehlo --overwrite --size=16x24 --platforms=cpu', 0, r'tcl_unet, clip \(1, 16, 24, 3\) -> \(16, 24, 3\)'),
+  (UNET + 'x.stablehlo --overwrite --size=16x24 --platforms=cpu', 0, r'clip \(1, 16, 24, 3\) -> \(16, 24, 3\); '),
   (UNET + 'x.pt', 2, r'x\.pt: expected a file that ends in \.safetensors, \.stablehlo, \.onnx'),
   (UNET + 'unet', 2, 'expected a file'),
   (UNET + 'y.stablehlo --size=16', 2, r'error: --size=16: expected HEIGHTxWIDTH in pixels, as in 544x960\.'),
@@ -86,8 +81,6 @@ TOLD = [
   (UNET + 'y.safetensors --size=16x24', 2, 'error: --size: weights in .safetensors have no frame size'),
   (UNET + 'y.safetensors --step=7', 1, 'No checkpoint of step 7'),
   (UNET + 'y.onnx', 2, 'error: --size is required for .onnx'),
-  ('--workdir=@edvr --output=@y.stablehlo', 2, r'TCLEDVR cannot be exported for any frame size.*: --size=HEIGHTxWIDTH'),
-  ('--workdir=@dacal --output=@y.stablehlo', 2, r'dacal\.Generator carries a state .*: --output=NAME\.safetensors'),
   ('--workdir=@none --output=@y.stablehlo', 1, 'none is not a workdir'),
 ]  # fmt: skip
 
@@ -125,10 +118,3 @@ def test_the_network_is_that_of_the_best_checkpoint(run):
   expected = networks.apply(inference.load(folder / 'unet'), clip[None])[0]
   np.testing.assert_allclose(exported.call(clip), expected, rtol=0, atol=1e-6)
   np.testing.assert_allclose(expected, networks.apply(nets[0], clip[None])[0], rtol=0, atol=1e-6)
-
-
-def test_help_teaches(binary):
-  process = binary('export', '--help')
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 0 and 'python -m vqm_jax.export' in output and '--debug' in output
-  assert len(output.splitlines()) < 40

@@ -7,6 +7,7 @@ BINARIES = [
   'combine',
   'eval',
   'enhance',
+  'export',
   'prepare.check',
   'prepare.show',
   'prepare.build',

@@ -17,7 +17,7 @@ from vqm_jax.perceptual import files
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'edvr.npz')
 
-# Written down from BasicSR's edvr_arch.py, level by level, in the order of its forward pass.
+# Written down from BasicSR's edvr_arch.py in the order of its forward pass; the first three from the published code.
 NAMES = {
   'conv_first_1': 'front/stem/0',
   'conv_first_2': 'front/stem/1',

@@ -32,9 +32,9 @@ Pyramid = list[jax.Array]
 
 
 # What networks start with: the detail of brightness, four times what a pixel has over the mean of its 3x3, and two
-# differences of colours, at half the resolution. Each comes twice, once with its sign turned, so that what one copy loses
-# in a ReLU is in the other. They fill 48 channels at a quarter of the resolution. Detail, because pictures vary most
-# where compression spoils least: behind plain pixels the last convolution has to learn small differences of large
+# differences of colours, at half the resolution. Each comes twice, once with its sign turned, so that what one copy
+# loses in a ReLU is in the other. They fill 48 channels at a quarter of the resolution. Detail, because pictures vary
+# most where compression spoils least: behind plain pixels the last convolution has to learn small differences of large
 # weights, while every update shakes the brightness of its output.
 _PLANES = ((1 / 3, 1 / 3, 1 / 3), (1, -1, 0), (0, -1, 1))  # weights of R, G, B
 _DETAIL = [(y, x, 4.0 * ((y == x == 0) - 1 / 9)) for y in (-1, 0, 1) for x in (-1, 0, 1)]

@@ -33,6 +33,9 @@ _STORAGES = {
   **{'ByteStorage': 'U8', 'BoolStorage': 'BOOL'},
 }
 
+# Where BasicSR keeps a network's weights, the moving average first.
+_NESTED = ('params_ema', 'params')
+
 # What opens a file of torch.save before version 1.6 (and of the linear heads of LPIPS).
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -145,6 +148,8 @@ class _Unpickler(pickle._Unpickler):
 
   def views(self, wanted: Callable[[str], bool]) -> dict[str, _View]:
     state = self.load()
+    if isinstance(state, dict):
+      state = next((state[key] for key in _NESTED if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict):
       raise errors.DataError(f'expected a dict of tensors (a state_dict), found {type(state).__name__}')
     return {

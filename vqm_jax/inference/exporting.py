@@ -1,0 +1,223 @@
+"""Trained networks as files for other programs: weights in safetensors, whole networks in StableHLO and ONNX.
+
+    save_safetensors(run, 'x.safetensors'); network = load_safetensors('x.safetensors')
+    pathlib.Path('x.stablehlo').write_bytes(export_stablehlo(run))
+
+Weights have the names of our parameters, front/stem/0/kernel, with convolutions as (height, width, in, out). A whole
+network is a function of one window, clip (T, H, W, 3) -> (H, W, 3), with its weights inside. JAX runs it again without
+this package, with flatbuffers, which jax.export reads its files by:
+
+    jax.export.deserialize(bytearray(open('x.stablehlo', 'rb').read())).call(clip)
+
+Frames are those of all our networks: RGB float32 in [0, 1], the output not clipped; the first and last frames of a clip
+lack neighbours, for which our own tools mirror it.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import vqm_jax
+from vqm_jax import checkpoints, errors
+from vqm_jax.inference.run import Run, create_network
+from vqm_jax.perceptual import files
+from vqm_jax.report import results
+from vqm_jax.restorers.base import Restorer
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+_KNOWN_PLATFORMS = (*PLATFORMS, 'rocm')
+
+Source = Run | nnx.Module
+
+
+def save_safetensors(
+  source: Source,
+  path: str | pathlib.Path,
+  *,
+  system: str | None = None,
+  system_args: dict[str, Any] | None = None,
+) -> None:
+  """Writes all weights of a network as float32, whatever is at `path`, which appears when it is complete.
+
+  The metadata, strings in JSON where they are no names: system, system_args, dtype (of the arithmetic), num_frames,
+  step (null without a run), ema, version (of this package) and value_range (of the frames).
+
+  Args:
+    source: a run, or a network alone.
+    path: of the file; folders are made as needed.
+    system, system_args: what `restorers.create` or `enhancers.create_generator` made the network from; of a run they
+      are known. Without a system other programs can read the file, `load_safetensors` cannot.
+
+  Raises:
+    ConfigError: the system does not fit the weights, or was given for a run.
+    OSError: the file cannot be written.
+  """
+  network = _network(source)
+  # The format is little-endian.
+  arrays = {name: np.asarray(array, '<f4') for name, array in _weights(network).items()}
+  meta: dict[str, Any] = {'num_frames': getattr(network, 'num_frames', 1), 'value_range': [0, 1]}
+  meta |= {'version': vqm_jax.__version__, 'step': None, 'ema': False}
+  if isinstance(source, Run):
+    if system:
+      raise errors.ConfigError(f'system={system!r}: a run knows its own, {source.config["system"]!r}; leave it out.')
+    meta |= {key: source.config[key] for key in ('system', 'system_args', 'dtype')}
+    meta |= {'step': source.step, 'ema': source.ema}
+  elif system:
+    meta |= {'system': system, 'system_args': system_args or {}, 'dtype': 'float32'}
+    _fill(meta, arrays, lambda text: errors.ConfigError(f'system={system!r} does not fit the network: {text}.'))
+  header: dict[str, Any] = {
+    '__metadata__': {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in meta.items()}
+  }
+  end = 0
+  for name, array in arrays.items():
+    header[name] = {'dtype': 'F32', 'shape': array.shape, 'data_offsets': [end, end := end + array.nbytes]}
+  text = json.dumps(header).encode()
+  text += b' ' * (-len(text) % 8)  # numbers begin at a multiple of eight, as readers that map the file like them
+  with results.replacing(pathlib.Path(path)) as partial, partial.open('wb') as file:
+    file.write(len(text).to_bytes(8, 'little') + text)
+    for array in arrays.values():
+      file.write(array.tobytes())
+
+
+def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
+  """Returns the network that `save_safetensors` wrote, ready to call.
+
+  Raises:
+    DataError: damaged, another kind of file, without a system, or of another network than its system and arguments say.
+    OSError: it cannot be opened.
+  """
+  path = pathlib.Path(path)
+  arrays = files.read(path, lambda name: True)
+  with path.open('rb') as file:
+    start = file.read(9)
+    if start[8:] != b'{':
+      raise errors.DataError(
+        f'{path}: expected a file that vqm_jax.export wrote, found another format than safetensors.'
+      )
+    file.seek(8)
+    meta = json.loads(file.read(int.from_bytes(start[:8], 'little'))).get('__metadata__', {})
+  try:
+    config = {'system': meta['system'], 'system_args': json.loads(meta['system_args']), 'dtype': meta['dtype']}
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.DataError(
+      f'{path}: expected metadata with system, system_args and dtype, found {sorted(meta)}; export the run again, or '
+      'name system and system_args when you save a network alone.'
+    ) from error
+  return _fill(config, arrays, lambda text: errors.DataError(f'{path} does not fit its system: {text}.'))
+
+
+def export_stablehlo(
+  source: Source, size: tuple[int, int] | None = None, platforms: Sequence[str] = PLATFORMS
+) -> bytearray:
+  """Returns the network as `jax.export` serializes it: clip (T, H, W, 3) float32 -> (H, W, 3) float32.
+
+  Args:
+    source: a run, or a network alone; a restorer, or an enhancer of single frames.
+    size: (H, W), multiples of the network's size_multiple m. By default they are left open: any multiples of m from
+      2 m on. Deformable networks need a size.
+    platforms: where it shall run, of cpu, cuda, rocm and tpu. Loops of deformable networks are arranged for the
+      device that exports, which costs time on others, not precision.
+
+  Raises:
+    ConfigError: the network carries a state, needs a size, or does not take this one; unknown platforms.
+  """
+  network = _network(source)
+  restore = _single_window(network, 'StableHLO')
+  unknown = [name for name in platforms if name not in _KNOWN_PLATFORMS]
+  if unknown or not platforms:
+    raise errors.ConfigError(f'--platforms={",".join(platforms)}: expected some of {", ".join(_KNOWN_PLATFORMS)}.')
+  if size:
+    return _exported(restore, (network.num_frames, *_checked(network, size), 3), platforms).serialize()
+  multiple = f'{network.size_multiple}*' if network.size_multiple > 1 else ''
+  # Two units at least: mirrored borders must know that there is something to mirror.
+  height, width = jax.export.symbolic_shape(f'{multiple}h, {multiple}w', constraints=('h >= 2', 'w >= 2'))
+  try:
+    exported = _exported(restore, (network.num_frames, height, width, 3), platforms)
+  except Exception as error:  # every operation that must know its sizes fails in its own way
+    raise errors.ConfigError(
+      f'{_name(network)} cannot be exported for any frame size, some of its layers must know it; '
+      f'give one, in multiples of {network.size_multiple}: --size=HEIGHTxWIDTH.'
+    ) from error
+  return exported.serialize()
+
+
+def export_onnx(source: Source, size: tuple[int, int]) -> bytes:
+  """Returns the network as an ONNX model: input `clip` (T, H, W, 3) float32 -> `restored` (H, W, 3) float32.
+
+  Args:
+    source: as of `export_stablehlo`.
+    size: (H, W), multiples of the network's size_multiple.
+
+  Raises:
+    ConfigError: the network carries a state or does not take this size, or the converter jax2onnx is not installed.
+  """
+  network = _network(source)
+  restore = _single_window(network, 'ONNX')
+  shape = network.num_frames, *_checked(network, size), 3
+  try:
+    import jax2onnx  # optional, and slow to import
+  except ImportError as error:
+    raise errors.ConfigError(
+      "ONNX is written by jax2onnx, which is not installed: pip install 'vqm_jax[onnx]', or choose .stablehlo."
+    ) from error
+  clip = jax.ShapeDtypeStruct(shape, jnp.float32)
+  model = jax2onnx.to_onnx(restore, [clip], model_name='network', input_names=['clip'], output_names=['restored'])
+  return model.SerializeToString()
+
+
+def _network(source: Source) -> nnx.Module:
+  return source.network if isinstance(source, Run) else source
+
+
+def _name(network: nnx.Module) -> str:
+  """'restorers.tcl.TCLUNet', 'enhancers.dpe.Generator'."""
+  return f'{type(network).__module__}.{type(network).__name__}'.removeprefix('vqm_jax.')
+
+
+def _weights(network: nnx.Module) -> dict[str, Any]:
+  return checkpoints.flatten(nnx.to_pure_dict(nnx.state(network)))
+
+
+def _fill(config: dict, arrays: dict[str, np.ndarray], error: Callable[[str], errors.VqmError]) -> nnx.Module:
+  """The network of a config with these weights; raises `error` of what does not fit."""
+  try:
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
+  except errors.ConfigError as reason:
+    raise error(str(reason).rstrip('.')) from reason
+  params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)
+  problems = report['new'] + report['misfit'] + report['unused']
+  if problems:
+    raise error(f'{len(problems)} weights differ, first {problems[0]}')
+  return nnx.merge(graphdef, params)
+
+
+def _single_window(network: nnx.Module, form: str) -> Callable[[jax.Array], jax.Array]:
+  """clip (T, H, W, 3) -> (H, W, 3), with the weights inside."""
+  if not isinstance(network, Restorer):
+    raise errors.ConfigError(
+      f'{_name(network)} carries a state from frame to frame, expected a network of one '
+      f'window for {form}; export its weights: --output=NAME.safetensors.'
+    )
+  graphdef, state = nnx.split(network)
+  return lambda clip: nnx.merge(graphdef, state)(clip[None])[0]
+
+
+def _checked(network: Restorer, size: tuple[int, int]) -> tuple[int, int]:
+  multiple = network.size_multiple
+  fitting = [max(1, -(-side // multiple)) * multiple for side in size]
+  if fitting != list(size):
+    raise errors.ConfigError(
+      f'--size={size[0]}x{size[1]}: {_name(network)} takes multiples of {multiple}; give '
+      f'{fitting[0]}x{fitting[1]}, pad frames at the bottom right and crop the result.'
+    )
+  return size
+
+
+def _exported(restore: Callable, shape: tuple, platforms: Sequence[str]) -> jax.export.Exported:
+  return jax.export.export(jax.jit(restore), platforms=tuple(platforms))(jax.ShapeDtypeStruct(shape, jnp.float32))
