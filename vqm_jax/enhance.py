@@ -1,9 +1,11 @@
 """Restores or enhances a video, or a folder of images, with a trained network.
 
   python -m vqm_jax.enhance --workdir=runs/ecnu --input=in.mp4 --output=out.mp4 --compare
+  python -m vqm_jax.enhance --workdir=runs/ecnu --input=in.mp4 --preview=page.html
 
 Input: .mp4 .mov .mkv .webm .avi, a folder or zip of images. Output: .mp4 .mkv .mov with sound, subtitles and time
-stamps of the input, or, without a suffix, a folder of PNG images. Any frame size, any length.
+stamps of the input, or, without a suffix, a folder of PNG images. Any frame size, any length. --preview restores six
+frames only and writes a page with them before and after, at several strengths, and the time of the whole video.
 """
 
 import collections
@@ -12,14 +14,17 @@ import datetime
 import functools
 import os
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags, logging
 
 from vqm_jax import cli, errors, inference, video
+from vqm_jax.report import page_pictures, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
 _INPUT = flags.DEFINE_string('input', None, 'Video file, folder or zip of images.')
@@ -35,7 +40,13 @@ _COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4:
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
 _CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
 _CRF = flags.DEFINE_float('crf', None, 'Quality of the output video, 0 (lossless) to 51; default: visually lossless.')
+_STRENGTH = flags.DEFINE_float('strength', 1.0, 'How much is corrected: 0 (the input) to 1.5; 1 is the network.')
+_PREVIEW = flags.DEFINE_string('preview', None, 'Only write a page of frames before and after, e.g. page.html.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
+
+# Of these, with --output and --strength, consists the command that a preview shows.
+_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _COMPARE, _CODEC, _CRF)
+PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
 Restore = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 _DIVIDER = 2
@@ -55,12 +66,25 @@ def check_output(source: pathlib.Path, output: pathlib.Path, overwrite: bool) ->
     raise errors.VideoError(f'{output}: is the input itself; choose another --output')
   if source.resolve() in output.resolve().parents or output.resolve() in source.resolve().parents:
     raise errors.VideoError(f'{output}: one of input and output lies within the other; choose another --output')
-  if output.exists() and not overwrite:
-    raise errors.VideoError(f'{output}: exists already; choose another --output or add --overwrite')
-  if not output.parent.is_dir():
-    raise errors.VideoError(f'{output}: the folder {output.parent} does not exist; create it first')
-  if not os.access(output.parent, os.W_OK):
-    raise errors.VideoError(f'{output}: the folder {output.parent} is not writable; choose another --output')
+  _check_place(output, 'output', overwrite)
+
+
+def check_page(page: pathlib.Path, overwrite: bool) -> None:
+  """Raises VideoError if `page` is not HTML by its name, is a folder, exists without leave, or cannot be written to."""
+  if page.is_dir():
+    raise errors.VideoError(f'{page}: is a folder; give --preview the name of a file, for example {page / "page.html"}')
+  if page.suffix.lower() not in ('.html', '.htm'):
+    raise errors.VideoError(f'{page}: expected the name of a page, for example --preview={page.stem}.html')
+  _check_place(page, 'preview', overwrite)
+
+
+def _check_place(path, flag, overwrite):
+  if path.exists() and not overwrite:
+    raise errors.VideoError(f'{path}: exists already; choose another --{flag} or add --overwrite')
+  if not path.parent.is_dir():
+    raise errors.VideoError(f'{path}: the folder {path.parent} does not exist; create it first')
+  if not os.access(path.parent, os.W_OK):
+    raise errors.VideoError(f'{path}: the folder {path.parent} is not writable; choose another --{flag}')
 
 
 def enhance_video(
@@ -108,28 +132,98 @@ def enhance_video(
   return count
 
 
-def seconds_per_frame(restore: Restore, source: video.VideoSource, num_frames: int) -> float:
-  """Time to restore a frame, from the first `num_frames`, compilation left out."""
+def seconds_per_frame(restore: Restore, source: video.VideoSource, num_frames: int, compiled: bool = False) -> float:
+  """Time to restore a frame, from the first `num_frames`, compilation left out; `compiled` says that it is done."""
   frames = list(source.frames(0, min(num_frames, source.num_frames)))
-  for _ in restore(iter(frames)):
-    pass
-  start = time.perf_counter()
-  for _ in restore(iter(frames)):
-    pass
+  for _ in range(1 if compiled else 2):
+    start = time.perf_counter()
+    for _ in restore(iter(frames)):
+      pass
   return (time.perf_counter() - start) / len(frames)
+
+
+def default_output(source: video.VideoSource, path: pathlib.Path) -> pathlib.Path:
+  """Beside the input, `in_enhanced.mp4` of `in.mp4`; Matroska where we do not write the input's kind of file."""
+  suffix = path.suffix.lower()
+  if not isinstance(source, video.VideoFile):
+    suffix = ''
+  elif suffix not in video.OUTPUT_SUFFIXES:
+    suffix = '.mkv'  # holds any sound
+  return path.parent / f'{source.name}_enhanced{suffix}'
+
+
+def command(output: pathlib.Path, strength: float) -> str:
+  """The command that enhances the whole video as the flags say, for a shell."""
+  given = [flags.FLAGS[flag.name].serialize() for flag in _REPEATED if flag.value != flag.default]
+  given += [f'--strength={strength}'] if strength != 1 else []
+  return shlex.join(['python', '-m', 'vqm_jax.enhance', *given, f'--output={output}'])
+
+
+def write_preview(
+  page: pathlib.Path,
+  run: inference.Run,
+  restore: Restore,
+  source: video.VideoSource,
+  output: pathlib.Path,
+  options: dict[str, Any],
+) -> None:
+  """Writes and prints what `--preview` is for, by the flags.
+
+  `PREVIEW_FRAMES` frames are restored, by one pass of the network each, and shown at `PREVIEW_STRENGTHS` and the one
+  asked for. Of the video these, their neighbours and the first few are read. A recurrent generator gets a short run-up.
+
+  Args:
+    page: the file to write.
+    run: what restores the frames.
+    restore: the same as a function, to take its time.
+    source: the whole video.
+    output: where the command puts it enhanced.
+    options: as of `inference.restore_at`.
+  """
+  commands = {strength: command(output, strength) for strength in sorted({*PREVIEW_STRENGTHS, _STRENGTH.value})}
+  indices = page_pictures.spread(range(source.num_frames), PREVIEW_FRAMES)
+  pairs = inference.restore_at(run.network, source, indices, list(commands), **options)
+  before, after = zip(*cli.progress(pairs, len(indices), 'preview', 'frames'), strict=True)
+  seconds = seconds_per_frame(restore, source, max(3, jax.local_device_count()), compiled=True)
+  shown = preview.Preview(
+    video=pathlib.Path(_INPUT.value).name or source.name,
+    network=f'{run.config["system"]}, step {run.step}, {run.num_params / 1e6:.2f} M parameters',
+    num_frames=source.num_frames,
+    indices=indices,
+    before=before,
+    after=dict(zip(commands, zip(*after, strict=True), strict=True)),
+    strength=_STRENGTH.value,
+    seconds=seconds,
+    commands=commands,
+  )
+  preview.write(page, shown)
+  print(f'{page}: {len(indices)} frames before and after, {page.stat().st_size / 1e6:.1f} MB')
+  _print_estimate(seconds, source.num_frames)
+  print(f'the whole video: {commands[_STRENGTH.value]}')
+
+
+def _print_estimate(rate, count):
+  whole = datetime.timedelta(seconds=round(rate * count))
+  print(f'estimate: {rate:.3g} s per frame, {whole} h for {count} frames')
 
 
 def main(argv):
   del argv
-  for flag in (_WORKDIR, _INPUT, _OUTPUT):
+  for flag in (_WORKDIR, _INPUT) if _PREVIEW.value else (_WORKDIR, _INPUT, _OUTPUT):
     if not flag.value:
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
+  inference.check_strength(_STRENGTH.value)
   tile = inference.parse_tile(_TILE.value)
-  output = pathlib.Path(_OUTPUT.value)
-  compare = compare_path(output) if _COMPARE.value else None
+  page = pathlib.Path(_PREVIEW.value) if _PREVIEW.value else None
+  if page and _DRY_RUN.value:
+    raise errors.ConfigError('--preview and --dry_run exclude each other; a preview says the time of the video, too.')
+  if page:
+    check_page(page, _OVERWRITE.value)
   # Time stamps are carried over, so that frames need not be evenly spaced.
   source = video.open_video(_INPUT.value, variable_rate=True)
-  for path in filter(None, (output, compare)):
+  output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else default_output(source, pathlib.Path(_INPUT.value))
+  compare = compare_path(output) if _COMPARE.value else None
+  for path in () if page else filter(None, (output, compare)):
     check_output(pathlib.Path(_INPUT.value), path, _OVERWRITE.value)
   logging.info('input: %s: %s', _INPUT.value, video.describe(source))
 
@@ -143,20 +237,18 @@ def main(argv):
     run.num_params / 1e6,
     getattr(run.network, 'num_frames', 1),
   )
+  options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
   restore = functools.partial(
-    inference.restore_frames,
-    run.network,
-    self_ensemble=_SELF_ENSEMBLE.value,
-    tile=tile,
-    overlap=_OVERLAP.value,
-    find_cuts=video.mark_cuts,
+    inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts, **options
   )
+  if page:
+    write_preview(page, run, restore, source, output, options)
+    return
   if _DRY_RUN.value:
     logging.info('timing the first frames ...')
     rate = seconds_per_frame(restore, source, max(3, jax.local_device_count()))
     print(f'would write {", ".join(map(str, filter(None, (output, compare))))}')
-    whole = datetime.timedelta(seconds=round(rate * source.num_frames))
-    print(f'estimate: {rate:.3g} s per frame, {whole} h for {source.num_frames} frames')
+    _print_estimate(rate, source.num_frames)
     return
   start = time.perf_counter()
   count = enhance_video(restore, source, output, compare=compare, codec=_CODEC.value, crf=_CRF.value)

@@ -11,6 +11,7 @@ from report.previews import EVIL, INDICES, ODD, STRENGTHS, frames, make
 from vqm_jax import errors
 from vqm_jax.report import panels, preview
 
+
 @pytest.fixture(scope='module')
 def shown():
   return make()

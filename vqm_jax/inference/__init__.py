@@ -3,6 +3,7 @@
 `load(workdir)` gives a network for notebooks; `restore_frames(network, frames)` restores a whole clip.
 """
 
+from vqm_jax.inference.excerpts import restore_at
 from vqm_jax.inference.run import (
   OPERATION,
   Run,
@@ -13,11 +14,18 @@ from vqm_jax.inference.run import (
   read_config,
   read_params,
 )
-from vqm_jax.inference.streaming import parse_tile, reflect_index, restore_frames, stream_frames
+from vqm_jax.inference.streaming import (
+  check_strength,
+  parse_tile,
+  reflect_index,
+  restore_frames,
+  stream_frames,
+)
 
 __all__ = [
   'OPERATION',
   'Run',
+  'check_strength',
   'count_params',
   'create_network',
   'load',
@@ -26,6 +34,7 @@ __all__ = [
   'read_config',
   'read_params',
   'reflect_index',
+  'restore_at',
   'restore_frames',
   'stream_frames',
 ]

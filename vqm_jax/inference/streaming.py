@@ -28,6 +28,8 @@ from vqm_jax import enhancers, errors, parallel
 # Turns the frames of a clip into (frame, whether it starts a scene).
 FindCuts = Callable[[Iterator[np.ndarray]], Iterator[tuple[np.ndarray, bool]]]
 
+MAX_STRENGTH = 1.5
+
 
 def reflect_index(index: int, length: int) -> int:
   """Returns `index` mirrored into [0, length) without repeating the end frames: ..., 2, 1, 0, 1, 2, ..."""
@@ -50,6 +52,35 @@ def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
 def to_uint8(frames: jax.Array) -> jax.Array:
   """Quantises float frames in [0, 1] (clipped to it) to uint8, rounding half to even."""
   return jnp.round(jnp.clip(frames, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+
+
+def check_strength(strength: float) -> None:
+  """Raises ConfigError for a strength outside of [0, MAX_STRENGTH]."""
+  if not 0 <= strength <= MAX_STRENGTH:
+    raise errors.ConfigError(
+      f'--strength={strength:g}: expected 0 (the input) to {MAX_STRENGTH:g}, where 1 is what the network gives; choose '
+      'a number between.'
+    )
+
+
+@jax.jit
+def _blend(frame, restored, strength):
+  frame = frame.astype(jnp.float32) / 255.0
+  return frame + strength * (restored - frame)
+
+
+def with_strength(frame: np.ndarray, restored: jax.Array | np.ndarray, strength: float) -> jax.Array | np.ndarray:
+  """frame + strength * (restored - frame), on the device of `restored`; `restored` itself at strength 1.
+
+  Args:
+    frame: what was restored, uint8 (H, W, 3).
+    restored: float32 (H, W, 3), not clipped.
+    strength: any number; another one compiles nothing anew.
+
+  Returns:
+    float32 (H, W, 3), not clipped; at strength 0 `to_uint8` gives `frame` bit for bit.
+  """
+  return restored if strength == 1 else _blend(frame, restored, float(strength))
 
 
 @functools.lru_cache(maxsize=32)
@@ -242,6 +273,28 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield frame
 
 
+def _remembered(
+  frames: Iterable[np.ndarray], originals: collections.deque[np.ndarray], every: int
+) -> Iterator[np.ndarray]:
+  """The frames as they come; those that will be restored wait in `originals`."""
+  for number, frame in enumerate(frames, start=1):
+    if number % every == 0:
+      originals.append(frame)
+    yield frame
+
+
+def _ensemble(stream: Callable, frames: Iterator[np.ndarray]) -> Iterator[jax.Array | np.ndarray]:
+  """The mean over `stream(view, number)` of the eight symmetries of `frames`."""
+  copies = itertools.tee(frames, len(_SYMMETRIES))
+  streams = [
+    stream(map(functools.partial(_transform, symmetry=symmetry), copy), number)
+    for number, (copy, symmetry) in enumerate(zip(copies, _SYMMETRIES, strict=True))
+  ]
+  for views in zip(*streams, strict=True):
+    restored = sum(_untransform(view, symmetry) for view, symmetry in zip(views, _SYMMETRIES, strict=True))
+    yield restored / len(_SYMMETRIES)
+
+
 def parse_tile(text: str | None) -> tuple[int, int] | None:
   """(height, width) of '512' or '540x960'; None for '', whole frames. Raises ConfigError for anything else."""
   if not text:
@@ -260,6 +313,7 @@ def restore_frames(
   tile: tuple[int, int] | None = None,
   overlap: int = 64,
   every: int = 1,
+  strength: float = 1.0,
   devices: list | None = None,
   find_cuts: FindCuts | None = None,
 ) -> Iterator[np.ndarray]:
@@ -277,12 +331,14 @@ def restore_frames(
       are thrown away. It is an approximation where a network sees farther, as the deep ones do; measure it.
     overlap: pixels that a tile sees beyond itself; costs work.
     every: restore only frames n-1, 2n-1, ...; they see all their neighbours.
+    strength: from 0, the input, over 1, what the network gives, to `MAX_STRENGTH`, past its correction:
+      frame + strength * (restored - frame), before rounding.
     devices: defaults to all devices of this process.
     find_cuts: for recurrent networks: turns frames into (frame, whether it starts a scene); see `video.mark_cuts`. The
       clip is one scene without it.
 
   Raises:
-    ConfigError: another `self_ensemble`, a tile or overlap that does not fit the network.
+    ConfigError: another `self_ensemble` or strength, a tile or overlap that does not fit the network.
     DataError: a frame of another size or kind.
   """
   streams = stream_frames(
@@ -292,6 +348,7 @@ def restore_frames(
     tile=tile,
     overlap=overlap,
     every=every,
+    strength=strength,
     devices=devices,
     find_cuts=find_cuts,
   )
@@ -307,12 +364,14 @@ def stream_frames(
   tile: tuple[int, int] | None = None,
   overlap: int = 64,
   every: int = 1,
+  strength: float = 1.0,
   devices: list | None = None,
   find_cuts: FindCuts | None = None,
 ) -> Iterator[jax.Array | np.ndarray]:
   """As `restore_frames`, but float32 and unclipped, as the network gave them."""
   if self_ensemble not in (1, 8):
     raise errors.ConfigError(f'self_ensemble={self_ensemble} is not supported; use 1 or 8.')
+  check_strength(strength)
   recurrent, multiple = isinstance(network, enhancers.RecurrentGenerator), network.size_multiple
   if tile is not None and (recurrent or network.whole_frames):
     raise errors.ConfigError(
@@ -328,6 +387,9 @@ def stream_frames(
   mesh = parallel.batch_mesh(devices=devices[:1] if recurrent else devices)
   state = jax.device_put(nnx.to_pure_dict(nnx.state(network)), parallel.replicated(mesh))
   frames = _checked(frames)
+  originals = collections.deque()
+  if strength != 1:
+    frames = _remembered(frames, originals, every)
   if recurrent:
     pairs = find_cuts(frames) if find_cuts else ((frame, False) for frame in frames)
     pairs, *copies = itertools.tee(pairs, 1 + self_ensemble)
@@ -342,14 +404,5 @@ def stream_frames(
       del number
       return _tiled_stream(network, state, view, mesh, every, tile, overlap)
 
-  if self_ensemble == 1:
-    yield from stream(frames)
-    return
-  copies = itertools.tee(frames, len(_SYMMETRIES))
-  streams = [
-    stream(map(functools.partial(_transform, symmetry=symmetry), copy), number)
-    for number, (copy, symmetry) in enumerate(zip(copies, _SYMMETRIES, strict=True))
-  ]
-  for views in zip(*streams, strict=True):
-    restored = sum(_untransform(view, symmetry) for view, symmetry in zip(views, _SYMMETRIES, strict=True))
-    yield restored / len(_SYMMETRIES)
+  for restored in _ensemble(stream, frames) if self_ensemble == 8 else stream(frames):
+    yield with_strength(originals.popleft(), restored, strength) if originals else restored

@@ -57,7 +57,7 @@ def _with_pictures(bare, block, raw, wanted, extremes, motion, max_mb, size, pro
   if not isinstance(wanted, int):
     page_pictures.check_frames(saved, bare.clips, wanted)
   scores = page_pictures.frame_scores(saved, block, raw)
-  parts = sum(len((page_html.ASSETS / name).read_text()) for name in ('page_compare.html', 'page_motion.html'))
+  parts = sum(len(page_html.asset(f'page_{name}.html').template) for name in ('compare', 'sides', 'scale', 'motion'))
   spare = _SPARE + _SPARE_OF_EXTREME * 2 * extremes * len(saved.methods)
   chosen = page_pictures.choose(
     saved, scores, bare.clips, aligned=block.aligned, frames=wanted, extremes=extremes, motion=motion,

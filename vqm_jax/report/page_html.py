@@ -68,35 +68,64 @@ def render(page: Page) -> str:
   sections = {'results': ('Results', _results(page))}
   pictures = page.pictures
   if pictures and pictures.stills:
-    sections['compare'] = ('Before and after', _asset('page_compare.html').safe_substitute(ramp=_ramp()))
+    sections['compare'] = compare(
+      first='<label>Clip <select id="clip"></select></label>',
+      sides=asset('page_sides.html').template,
+      scale=asset('page_scale.html').substitute(ramp=_ramp()),
+    )
     if pictures.extremes:
       sections['extremes'] = ('Worst and best', _extremes(page))
     if pictures.motion:
-      sections['motion'] = ('Clips in motion', _asset('page_motion.html').safe_substitute())
+      sections['motion'] = ('Clips in motion', asset('page_motion.html').safe_substitute())
   if page.plots:
     sections['plots'] = ('Plots', _plots(page.plots))
   notes = [*(pictures.notes if pictures else ()), *page.notes]
   if notes:
-    sections['notes'] = ('Notes', _section('notes', 'Notes', _list(notes)))
-  return _asset('page.html').substitute(
-    title=_text(page.title),
-    heading=_text(page.heading),
-    methods=_text(', '.join(page.methods)),
-    facts=''.join(f'<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>' for name, value in page.facts.items()),
-    links=''.join(f'<a href="#{name}">{title}</a>' for name, (title, _) in sections.items()),
+    sections['notes'] = ('Notes', section('notes', 'Notes', listed(notes)))
+  data = script_data(pictures, page.clips, page.fps) if pictures else {}
+  return document(page.title, page.heading, ', '.join(page.methods), page.facts, sections, data)
+
+
+def document(
+  title: str,
+  heading: str,
+  under: str,
+  facts: Mapping[str, str],
+  sections: Mapping[str, tuple[str, str]],
+  data: Mapping[str, Any],
+) -> str:
+  """One HTML file with the look and the script of all our pages.
+
+  Args:
+    title, heading, under, facts: plain text: of the window, above all, below it, and by name.
+    sections: {id: (title of its link, HTML)}.
+    data: what the script is told.
+  """
+  return asset('page.html').substitute(
+    title=escape(title),
+    heading=escape(heading),
+    under=escape(under),
+    facts=''.join(f'<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for name, value in facts.items()),
+    links=''.join(f'<a href="#{name}">{link}</a>' for name, (link, _) in sections.items()),
     sections='\n'.join(body for _, body in sections.values()),
-    css=_asset('page.css').template,
-    script=_asset('page.js').template,
-    data=json_block(script_data(page)),
+    css=asset('page.css').template,
+    script=asset('page.js').template,
+    data=json_block(data),
   )
 
 
-def script_data(page: Page) -> dict[str, Any]:
-  """What the script is told: names, and pictures as data URIs."""
-  pictures = page.pictures
-  if not pictures:
-    return {}
-  places = {clip: k for k, clip in enumerate(page.clips)}
+def compare(*, first: str = '', sides: str = '', scale: str = '', below: str = '') -> tuple[str, str]:
+  """The section with the divider over two pictures and its link, as `document` takes them.
+
+  `first` and `sides` are HTML around the choice of the frame, `scale` right of the buttons, `below` under all.
+  """
+  body = asset('page_compare.html').substitute(first=first, sides=sides, scale=scale, below=below)
+  return 'Before and after', body
+
+
+def script_data(pictures: Choice, clips: Sequence[str], fps: float) -> dict[str, Any]:
+  """What the script is told: names, and pictures as data URIs; `clips` and `fps` as of `Page`."""
+  places = {clip: k for k, clip in enumerate(clips)}
   tags: dict[tuple[str, int], list[str]] = {}
   several = len({one.method for one in pictures.extremes}) > 1
   for one in pictures.extremes:
@@ -104,8 +133,8 @@ def script_data(page: Page) -> dict[str, Any]:
   return {
     'sides': list(pictures.sides),
     'errors': bool(pictures.stills and pictures.stills[0].errors),
-    'clips': list(page.clips),
-    'fps': page.fps,
+    'clips': list(clips),
+    'fps': fps,
     'stills': [
       {
         'clip': places[still.clip],
@@ -152,32 +181,36 @@ def inline_svg(svg: str, prefix: str) -> str:
 # Parts.
 
 
-def _asset(name: str) -> string.Template:
+def asset(name: str) -> string.Template:
+  """A file of `assets/`."""
   return string.Template((ASSETS / name).read_text(encoding='utf-8'))
 
 
-def _text(text: str) -> str:
+def escape(text: str) -> str:
+  """Text to stand in HTML, in attributes, too."""
   return html.escape(text, quote=True)
 
 
-def _section(name: str, title: str, body: str) -> str:
+def section(name: str, title: str, body: str) -> str:
+  """A part of a page under its heading; `title` and `body` are HTML."""
   return f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{title}</h2>\n{body}\n</section>'
 
 
-def _list(notes: Sequence[str]) -> str:
-  return '<ul class="notes">' + ''.join(f'<li>{_text(note)}</li>' for note in notes) + '</ul>' if notes else ''
+def listed(notes: Sequence[str]) -> str:
+  """Notes, plain text, as a list; nothing without any."""
+  return '<ul class="notes">' + ''.join(f'<li>{escape(note)}</li>' for note in notes) + '</ul>' if notes else ''
 
 
 def _results(page: Page) -> str:
   measured, *others = page.tables
-  parts = [html_table(measured, page.costs, 'Results'), _list(measured.notes)]
+  parts = [html_table(measured, page.costs, 'Results'), listed(measured.notes)]
   folded = [*([measured.singles] if measured.singles else []), *others]
   parts += [
-    f'<details><summary>{_text(table.title)}</summary>\n{html_table(table, {}, table.title)}\n{_list(table.notes)}'
+    f'<details><summary>{escape(table.title)}</summary>\n{html_table(table, {}, table.title)}\n{listed(table.notes)}'
     '</details>'
     for table in folded
   ]
-  return _section('results', 'Results', '\n'.join(parts))
+  return section('results', 'Results', '\n'.join(parts))
 
 
 def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: str) -> str:
@@ -188,12 +221,12 @@ def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: st
   def head(key: str, text: str) -> str:
     start = 'descending' if text.startswith(_HIGH) or key == 'gain' else 'ascending'
     kind = ' class="word"' if key in WORDS else ''
-    return f'<th scope="col"{kind} data-first="{start}"><button type="button">{_text(text or "Measure")}</button></th>'
+    return f'<th scope="col"{kind} data-first="{start}"><button type="button">{escape(text or "Measure")}</button></th>'
 
   def cell(key: str, row: Mapping[str, Cell]) -> str:
     found = row[key]
     value = _sort_value(key, found, costs.get(key, {}).get(row[first].text))
-    given = '' if value is None else f' data-value="{_text(value)}"'
+    given = '' if value is None else f' data-value="{escape(value)}"'
     tag = 'th scope="row"' if key == first else 'td'
     kind = ' class="word"' if key in WORDS else ''
     return f'<{tag}{kind}{given}>{_cell_text(found)}</{tag[:2]}>'
@@ -204,13 +237,13 @@ def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: st
     lines.append(f'<tr{kind}>{"".join(cell(key, row) for key in columns)}</tr>')
   heads = ''.join(head(key, text) for key, text in columns.items())
   return (
-    f'<div class="scroll" role="region" aria-label="{_text(label)}" tabindex="0">\n<table>\n'
+    f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">\n<table>\n'
     f'<thead><tr>{heads}</tr></thead>\n<tbody>\n' + '\n'.join(lines) + '\n</tbody>\n</table>\n</div>'
   )
 
 
 def _cell_text(cell: Cell) -> str:
-  text = _text(cell.text)
+  text = escape(cell.text)
   if match := re.fullmatch(r'(\S+) (\[.*\])', text):  # a number and its interval
     text = f'{match[1]} <span class="interval">{match[2]}</span>'
   tag = {'bold': 'b', 'underline': 'u'}.get(cell.mark)
@@ -234,12 +267,12 @@ def _plots(plots: Sequence[Plot]) -> str:
   figures = []
   for k, plot in enumerate(plots):
     svg = inline_svg(plot.svg, f'plot{k}')
-    svg = svg.replace('<svg', f'<svg role="img" aria-label="{_text(plot.title)}: {_text(plot.caption)}"', 1)
+    svg = svg.replace('<svg', f'<svg role="img" aria-label="{escape(plot.title)}: {escape(plot.caption)}"', 1)
     kind = ' class="whole broad"' if plot.broad else ''
     figures.append(
-      f'<figure{kind}>\n{svg}\n<figcaption><b>{_text(plot.title)}.</b> {_text(plot.caption)}</figcaption>\n</figure>'
+      f'<figure{kind}>\n{svg}\n<figcaption><b>{escape(plot.title)}.</b> {escape(plot.caption)}</figcaption>\n</figure>'
     )
-  return _section('plots', 'Plots', '<div class="plots">\n' + '\n'.join(figures) + '\n</div>')
+  return section('plots', 'Plots', '<div class="plots">\n' + '\n'.join(figures) + '\n</div>')
 
 
 def _extremes(page: Page) -> str:
@@ -250,7 +283,7 @@ def _extremes(page: Page) -> str:
     '<p class="small">Frames with the least and the largest gain over the input; choose one to see it above.</p>'
   ]
   if len(methods) > 1:
-    options = ''.join(f'<option value="{k}">{_text(method)}</option>' for k, method in enumerate(methods))
+    options = ''.join(f'<option value="{k}">{escape(method)}</option>' for k, method in enumerate(methods))
     parts.append(f'<div class="controls"><label>Method <select id="extreme-method">{options}</select></label></div>')
   for k, method in enumerate(methods):
     groups = []
@@ -261,17 +294,17 @@ def _extremes(page: Page) -> str:
           place = places[one.clip, one.frame]
           items.append(_thumbnail(one, place, pictures, list(pictures.sides).index(method)))
       if items:
-        groups.append(f'<h3>{title} of {_text(method)}</h3>\n<ul class="thumbnails">{"".join(items)}</ul>')
+        groups.append(f'<h3>{title} of {escape(method)}</h3>\n<ul class="thumbnails">{"".join(items)}</ul>')
     parts.append(f'<div class="extremes" data-method="{k}">\n' + '\n'.join(groups) + '\n</div>')
-  return _section('extremes', 'Worst and best frames', '\n'.join(parts))
+  return section('extremes', 'Worst and best frames', '\n'.join(parts))
 
 
 def _thumbnail(one: Extreme, place: int, pictures: Choice, side: int) -> str:
   words = f'clip {one.clip}, frame {one.frame}'
   return (
     f'<li><button type="button" data-still="{place}" data-side="{side}">'
-    f'<img src="{pictures.stills[place].thumbnails[one.method]}" alt="{_text(one.method)}, {_text(words)}">'
-    f'<span><b>{one.gain:+.2f} dB</b>{_text(words)}</span></button></li>'
+    f'<img src="{pictures.stills[place].thumbnails[one.method]}" alt="{escape(one.method)}, {escape(words)}">'
+    f'<span><b>{one.gain:+.2f} dB</b>{escape(words)}</span></button></li>'
   )
 
 

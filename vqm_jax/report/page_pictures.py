@@ -203,6 +203,11 @@ def data_uri(frame: np.ndarray, quality: int | None) -> str:
   return 'data:image/webp;base64,' + base64.b64encode(out.getvalue()).decode()
 
 
+def coding(quality: int | None) -> str:
+  """What `data_uri` does to a frame, in words."""
+  return 'exact (lossless WebP)' if quality is None else f'compressed with loss (WebP quality {quality})'
+
+
 def rungs(frames: int | Sequence[int], extremes: int) -> list[Rung]:
   """What to try for the stills, the best first; frames that were asked for one by one all stay."""
   listed = not isinstance(frames, int)
@@ -239,21 +244,13 @@ class Maker:
     saved = self._saved
     frames = saved.at(clip, index)
     target, maps = frames[saved.target.label], []
-    height, width, _ = target.shape
-    # By whole factors, so that shrunken frames are means of blocks and nothing is made sharper.
-    size = max(1, width // shrink)
-
-    def small(picture: np.ndarray) -> np.ndarray:
-      return panels.resized(picture, size) if shrink > 1 and width > shrink else picture
-
     if self._aligned:
       others = [frame for label, frame in frames.items() if label != saved.target.label]
-      levels = [small(panels.error_map(frame, target)) for frame in others]
+      levels = [shrunk(panels.error_map(frame, target), shrink) for frame in others]
       maps = [data_uri(panels.error_colours(level), _ERROR_QUALITY) for level in levels]
-    thumbnails = {side.label: data_uri(_reduced(frames[side.label], _THUMBNAIL), _THUMBNAIL_QUALITY)
-                  for side in saved.methods}  # fmt: skip
-    pictures = [data_uri(small(frame), quality) for frame in frames.values()]
-    height, width, _ = small(target).shape
+    thumbnails = {side.label: thumbnail(frames[side.label]) for side in saved.methods}
+    pictures = [data_uri(shrunk(frame, shrink), quality) for frame in frames.values()]
+    height, width, _ = shrunk(target, shrink).shape
     return Still(clip, index, pictures, maps, thumbnails, width, height)
 
   @functools.cache  # noqa: B019
@@ -265,6 +262,17 @@ class Maker:
       shape = frames[0].shape
       columns.append([data_uri(frame, quality) for frame in frames])
     return Motion(clip, indices, list(zip(*columns, strict=True)), shape[1], shape[0])
+
+
+def shrunk(picture: np.ndarray, factor: int) -> np.ndarray:
+  """(H, W, ...) as means of blocks, so that nothing is made sharper; as it is where it is as narrow as the factor."""
+  width = picture.shape[1]
+  return panels.resized(picture, width // factor) if factor > 1 and width > factor else picture
+
+
+def thumbnail(frame: np.ndarray) -> str:
+  """uint8 (H, W, 3) as a small picture in a data URI."""
+  return data_uri(_reduced(frame, _THUMBNAIL), _THUMBNAIL_QUALITY)
 
 
 def _reduced(frame: np.ndarray, width: int) -> np.ndarray:
@@ -319,11 +327,11 @@ def choose(
       yield maker.motion(clip, _middle(saved.indices(clip), rung.frames), rung.width, rung.quality)
 
   moving_tried = motion_rungs(motion, len(clips)) if motion > 1 else []
-  fitted = _first_that_fits(moving_tried, moving, room * _MOTION_SHARE)[0]
+  fitted = first_that_fits(moving_tried, moving, room * _MOTION_SHARE)[0]
   tried = rungs(frames, extremes)
   for moved in dict.fromkeys([fitted is not None, False]):  # what is compared goes before what moves
     kept = fitted[1] if moved else []
-    best, least = _first_that_fits(tried, stills, room - sum(map(_size_of_motion, kept)))
+    best, least = first_that_fits(tried, stills, room - sum(map(_size_of_motion, kept)))
     if best is not None:
       break
   else:
@@ -341,8 +349,8 @@ def choose(
   )
 
 
-def _first_that_fits(tried: Sequence, make: Callable[[Any], Iterator], room: float) -> tuple[tuple | None, int]:
-  """((rung, what was made), its bytes), or (None, bytes of the last) when nothing fits."""
+def first_that_fits(tried: Sequence, make: Callable[[Any], Iterator], room: float) -> tuple[tuple | None, int]:
+  """((rung, stills or motions made of it), their bytes), or (None, bytes of the last) when nothing fits."""
   total = 0
   for rung in tried:
     made, total = [], 0
@@ -375,11 +383,10 @@ def _said(
   motion: Sequence[Motion], max_mb: float,
 ) -> list[str]:  # fmt: skip
   """How the pictures were made, and what they would have been in a larger page (`full`, `wanted`)."""
-  exact, size = rung.quality is None, f'{stills[0].width}x{stills[0].height}' if stills else ''
-  how = 'exact (lossless WebP)' if exact else f'compressed with loss (WebP quality {rung.quality})'
+  size = f'{stills[0].width}x{stills[0].height}' if stills else ''
   maps = '; error maps were made before, and are compressed with loss.' if aligned else '.'
-  notes = [f'The frames to compare are {how}{maps}']
-  given_up = [] if exact else ['frames to compare with loss instead of exact ones']
+  notes = [f'The frames to compare are {coding(rung.quality)}{maps}']
+  given_up = [] if rung.quality is None else ['frames to compare with loss instead of exact ones']
   if rung.shrink > 1:
     given_up.append(f'these shrunk {rung.shrink} times to {size} pixels')
   if rung.frames < full.frames:

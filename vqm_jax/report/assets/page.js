@@ -1,10 +1,11 @@
 'use strict';
 
-// The results page. All that it shows is in the file: pictures are data URIs in the block #data.
+// The results page and the preview, which has a part of it: one video in the place of clips, buttons in the place of
+// lists of sides. All that they show is in the file: pictures are data URIs in the block #data.
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const $ = (id) => document.getElementById(id);
-  const FIRST = 1; // of data.sides: what the input is compared with, the first method
+  const FIRST = data.first || 1; // of data.sides: what the input is compared with, else the first method
 
   function option(value, text) {
     const made = document.createElement('option');
@@ -74,6 +75,7 @@
     const handle = $('handle');
     const count = data.sides.length;
     let at = -1; // of data.stills
+    let pair = [0, FIRST]; // of data.sides, left and right; beyond them error maps
     let shown = null; // the pictures on the canvas
     let turn = 0;
     let split = 0.5;
@@ -83,8 +85,8 @@
     let view = null; // what was drawn last, in pixels of the canvas
 
     const clips = [...new Set(data.stills.map((still) => still.clip))];
-    $('clip').append(...clips.map((clip) => option(clip, data.clips[clip])));
-    for (const id of ['left', 'right']) {
+    $('clip')?.append(...clips.map((clip) => option(clip, data.clips[clip])));
+    for (const id of lists()) {
       const group = document.createElement('optgroup');
       group.label = 'Error maps';
       data.sides.forEach((name, k) => $(id).append(option(k, name)));
@@ -93,13 +95,18 @@
         $(id).append(group);
       }
     }
-    $('left').value = 0;
-    $('right').value = FIRST;
-
     const still = () => data.stills[at];
-    const chosen = () => [Number($('left').value), Number($('right').value)];
     const nameOf = (k) => (k < count ? data.sides[k] : `Error of ${data.sides[k - count]}`);
     const uriOf = (k) => (k < count ? still().pictures[k] : still().errors[k - count]);
+
+    function lists() {
+      return ['left', 'right'].filter((id) => $(id));
+    }
+
+    function choose(left, right) {
+      pair = [left, right];
+      lists().forEach((id, k) => { $(id).value = pair[k]; });
+    }
 
     function caption(k) {
       const score = k < count ? still().scores[k] : '';
@@ -118,15 +125,16 @@
         });
       }
       if (!before || before.width !== now.width || before.height !== now.height) centre = zoom = null;
-      $('clip').value = now.clip;
+      if ($('clip')) $('clip').value = now.clip;
       $('frame').value = at;
       return refresh();
     }
 
     async function refresh() {
       const mine = ++turn;
-      const [left, right] = chosen();
+      const [left, right] = pair;
       canvas.setAttribute('aria-busy', 'true');
+      mark();
       let pictures;
       try {
         pictures = await Promise.all([load(uriOf(left)), load(uriOf(right))]);
@@ -145,8 +153,21 @@
       const said = `Clip ${data.clips[still().clip]}, frame ${still().frame}: ${caption(left)} on the left, ${caption(right)} on the right`;
       canvas.setAttribute('aria-label', said);
       $('compare-said').textContent = said;
-      $('scale').hidden = left < count && right < count;
+      if ($('scale')) $('scale').hidden = left < count && right < count;
       draw();
+    }
+
+    // Buttons that stay down, and what belongs to a side.
+    function mark() {
+      for (const button of document.querySelectorAll('[aria-pressed][data-still]')) {
+        button.setAttribute('aria-pressed', Number(button.dataset.still) === at);
+      }
+      for (const button of document.querySelectorAll('[aria-pressed][data-side]')) {
+        button.setAttribute('aria-pressed', pair.includes(Number(button.dataset.side)));
+      }
+      for (const part of document.querySelectorAll('[data-of-side]')) {
+        part.hidden = !pair.includes(Number(part.dataset.ofSide));
+      }
     }
 
     const density = () => window.devicePixelRatio || 1;
@@ -202,7 +223,7 @@
       handle.style.left = `${edge / ratio}px`;
       const percent = Math.round(split * 100);
       handle.setAttribute('aria-valuenow', percent);
-      handle.setAttribute('aria-valuetext', `${percent} % ${nameOf(chosen()[0])}`);
+      handle.setAttribute('aria-valuetext', `${percent} % ${nameOf(pair[0])}`);
       stage.classList.toggle('zoomed', width * scale > pane + 1 || height * scale > down + 1);
       $('zoom').textContent = `${Math.round(scale / ratio * 100)} %`;
       $('out').disabled = next(-1) === undefined;
@@ -300,7 +321,7 @@
     }, { passive: false });
 
     function swap() {
-      [$('left').value, $('right').value] = chosen().reverse();
+      choose(pair[1], pair[0]);
       refresh();
     }
 
@@ -347,15 +368,19 @@
       draw();
     }
 
-    $('clip').addEventListener('change', () => {
+    $('clip')?.addEventListener('change', () => {
       open(data.stills.findIndex((one) => one.clip === Number($('clip').value)));
     });
     $('frame').addEventListener('change', () => open(Number($('frame').value)));
-    $('left').addEventListener('change', refresh);
-    $('right').addEventListener('change', refresh);
+    for (const id of lists()) {
+      $(id).addEventListener('change', () => {
+        pair = [Number($('left').value), Number($('right').value)];
+        refresh();
+      });
+    }
     $('previous').addEventListener('click', () => open(at - 1));
     $('next').addEventListener('click', () => open(at + 1));
-    $('swap').addEventListener('click', swap);
+    $('swap')?.addEventListener('click', swap);
     $('in').addEventListener('click', () => zoomTo(next(1)));
     $('out').addEventListener('click', () => zoomTo(next(-1)));
     $('fit').addEventListener('click', fit);
@@ -364,11 +389,15 @@
     new ResizeObserver(draw).observe(stage);
     window.addEventListener('resize', draw);
 
-    for (const button of document.querySelectorAll('[data-still]')) {
+    for (const button of document.querySelectorAll('[data-still], [data-side]')) {
+      const { still: number, side } = button.dataset;
       button.addEventListener('click', () => {
-        $('left').value = 0;
-        $('right').value = button.dataset.side;
-        open(Number(button.dataset.still));
+        if (side !== undefined) choose(0, Number(side));
+        if (number === undefined) {
+          refresh();
+          return;
+        }
+        open(Number(number));
         $('compare').scrollIntoView({ block: 'start' });
         (beside ? canvas : handle).focus({ preventScroll: true });
       });
@@ -381,6 +410,7 @@
       methods.addEventListener('change', choose);
       choose();
     }
+    choose(...pair);
     open(0);
   }
 
