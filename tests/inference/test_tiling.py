@@ -14,7 +14,10 @@ NETWORK = dict(width=4, num_front=1, num_blocks=1, groups=2, num_frames=3)
 
 def network():
   """A small EDVR; its receptive field without offsets is about 100 pixels to each side."""
-  return restorers.create('tcl_edvr', rngs=nnx.Rngs(0), **NETWORK)
+  edvr = restorers.create('tcl_edvr', rngs=nnx.Rngs(0), **NETWORK)
+  last = edvr.tail.last.kernel  # fresh it is zero, and the network the identity
+  last[...] = 0.1 * jax.random.normal(jax.random.key(0), last.shape)
+  return edvr
 
 
 def clip(height, width, frames=3):
