@@ -1,11 +1,13 @@
 """The benchmarks run; what they measure is for the eye."""
 
 import importlib.util
+import json
 import math
 import os
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from absl import flags
 
 from experiments import seventh
+from vqm_jax import checkpoints, errors
 from vqm_jax.cli import ROOT
 
 
@@ -141,3 +144,47 @@ def test_published_steps_from_the_command_line(load, tmp_path):
   told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
   assert told[:3] == ['seventh', '1x96', '1x96x2']
   assert all(float(number) >= 0 for number in told[3:9] if number != '-')
+
+
+def test_neighbours_and_still_windows_are_compared_clip_by_clip(load, tmp_path, micro_data, monkeypatch):
+  frames = load('more_frames')
+  config = seventh.get_config('tiny')
+  config.update(dataset='vqm_demo', dataset_config='micro_tiles', data_dir=micro_data, crop=16, batch_size=2, steps=2)
+  config.system_args.update(width=4, num_blocks=1)
+  monkeypatch.setattr(frames, '_OUT', types.SimpleNamespace(value=str(tmp_path)))
+  monkeypatch.setattr(frames, '_STEPS', types.SimpleNamespace(value=2))
+  monkeypatch.setattr(frames, 'config_of', lambda system: config)
+  window = np.arange(2 * 3).reshape(2, 3, 1, 1, 1)
+  assert frames.still(window)[..., 0, 0, 0].tolist() == [[1, 1, 1], [4, 4, 4]]
+  network, curve = frames.train(config, neighbours=False)
+  assert len(curve) == 2 and network.num_frames == 1
+  found = {'steps': 2, 'curve': [{'offset/a_mean': 0.5}]}
+  for name, gains in (('window', {'a': [0.2, 0.4], 'b': [0.1]}), ('still', {'a': [0.1, 0.1], 'b': [0.2]})):
+    (tmp_path / f'gtq_{name}.json').write_text(json.dumps(found | {'gains': gains}))
+  assert frames.row('gtq') == ['gtq', '2', '+0.200', '+0.150', '+0.050', '[-0.100, +0.200]', '+0.200 -0.100', '0.50']
+  monkeypatch.setattr(frames, '_STEPS', types.SimpleNamespace(value=3))
+  with pytest.raises(errors.ConfigError, match='holds runs of gtq of another length; use --steps=2'):
+    frames.row('gtq')
+
+
+def test_rows_of_the_learning_table_differ_in_what_they_name(load):
+  deformable = load('learning_deformable')
+
+  def start(name):
+    graphdef, params = deformable.draw_start(deformable.ROWS[name])
+    return graphdef, checkpoints.flatten(params)
+
+  (_, plain), (_, ours) = start('plain'), start('ours')
+  assert np.abs(plain['tail/last/kernel']).max() > 0 and not np.abs(ours['tail/last/kernel']).any()
+  # The colours of a pixel as they are, and the detail of its brightness.
+  np.testing.assert_allclose(plain['front/stem/0/kernel'][1, 1, :, :3], np.eye(3), atol=0.03)
+  np.testing.assert_allclose(ours['front/stem/0/kernel'][..., 0].sum((0, 1, 2)), 0, atol=0.3)
+  _, torch = start("ours, PyTorch's start of front")
+  assert np.abs(torch['front/stem/0/kernel']).max() <= 27**-0.5
+  np.testing.assert_array_equal(torch['tail/up/0/kernel'], ours['tail/up/0/kernel'])
+  graphdef, _ = start('ours, without TSA')
+  assert 'ConvFusion' in str(graphdef)
+  text = deformable.table({'ours': dict(loss_over_input=0.98, gain=0.1, offsets=[0.1, 0.2, 0.3, 4], temporal=None)})
+  assert (
+    '| ours ' in text and '0.9800 |' in text and '+0.100 |' in text and '0.1 0.2 0.3 4 |' in text and 'n/a |' in text
+  )

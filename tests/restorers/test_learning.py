@@ -1,49 +1,68 @@
-"""Deformable networks learn: on real compressed windows, at small width, they leave the identity and stay aligned."""
+"""Deformable networks learn: their `:tiny` recipes leave the identity within 200 updates, and stay aligned.
 
-import jax
-import numpy as np
+On windows of demo scenes, rendered and coded with H.264. `python tests/restorers/test_learning.py gtq DATA_DIR` trains
+one and prints what it found.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
-from experiments import common
-from vqm_jax import data
-from vqm_jax.training.supervised import Supervised
-
-_EDVR = dict(width=48, num_frames=3, num_front=1, num_blocks=1, groups=4, tail_width=16)
-NETWORKS = {
-  'tcl_edvr': _EDVR,
-  'gtq': dict(width=48, num_frames=3, num_extraction=1, num_stages=1, groups=4, num_rrdb=1, growth=8),
-  'jojo': _EDVR,
-  'boss_f1': _EDVR,
-}
-STEPS = 400
+STEPS = 200
+# The loss over the input's own in the last quarter, at most: measured, and half of what was learnt as a margin.
+BOUNDS = {'tcl_edvr': 0.995, 'gtq': 0.993, 'jojo': 0.998, 'boss_f1': 0.995}
 
 
 @pytest.fixture(scope='module')
-def windows(tmp_path_factory):
-  """Windows of demo scenes, rendered and coded with H.264."""
+def data_dir(tmp_path_factory) -> str:
   from conftest import _demo
 
-  folder = _demo(tmp_path_factory.mktemp('windows'), ['tiles'])
-  return data.open_training('vqm_demo', 'tiles', folder)
+  return _demo(tmp_path_factory.mktemp('windows'), ['tiles'])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('system', NETWORKS)
-def test_a_deformable_network_leaves_the_identity(system, windows):
-  config = common.base_config()
-  config.update(
-    system=system, system_args=NETWORKS[system], num_frames=3, crop=48, batch_size=4, steps=STEPS, loss='l2', lr=3e-4,
-    optimizer_args=dict(b2=0.99, eps=1e-12), warmup=0.02, ema=0.0,
-  )  # fmt: skip
+@pytest.mark.parametrize('system', BOUNDS)
+def test_a_deformable_network_leaves_the_identity(system, data_dir):
+  # In a process of its own: tests compile quickly, for programs that then run slowly.
+  env = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_'))}
+  env |= {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(pathlib.Path(__file__).parents[2])}
+  done = subprocess.run([sys.executable, __file__, system, data_dir], env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr[-2000:]
+  found = json.loads(done.stdout.splitlines()[-1])
+  # With plain pixels, a random last convolution and frames in 0..1: 1.000 and more, offsets of several pixels.
+  assert found['loss_over_input'] < BOUNDS[system]
+  assert found['offset'] < 1
+
+
+def train(system: str, data_dir: str) -> dict[str, float]:
+  """Trains the network of the experiment's `:tiny` in one piece."""
+  import jax
+  import numpy as np
+
+  from vqm_jax import data
+  from vqm_jax.training.supervised import Supervised
+
+  config = importlib.import_module(f'experiments.{system}').get_config('tiny')
+  config.steps = STEPS
   trainer = Supervised(config, jax.devices()[:1])
   state, told = trainer.init(trainer.fresh()), []
-  with data.train_batches([windows], num_frames=3, crop=48, batch_size=4, seed=0) as batches:
+  source = data.open_training(config.dataset, config.dataset_config, data_dir)
+  with data.train_batches(
+    [source], num_frames=config.num_frames, crop=config.crop, batch_size=config.batch_size, seed=config.seed
+  ) as batches:
     for step in range(STEPS):
       state, scalars = trainer.update(state, next(batches), step)
       told.append(scalars)
   last = jax.device_get(told[-STEPS // 4 :])
-  mean = {name: np.mean([scalars[name] for scalars in last]) for name in last[0]}
-  # Before frames were centred and last convolutions zero: 1.000 and more, offsets of several pixels.
-  assert mean['train/loss'] / mean['train/input_loss'] < 0.99
-  offsets = {name: value for name, value in mean.items() if name.startswith('offset/') and name.endswith('mean')}
-  assert offsets and max(offsets.values()) < 2
+  mean = {name: float(np.mean([scalars[name] for scalars in last])) for name in last[0]}
+  offsets = [value for name, value in mean.items() if name.startswith('offset/') and name.endswith('mean')]
+  return {'loss_over_input': mean['train/loss'] / mean['train/input_loss'], 'offset': max(offsets)}
+
+
+if __name__ == '__main__':
+  print(json.dumps(train(*sys.argv[1:])))
