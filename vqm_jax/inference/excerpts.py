@@ -2,20 +2,23 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flax import nnx
 
-from vqm_jax import enhancers, video
+from vqm_jax import enhancers
 from vqm_jax.inference import streaming
+
+if TYPE_CHECKING:  # `video` needs a codec, which evaluating records does without
+  from vqm_jax import video
 
 RUN_UP = 7  # frames that a recurrent generator goes through before the one that is wanted
 
 
 def restore_at(
   network: nnx.Module,
-  source: video.VideoSource,
+  source: 'video.VideoSource',
   indices: Iterable[int],
   strengths: Sequence[float] = (1.0,),
   **options: Any,
