@@ -14,7 +14,7 @@ import sys
 import pytest
 
 STEPS = 200
-# The loss over the input's own in the last quarter, at most; it was 1.000 and more before the networks' start was mended.
+# The loss over the input's own in the last quarter, at most; it was 1.000 and more before the start was mended.
 BOUNDS = {'tcl_edvr': 0.997, 'gtq': 0.997, 'jojo': 0.999, 'boss_f1': 0.999}
 
 
