@@ -28,7 +28,7 @@ def base_config() -> ml_collections.ConfigDict:
   config.grad_accum = 1  # micro-batches per update
   config.steps = 100_000
   config.seed = 0
-  config.loss = 'l1'  # l1, l2, charbonnier
+  config.loss = 'l1'  # l1, l2, charbonnier, rmse
   config.loss_args = ml_collections.ConfigDict()
   config.optimizer = 'adam'  # adam, adamw, muon, sgd
   config.optimizer_args = ml_collections.ConfigDict()

@@ -33,7 +33,17 @@ def charbonnier(pred: jax.Array, target: jax.Array, eps: float = 1e-3) -> jax.Ar
   return jnp.sqrt(jnp.square(_difference(pred, target)) + eps * eps).mean()
 
 
-PIXEL_LOSSES = {'l1': l1, 'l2': l2, 'charbonnier': charbonnier}
+def rmse(pred: jax.Array, target: jax.Array, eps: float = 1e-3) -> jax.Array:
+  """Mean over samples, the first axis, of sqrt(mean d^2 + eps^2).
+
+  Within a sample as `l2`; between samples a badly compressed one does not outweigh the others as it does there, while
+  PSNR counts the same relative gain on each alike.
+  """
+  d = _difference(pred, target)
+  return jnp.sqrt(jnp.square(d).mean(axis=range(1, d.ndim)) + eps * eps).mean()
+
+
+PIXEL_LOSSES = {'l1': l1, 'l2': l2, 'charbonnier': charbonnier, 'rmse': rmse}
 
 
 def pixel_loss(name: str, **kwargs) -> Callable[[jax.Array, jax.Array], jax.Array]:

@@ -1,10 +1,12 @@
 """Makes a paired data set from any folder of videos: originals (HQ) and their compressed copies (LQ).
 
   python -m vqm_jax.prepare.degrade --input=my_videos/ --output=pairs/ --target_psnr=30.55
+  python -m vqm_jax.prepare.degrade --input=my_videos/ --output=pairs/ --mix=web --copies=6
 
 Finds scene cuts, splits by video into train, val, test and holdout, codes LQ with H.264 from the samples of HQ, and
 checks that every pair is in step. Run again, it goes on where it was interrupted. val and test clips are windows of
-one scene, stored without loss; train and holdout are whole videos.
+one scene, stored without loss; train and holdout are whole videos. --mix=web codes each copy another way: many rates,
+presets and sizes, H.264 and H.265, once or twice, with and without grain; manifest.csv tells which.
 """
 
 import os
@@ -15,7 +17,7 @@ import jax
 from absl import flags, logging
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import pairs
+from vqm_jax.prepare import degradation, pairs
 from vqm_jax.video.codec import PRESETS
 
 _PRESETS = PRESETS[:-1]  # placebo is slow to no effect
@@ -26,6 +28,8 @@ _RATE = flags.DEFINE_string('rate', '', 'crf=33, crf=28:38 (drawn for each video
 _TARGET_PSNR = flags.DEFINE_float(
   'target_psnr', None, 'Instead of --rate: PSNR in dB that the val clips shall have (IntVid: 30.55).'
 )
+_MIX = flags.DEFINE_enum('mix', '', ['', *degradation.MIXES], 'Instead of --rate: draw all that is done to a copy.')
+_COPIES = flags.DEFINE_integer('copies', 1, 'Pairs to make of each video, with --mix or a range.', lower_bound=1)
 _COUNTS = {
   split: flags.DEFINE_integer(f'{split}_videos', None, text, lower_bound=0)
   for split, text in (
@@ -35,13 +39,13 @@ _COUNTS = {
   )
 }
 _SPLIT_CSV = flags.DEFINE_string(
-  'split_csv', '', 'Instead of numbers: CSV file video,split (train, val, test, holdout, skip).'
+  'split_csv', '', 'Instead of numbers: CSV file video,split (train, val, test, holdout, skip) and perhaps copies.'
 )
 _CATEGORIES = flags.DEFINE_string(
   'categories', '', '"folders" (names of the sub-folders) or a CSV file video,category.'
 )
 _CLIP_FRAMES = flags.DEFINE_integer('clip_frames', 120, 'Frames of a val or test clip.')
-_PRESET = flags.DEFINE_enum('preset', 'medium', _PRESETS, 'Preset of libx264.')
+_PRESET = flags.DEFINE_enum('preset', 'medium', _PRESETS, 'Preset of libx264, with --rate and --target_psnr.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the split and of drawn rates.', lower_bound=0)
 _WORKERS = flags.DEFINE_integer(
   'workers', None, 'Videos coded at a time; the number of CPU cores if not given.', lower_bound=1
@@ -66,6 +70,8 @@ def main(argv):
     clip_frames=_CLIP_FRAMES.value,
     preset=_PRESET.value,
     seed=_SEED.value,
+    mix=_MIX.value,
+    copies=_COPIES.value,
   )
   output = pathlib.Path(_OUTPUT.value)
   workers = _WORKERS.value or os.cpu_count() or 1

@@ -111,9 +111,10 @@ def examine(path: pathlib.Path, known: Mapping[str, Mapping]) -> Footage:
   )
 
 
-def column(path: str, key: str, files: Mapping[str, pathlib.Path]) -> dict[str, str]:
+def column(path: str, key: str, files: Mapping[str, pathlib.Path], optional: bool = False) -> dict[str, str]:
   """Clip name -> value in column `key` of a CSV file whose column `video` names clips or files.
 
+  Nothing if the column is `optional` and not there.
   Raises ConfigError if a column is missing, or a name fits none or several of `files`.
   """
   try:
@@ -121,6 +122,8 @@ def column(path: str, key: str, files: Mapping[str, pathlib.Path]) -> dict[str, 
       rows = list(csv.DictReader(file))
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise errors.ConfigError(f'{path}: cannot be read as CSV ({error})') from error
+  if optional and rows and key not in rows[0]:
+    return {}
   if not rows or not {'video', key} <= rows[0].keys():
     raise errors.ConfigError(f'{path}: expected a first line with the columns video,{key}')
   values = {}
@@ -178,3 +181,11 @@ def checked_splits(values: Mapping[str, str], names: Sequence[str], path: str) -
     raise errors.ConfigError(f'{path}: split {unknown[0]!r} is unknown, expected one of {", ".join(SPLITS)}, skip')
   chosen = {name: values.get(name, 'train') for name in names}
   return {name: split for name, split in chosen.items() if split != 'skip'}
+
+
+def checked_copies(values: Mapping[str, str], path: str) -> dict[str, int]:
+  """Clip name -> copies of it, from the column of a --split_csv; clips with an empty cell are left out."""
+  for name, text in values.items():
+    if text and not (text.isascii() and text.isdecimal() and int(text)):
+      raise errors.ConfigError(f'{path}: copies of {name} is {text!r}, expected a number from 1 or nothing')
+  return {name: int(text) for name, text in values.items() if text}

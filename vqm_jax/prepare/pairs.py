@@ -28,14 +28,15 @@ from absl import logging
 
 import vqm_jax
 from vqm_jax import cli, errors
-from vqm_jax.prepare import calibrate, footage, scenes, transcode
+from vqm_jax.prepare import calibrate, degradation, footage, scenes, transcode
+from vqm_jax.prepare.degradation import Coding, Degradation
 from vqm_jax.report import results
 
 T = TypeVar('T')
 
 COLUMNS = (
   *('split', 'clip', 'lq', 'hq', 'fps', 'category', 'crf', 'scenes', 'frames', 'height', 'width'),
-  *('psnr', 'sha256', 'source', 'start', 'lq_kbps', 'hq_kbps'),
+  *('psnr', 'sha256', 'source', 'start', 'lq_kbps', 'hq_kbps', 'degradation'),
 )
 _OURS = (*footage.SPLITS, '.work', 'manifest.csv', 'degrade.json')
 _MAX_CALIBRATION = 16  # videos
@@ -45,9 +46,10 @@ _MAX_CALIBRATION = 16  # videos
 class Settings:
   """What decides about the pairs, beside the videos.
 
-  `rate`: 'crf=33', 'crf=28:38' (drawn for each video) or 'bitrate=500k'; or else `target_psnr` in dB. `counts`: videos
-  in val, test and holdout; None is a tenth for val and test, none for holdout. `categories`: '', 'folders' or a CSV
-  file. `split_csv`: '' or a CSV file.
+  `rate`: 'crf=33', 'crf=28:38' (drawn for each video) or 'bitrate=500k'; or else `target_psnr` in dB, or a `mix` of
+  `degradation.MIXES`. `counts`: videos in val, test and holdout; None is a tenth for val and test, none for holdout.
+  `categories`: '', 'folders' or a CSV file. `split_csv`: '' or a CSV file. `copies`: pairs made of each video, where
+  what is done to it is drawn; a column `copies` of `split_csv` says it for one.
   """
 
   rate: str = ''
@@ -58,12 +60,21 @@ class Settings:
   clip_frames: int = 120
   preset: str = 'medium'
   seed: int = 0
+  mix: str = ''
+  copies: int = 1
 
   def __post_init__(self):
-    if bool(self.rate) == (self.target_psnr is not None):
-      raise errors.ConfigError('set one of --rate (such as crf=33) and --target_psnr (such as 30.55)')
-    if self.rate:
-      parse_rate(self.rate)
+    if bool(self.rate) + bool(self.mix) + (self.target_psnr is not None) != 1:
+      raise errors.ConfigError(
+        'set one of --rate (such as crf=33), --target_psnr (such as 30.55) and --mix (such as web)'
+      )
+    if self.mix:
+      degradation.check_mix(self.mix)
+    low, high = parse_rate(self.rate)[1:] if self.rate else (0, 0)
+    if self.copies < 1 or (self.copies > 1 and not self.mix and low == high):
+      raise errors.ConfigError(
+        f'--copies={self.copies}: expected 1 or, with --mix or a range such as --rate=crf=28:38, more; others are alike'
+      )
     if self.split_csv and any(count is not None for count in self.counts.values()):
       raise errors.ConfigError('--split_csv and --val_videos, --test_videos, --holdout_videos exclude each other')
     if self.clip_frames < footage.MIN_FRAMES:
@@ -164,8 +175,14 @@ def summary(output: pathlib.Path) -> str:
 def _described(settings: Settings, files: Mapping[str, pathlib.Path]) -> dict[str, Any]:
   """The settings as plain values; of CSV files their content counts, not their place."""
   values = dataclasses.asdict(settings) | {'counts': dict(settings.counts)}
+  # Pairs of before these fields were there go on.
+  for field, without in (('mix', ''), ('copies', 1)):
+    if values[field] == without:
+      del values[field]
   if settings.split_csv:
     values['split_csv'] = footage.column(settings.split_csv, 'split', files)
+    if copies := footage.column(settings.split_csv, 'copies', files, optional=True):
+      values['copies_csv'] = copies
   if settings.categories not in ('', 'folders'):
     values['categories'] = footage.column(settings.categories, 'category', files)
   return json.loads(json.dumps(values))
@@ -224,8 +241,10 @@ def _plan(files, folder, output, settings, journal, pool) -> list[transcode.Job]
     categories = {name: path.parts[0] if path.parts[1:] else '' for name, path in relative.items()}
   elif described['categories']:
     categories = {name: described['categories'].get(name, '') for name in found}
+  copies = dict.fromkeys(found, settings.copies)
   if settings.split_csv:
     split_of = footage.checked_splits(described['split_csv'], list(found), settings.split_csv)
+    copies |= footage.checked_copies(described.get('copies_csv', {}), settings.split_csv)
   else:
     split_of = footage.splits(categories, settings.counts, settings.seed)
   if not split_of:
@@ -244,30 +263,38 @@ def _plan(files, folder, output, settings, journal, pool) -> list[transcode.Job]
   journal.save()
   _say_what_is_there(found, split_of, settings)
 
-  def job(name, rate):
+  def job(name: str, what: Degradation, copy: int = 0) -> transcode.Job:
     return transcode.Job(
       path=files[name],
       source=videos[name]['source'],
-      name=name,
+      name=f'{name}@{copy}' if copies[name] > 1 else name,  # names of videos have no @
       split=split_of[name],
       category=categories[name],
-      rate=rate,
-      preset=settings.preset,
+      degradation=what,
       clip_frames=settings.clip_frames,
       footage=found[name],
     )
 
   if settings.target_psnr is not None:
-    crf = _calibrated([job(name, {}) for name in videos], output, settings, journal, pool)
-    return [job(name, {'crf': crf}) for name in videos]
+    probes = [job(name, Degradation((Coding({}, settings.preset),))) for name in videos]
+    crf = _calibrated(probes, output, settings, journal, pool)
+    return [_at_crf(probe, crf) for probe in probes]
+  return [job(name, _drawn(name, copy, found[name], settings), copy) for name in videos for copy in range(copies[name])]
+
+
+def _at_crf(job: transcode.Job, crf: float) -> transcode.Job:
+  codings = tuple(dataclasses.replace(coding, rate={'crf': crf}) for coding in job.degradation.codings)
+  return dataclasses.replace(job, degradation=dataclasses.replace(job.degradation, codings=codings))
+
+
+def _drawn(name: str, copy: int, video: footage.Footage, settings: Settings) -> Degradation:
+  """What is done to a copy: by name, so that a video keeps it whatever other videos are there."""
+  if settings.mix:
+    return degradation.MIXES[settings.mix](name, copy, settings.seed, video.height, video.width)
   kind, low, high = parse_rate(settings.rate)
-  return [job(name, {kind: _drawn(name, low, high, settings.seed)}) for name in videos]
-
-
-def _drawn(name: str, low: float, high: float, seed: int) -> float:
-  # By name, so that a video keeps its rate whatever other videos are there.
-  rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-  return round(float(rng.uniform(low, high)), 2) if low < high else low
+  rng = np.random.default_rng([settings.seed, zlib.crc32(name.encode()), *[copy] * (copy > 0)])
+  rate = round(float(rng.uniform(low, high)), 2) if low < high else low
+  return Degradation((Coding({kind: rate}, settings.preset),))
 
 
 def _examine(files, folder, journal, pool) -> tuple[dict[str, footage.Footage], dict[str, str]]:
@@ -328,7 +355,7 @@ def _calibrated(jobs, output, settings, journal, pool) -> float:
   journal['calibration'].update(target=settings.target_psnr, clips=[job.name for job in chosen])
 
   def measure(crf: float) -> float:
-    probe = [dataclasses.replace(job, rate={'crf': crf}) for job in chosen]
+    probe = [_at_crf(job, crf) for job in chosen]
     results = list(pool.each(transcode.score, probe, output, desc=f'CRF {crf:g}', unit='video'))
     problems = [error for _, _, error in results if error]
     if problems:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vqm_jax import metrics
 from vqm_jax.prepare import align, scenes
+from vqm_jax.prepare.degradation import Degradation
 from vqm_jax.prepare.footage import Footage
 from vqm_jax.video import VideoFile, colour, encode
 
@@ -23,15 +24,14 @@ _SCORED = 40  # frames of a clip, about
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One pair to make. `rate` are the arguments of `encode` that set it: {'crf': 33.0} or {'bitrate': 500000}."""
+  """One pair to make."""
 
   path: pathlib.Path
   source: str
   name: str
   split: str
   category: str
-  rate: dict[str, float]
-  preset: str
+  degradation: Degradation
   clip_frames: int
   footage: Footage
 
@@ -49,8 +49,8 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
   scene, (start, stop) = _extent(job)
   work = output / '.work' / job.name
   work.mkdir(parents=True, exist_ok=True)
-  coded = _code(job, video, scene, work / 'coded.mp4')
-  align.check(job.source, map(_luma, hq_frames(video, *scene)), map(_luma, coded.yuv_frames()))
+  coded = _code(job, video, scene, work)
+  align.check(job.source, map(_luma, hq_frames(video, *scene, job.degradation)), map(_luma, coded.yuv_frames()))
   kbps = [
     8e-3 * path.stat().st_size * float(video.fps) / count
     for path, count in ((coded.path, coded.num_frames), (job.path, footage.num_frames))
@@ -60,13 +60,14 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
   else:
     frames = coded.yuv_frames(start - scene[0], stop - scene[0])
     lq = _store(frames, video, work / 'lq.mp4')
-  if whole and footage.as_is:
+  if whole and footage.as_is and job.degradation.keeps_original:
     hq = work / f'hq{job.path.suffix.lower()}'
     shutil.copyfile(job.path, hq)
   else:
-    hq = _store(hq_frames(video, start, stop), video, work / 'hq.mp4')
+    hq = _store(hq_frames(video, start, stop, job.degradation), video, work / 'hq.mp4')
   sides = [(side.yuv_frames(), side.colour) for side in (VideoFile(lq), VideoFile(hq))]
   psnr = _psnr(*sides, step=_step(stop - start) if whole else 1)
+  height, width = job.degradation.size(footage.height, footage.width)
   paths = {}
   for side, path in (('lq', lq), ('hq', hq)):
     paths[side] = pathlib.Path(job.split, side, job.name + path.suffix)
@@ -80,17 +81,18 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
     hq=paths['hq'].as_posix(),
     fps=footage.fps,
     category=job.category,
-    crf=job.rate.get('crf', float('nan')),
+    crf=job.degradation.codings[-1].rate.get('crf', float('nan')),
     scenes=scenes.to_text(footage.scenes if whole else ((0, stop - start),)),
     frames=stop - start,
-    height=footage.height,
-    width=footage.width,
+    height=height,
+    width=width,
     psnr=f'{psnr:.4f}',
     sha256=footage.sha256,
     source=job.source,
     start=start,
     lq_kbps=f'{kbps[0]:.1f}',
     hq_kbps=f'{kbps[1]:.1f}',
+    degradation=str(job.degradation),
   )
 
 
@@ -100,20 +102,26 @@ def score(job: Job, output: pathlib.Path) -> float:
   scene, (start, stop) = _extent(dataclasses.replace(job, split='val'))
   work = output / '.work' / f'{job.name}.probe'
   work.mkdir(parents=True, exist_ok=True)
-  coded = _code(job, video, scene, work / 'coded.mp4')
+  coded = _code(job, video, scene, work)
   lq = coded.yuv_frames(start - scene[0], stop - scene[0])
-  hq = hq_frames(video, start, stop)
+  hq = hq_frames(video, start, stop, job.degradation)
   psnr = _psnr((lq, coded.colour), (hq, video.colour), step=_step(stop - start))
   shutil.rmtree(work)
   return psnr
 
 
-def hq_frames(video: VideoFile, start: int = 0, stop: int | None = None) -> Iterator:
-  """Yields libav frames of the original as they are coded: 4:2:0, cropped to even size, tagged."""
-  for frame in video.yuv_frames(start, stop):
+def hq_frames(
+  video: VideoFile, start: int = 0, stop: int | None = None, degradation: Degradation | None = None
+) -> Iterator:
+  """Yields libav frames of the original as they are coded: 4:2:0, cropped to even size, tagged.
+
+  With a `degradation`, reduced and grainy as it has its originals.
+  """
+  for index, frame in enumerate(video.yuv_frames(start, stop), start):
     if frame.height % 2 or frame.width % 2:
       frame = _even(frame)
-    yield colour.to_coded(frame, video.colour)
+    frame = colour.to_coded(frame, video.colour)
+    yield degradation.original(frame, index) if degradation else frame
 
 
 def _even(frame):
@@ -133,10 +141,15 @@ def _extent(job: Job) -> tuple[scenes.Scene, scenes.Scene]:
   return scenes.window(job.footage.scenes, job.clip_frames)
 
 
-def _code(job: Job, video: VideoFile, extent: scenes.Scene, path: pathlib.Path) -> VideoFile:
-  frames = hq_frames(video, *extent)
-  encode(frames, path, fps=video.fps, colour=video.colour, preset=job.preset, **job.rate)
-  return VideoFile(path)
+def _code(job: Job, video: VideoFile, extent: scenes.Scene, work: pathlib.Path) -> VideoFile:
+  """The last generation of the scene, in `work`."""
+  frames = hq_frames(video, *extent, job.degradation)
+  for generation, coding in enumerate(job.degradation.codings):
+    path = work / f'coded_{generation}.mp4'
+    encode(frames, path, fps=video.fps, colour=video.colour, codec=coding.codec, preset=coding.preset, **coding.rate)
+    coded = VideoFile(path)
+    frames = coded.yuv_frames()
+  return coded
 
 
 def _store(frames, video: VideoFile, path: pathlib.Path) -> pathlib.Path:

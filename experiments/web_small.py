@@ -1,0 +1,44 @@
+r"""`web-small`, the weights that ship for CPUs: the U-Net of team TCL, 16 to 128 channels, 536,531 parameters.
+
+python -m vqm_jax.prepare.degrade --input=CLIPS --output=web/pairs --mix=web --clip_frames=12 \
+  --split_csv=docs/model_cards/web_clips.csv
+python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t1p128,frames --manual_dir=web/pairs --name=web \
+  --per_video=100 --data_dir=web/data
+python -m vqm_jax.train --config=experiments/web_small.py --config.data_dir=web/data --workdir=runs/web_small
+
+CLIPS is a folder with the files that docs/model_cards/web_clips.csv lists, with licences, sources and digests; what
+came of it is in docs/model_cards/web-small.md. Fine-tuned on records of your own, in a tenth of the steps:
+
+python -m vqm_jax.train --config=experiments/web_small.py:tiny --config.init_from=web-small \
+  --config.dataset=mine --config.dataset_config=tiles_t1p128 --workdir=runs/mine
+
+One third of the published width costs a ninth of its arithmetic: a frame of 1280x720 in about a second on two cores.
+The recipe is made for hours on one core: Muon learns most per step, and the loss weighs badly and lightly compressed
+clips alike.
+"""
+
+from experiments import common
+
+
+def get_config(size: str = 'full'):
+  """`size`: 'full', the recipe of the weights that ship, or 'tiny', minutes on vqm_demo with two CPU cores."""
+  common.check_size('web_small', size)
+  config = common.base_config()
+  config.system = 'tcl_unet'
+  config.system_args.update(width=16, depth=3)
+  config.dataset = 'web'
+  config.dataset_config = 'tiles_t1p128'
+  config.crop = 128
+  config.batch_size = 8
+  config.steps = 12_000
+  config.loss = 'rmse'
+  config.optimizer = 'muon'
+  config.lr = 2e-3
+  config.schedule_args = dict(end=0.01)
+  config.warmup = 0.02
+  config.clip_norm = 1.0
+  config.eval_every = 2000
+  if size == 'tiny':
+    common.tiny_recipe(config, steps=1500)
+    config.optimizer = 'muon'
+  return config
