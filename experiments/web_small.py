@@ -28,16 +28,16 @@ def get_config(size: str = 'full'):
   config.system_args.update(width=16, depth=3)
   config.dataset = 'web'
   config.dataset_config = 'tiles_t1p128'
-  config.crop = 128
-  config.batch_size = 8
-  config.steps = 12_000
+  config.crop = 96
+  config.batch_size = 4
+  config.steps = 7000
   config.loss = 'rmse'
   config.optimizer = 'muon'
   config.lr = 2e-3
   config.schedule_args = dict(end=0.01)
   config.warmup = 0.02
   config.clip_norm = 1.0
-  config.eval_every = 2000
+  config.eval_every = 1000
   if size == 'tiny':
     common.tiny_recipe(config, steps=1500)
     config.optimizer = 'muon'
