@@ -73,6 +73,8 @@ TOLD = [
   (UNET + 'x.stablehlo', 0, r'clip \(1, H, W, 3\) -> \(H, W, 3\), H and W any multiples of 4 from 8 on; [\d.]+ MB'),
   (UNET + 'x.stablehlo', 2, r'error: --output=\S+x\.stablehlo: exists already; choose another, or add --overwrite\.'),
   (UNET + 'x.stablehlo --overwrite --size=16x24 --platforms=cpu', 0, r'clip \(1, 16, 24, 3\) -> \(16, 24, 3\); '),
+  (UNET + 'half.safetensors --half', 0, 'weights of tcl_unet'),
+  (UNET + 'y.stablehlo --half', 2, 'error: --half stores weights alone, in .safetensors; leave it out for .stablehlo.'),
   (UNET + 'x.pt', 2, r'x\.pt: expected a file that ends in \.safetensors, \.stablehlo, \.onnx'),
   (UNET + 'unet', 2, 'expected a file'),
   (UNET + 'y.stablehlo --size=16', 2, r'error: --size=16: expected HEIGHTxWIDTH in pixels, as in 544x960\.'),
@@ -108,6 +110,15 @@ def test_weights_are_those_of_the_checkpoint(run):
       'system': 'tcl_unet', 'system_args': '{"depth": 2, "width": 4}', 'dtype': 'float32', 'num_frames': '1',
       'step': str(step), 'ema': 'false', 'version': vqm_jax.__version__, 'value_range': '[0, 1]',
     }  # fmt: skip
+
+
+def test_half_precision(run):
+  folder, nets, _ = run
+  half, whole = (folder / f'{name}.safetensors' for name in ('half', 'best'))
+  assert half.stat().st_size < 0.75 * whole.stat().st_size
+  expected = checkpoints.flatten(nnx.to_pure_dict(nnx.state(nets[0])))
+  for weight, array in checkpoints.flatten(nnx.to_pure_dict(nnx.state(exporting.load_safetensors(half)))).items():
+    np.testing.assert_allclose(array, expected[weight], rtol=2**-11, atol=3e-8)
 
 
 def test_the_network_is_that_of_the_best_checkpoint(run):

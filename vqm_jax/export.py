@@ -1,13 +1,14 @@
 """Writes a trained network for other programs: its weights, or the whole network as StableHLO or ONNX.
 
-  python -m vqm_jax.export --workdir=runs/tcl_unet --output=tcl_unet.safetensors
+  python -m vqm_jax.export --workdir=runs/tcl_unet --output=tcl_unet.safetensors [--half]
   python -m vqm_jax.export --workdir=runs/tcl_unet --output=tcl_unet.stablehlo
   python -m vqm_jax.export --workdir=runs/tcl_edvr --output=tcl_edvr.stablehlo --size=544x960
 
-.safetensors holds the weights by name, such as front/stem/0/kernel, with system, arguments and step as metadata.
-.stablehlo holds the network, weights inside, for any frame size or for --size, as jax.export writes it: JAX runs it
-again without this package. .onnx holds the same for --size; it needs the extra [onnx]. Both are functions of a clip
-(frames, height, width, 3), RGB float32 in [0, 1], and return the restored centre frame (height, width, 3).
+.safetensors holds the weights by name, such as front/stem/0/kernel, with system, arguments and step as metadata;
+--half stores them as float16. .stablehlo holds the network, weights inside, for any frame size or for --size, as
+jax.export writes it: JAX runs it again without this package. .onnx holds the same for --size; it needs the extra
+[onnx]. Both are functions of a clip (frames, height, width, 3), RGB float32 in [0, 1], and return the restored centre
+frame (height, width, 3).
 """
 
 import pathlib
@@ -29,6 +30,7 @@ _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a numbe
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights, if the run kept one.')
 _SIZE = flags.DEFINE_string('size', None, 'Frames as HEIGHTxWIDTH, e.g. 544x960; any size by default, not for .onnx.')
 _PLATFORMS = flags.DEFINE_list('platforms', list(exporting.PLATFORMS), 'Where a .stablehlo shall run.')
+_HALF = flags.DEFINE_bool('half', False, 'Store the weights of a .safetensors as float16: half the size.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
 
 SUFFIXES = ('.safetensors', '.stablehlo', '.onnx')
@@ -65,10 +67,12 @@ def main(argv):
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
   output, size = pathlib.Path(_OUTPUT.value), parse_size(_SIZE.value)
   check_output(output, size, _OVERWRITE.value)
+  if _HALF.value and output.suffix != '.safetensors':
+    raise errors.ConfigError(f'--half stores weights alone, in .safetensors; leave it out for {output.suffix}.')
   run = inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value)
   logging.info('%s: %s, step %d, %.2f M parameters', run.workdir, run.config['system'], run.step, run.num_params / 1e6)
   if output.suffix == '.safetensors':
-    save_safetensors(run, output)
+    save_safetensors(run, output, dtype='float16' if _HALF.value else 'float32')
     print(f'{output}: weights of {run.config["system"]}, {output.stat().st_size / 1e6:.3g} MB')
     return
   if output.suffix == '.onnx':

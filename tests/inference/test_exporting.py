@@ -11,6 +11,7 @@ import jax
 import networks
 import numpy as np
 import pytest
+from flax import nnx
 
 from vqm_jax import enhancers, errors, restorers
 from vqm_jax.inference import exporting
@@ -166,6 +167,34 @@ def test_the_format_is_that_of_its_own_package(tmp_path):
   assert found.keys() == expected.keys()
   for name, array in found.items():
     np.testing.assert_array_equal(array, expected[name])
+
+
+def test_half_precision_halves_the_file_and_rounds(tmp_path):
+  net, (full, half) = network('tcl_unet', UNET), (tmp_path / 'full.safetensors', tmp_path / 'half.safetensors')
+  exporting.save_safetensors(net, full, system='tcl_unet', system_args=UNET)
+  exporting.save_safetensors(net, half, system='tcl_unet', system_args=UNET, dtype='float16')
+  assert half.stat().st_size < 0.75 * full.stat().st_size  # the header stays
+  header = read_header(half)
+  assert {entry['dtype'] for name, entry in header.items() if name != '__metadata__'} == {'F16'}
+  assert header['__metadata__']['dtype'] == 'float32'  # of the arithmetic
+  again, before = exporting.load_safetensors(half), networks.by_path(nnx.state(net))
+  for name, array in networks.by_path(nnx.state(again)).items():
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, np.asarray(before[name]).astype(np.float16).astype(np.float32))
+  (clip,) = clips(1, (32, 48)).values()
+  np.testing.assert_allclose(networks.apply(again, clip[None]), networks.apply(net, clip[None]), rtol=0, atol=0.01)
+
+
+def test_what_half_precision_cannot_hold_is_told(tmp_path):
+  net, path = network('tcl_unet', UNET), tmp_path / 'x.safetensors'
+  kernel = net.encoder[0].convs[0].kernel
+  kernel[...] = kernel[...].at[0, 0, 0, 0].set(1e5)
+  message = r"^dtype='float16': encoder/0/convs/0/kernel holds 1e\+05, expected at most 65504; save it as 'float32'\.$"
+  with pytest.raises(errors.ConfigError, match=message):
+    exporting.save_safetensors(net, path, dtype='float16')
+  with pytest.raises(errors.ConfigError, match=r"^dtype='bfloat16': expected one of float32, float16\.$"):
+    exporting.save_safetensors(net, path, dtype='bfloat16')
+  assert not any(tmp_path.iterdir())
 
 
 def test_safetensors_that_do_not_fit_are_told(tmp_path):

@@ -1,6 +1,7 @@
 """Trained networks as files for other programs: weights in safetensors, whole networks in StableHLO and ONNX.
 
     save_safetensors(run, 'x.safetensors'); network = load_safetensors('x.safetensors')
+    save_safetensors(run, 'half.safetensors', dtype='float16')  # half the size; read as float32
     pathlib.Path('x.stablehlo').write_bytes(export_stablehlo(run))
 
 Weights have the names of our parameters, front/stem/0/kernel, with convolutions as (height, width, in, out). A whole
@@ -16,7 +17,7 @@ lack neighbours, for which our own tools mirror it.
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,11 @@ _KNOWN_PLATFORMS = (*PLATFORMS, 'rocm')
 
 Source = Run | nnx.Module
 
+# {dtype of the numbers in a file: what the format calls it, and NumPy}; the format is little-endian.
+_STORED = {'float32': ('F32', '<f4'), 'float16': ('F16', '<f2')}
+# What of the metadata is JSON; all else are names.
+_JSON = ('system_args', 'num_frames', 'value_range', 'step', 'ema', 'training')
+
 
 def save_safetensors(
   source: Source,
@@ -42,25 +48,32 @@ def save_safetensors(
   *,
   system: str | None = None,
   system_args: dict[str, Any] | None = None,
+  dtype: Literal['float32', 'float16'] = 'float32',
 ) -> None:
-  """Writes all weights of a network as float32, whatever is at `path`, which appears when it is complete.
+  """Writes all weights of a network, whatever is at `path`, which appears when it is complete.
 
   The metadata, strings in JSON where they are no names: system, system_args, dtype (of the arithmetic), num_frames,
-  step (null without a run), ema, version (of this package) and value_range (of the frames).
+  step (null without a run), ema, version (of this package), value_range (of the frames) and, where a run recorded it,
+  training (what it took, as `Run.training`).
 
   Args:
     source: a run, or a network alone.
     path: of the file; folders are made as needed.
     system, system_args: what `restorers.create` or `enhancers.create_generator` made the network from; of a run they
       are known. Without a system other programs can read the file, `load_safetensors` cannot.
+    dtype: of the numbers in the file. 'float16' halves it and rounds every weight by up to one part in 2048 (those
+      below 6e-5, by up to 3e-8).
 
   Raises:
-    ConfigError: the system does not fit the weights, or was given for a run.
+    ConfigError: the system does not fit the weights, or was given for a run; a weight is too large for float16;
+      another dtype.
     OSError: the file cannot be written.
   """
+  if dtype not in _STORED:
+    raise errors.ConfigError(f'dtype={dtype!r}: expected one of {", ".join(_STORED)}.')
   network = _network(source)
-  # The format is little-endian.
-  arrays = {name: np.asarray(array, '<f4') for name, array in _weights(network).items()}
+  code, stored = _STORED[dtype]
+  arrays = {name: _narrowed(name, np.asarray(array, '<f4'), stored) for name, array in _weights(network).items()}
   meta: dict[str, Any] = {'num_frames': getattr(network, 'num_frames', 1), 'value_range': [0, 1]}
   meta |= {'version': vqm_jax.__version__, 'step': None, 'ema': False}
   if isinstance(source, Run):
@@ -68,6 +81,8 @@ def save_safetensors(
       raise errors.ConfigError(f'system={system!r}: a run knows its own, {source.config["system"]!r}; leave it out.')
     meta |= {key: source.config[key] for key in ('system', 'system_args', 'dtype')}
     meta |= {'step': source.step, 'ema': source.ema}
+    if source.training:
+      meta['training'] = source.training
   elif system:
     meta |= {'system': system, 'system_args': system_args or {}, 'dtype': 'float32'}
     _fill(meta, arrays, lambda text: errors.ConfigError(f'system={system!r} does not fit the network: {text}.'))
@@ -76,7 +91,7 @@ def save_safetensors(
   }
   end = 0
   for name, array in arrays.items():
-    header[name] = {'dtype': 'F32', 'shape': array.shape, 'data_offsets': [end, end := end + array.nbytes]}
+    header[name] = {'dtype': code, 'shape': array.shape, 'data_offsets': [end, end := end + array.nbytes]}
   text = json.dumps(header).encode()
   text += b' ' * (-len(text) % 8)  # numbers begin at a multiple of eight, as readers that map the file like them
   with results.replacing(pathlib.Path(path)) as partial, partial.open('wb') as file:
@@ -86,11 +101,19 @@ def save_safetensors(
 
 
 def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
-  """Returns the network that `save_safetensors` wrote, ready to call.
+  """Returns the network that `save_safetensors` wrote, ready to call; its parameters are float32 whatever is stored.
 
   Raises:
     DataError: damaged, another kind of file, without a system, or of another network than its system and arguments say.
     OSError: it cannot be opened.
+  """
+  return read_safetensors(path)[0]
+
+
+def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:
+  """Returns what `load_safetensors` does and the metadata, decoded: system, system_args, dtype, step, ema, ...
+
+  Errors as of `load_safetensors`.
   """
   path = pathlib.Path(path)
   arrays = files.read(path, lambda name: True)
@@ -103,13 +126,14 @@ def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
     file.seek(8)
     meta = json.loads(file.read(int.from_bytes(start[:8], 'little'))).get('__metadata__', {})
   try:
-    config = {'system': meta['system'], 'system_args': json.loads(meta['system_args']), 'dtype': meta['dtype']}
+    meta = {key: json.loads(value) if key in _JSON else value for key, value in meta.items()}
+    config = {key: meta[key] for key in ('system', 'system_args', 'dtype')}
   except (KeyError, TypeError, ValueError) as error:
     raise errors.DataError(
       f'{path}: expected metadata with system, system_args and dtype, found {sorted(meta)}; export the run again, or '
       'name system and system_args when you save a network alone.'
     ) from error
-  return _fill(config, arrays, lambda text: errors.DataError(f'{path} does not fit its system: {text}.'))
+  return _fill(config, arrays, lambda text: errors.DataError(f'{path} does not fit its system: {text}.')), meta
 
 
 def export_stablehlo(
@@ -182,6 +206,18 @@ def _name(network: nnx.Module) -> str:
 
 def _weights(network: nnx.Module) -> dict[str, Any]:
   return checkpoints.flatten(nnx.to_pure_dict(nnx.state(network)))
+
+
+def _narrowed(name: str, array: np.ndarray, stored: str) -> np.ndarray:
+  """A float32 array as it is stored. Raises ConfigError where a finite number would become infinite."""
+  with np.errstate(over='ignore'):
+    out = array.astype(stored)
+  if np.isinf(out).any() and np.isfinite(array).all():
+    raise errors.ConfigError(
+      f'dtype={out.dtype.name!r}: {name} holds {np.abs(array).max():.3g}, expected at most '
+      f"{np.finfo(out.dtype).max:g}; save it as 'float32'."
+    )
+  return out
 
 
 def _fill(config: dict, arrays: dict[str, np.ndarray], error: Callable[[str], errors.VqmError]) -> nnx.Module:
