@@ -19,7 +19,10 @@ setuptools.setup(
   # Only vqm_jax is installed: experiments/ and datasets/ are used from the checkout, and an installed package
   # called `datasets` would shadow another project's.
   packages=setuptools.find_packages(include=['vqm_jax', 'vqm_jax.*']),
-  package_data={'vqm_jax.report': ['assets/*']},  # the pages' HTML, CSS and JavaScript
+  package_data={
+    'vqm_jax': ['weights/index.json', 'weights/*.safetensors'],
+    'vqm_jax.report': ['assets/*'],  # the pages' HTML, CSS and JavaScript
+  },
   install_requires=[
     'absl-py>=2.5',
     'array_record>=0.8.6',

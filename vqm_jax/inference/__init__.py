@@ -1,19 +1,13 @@
 """Trained networks on frames: opening runs, streaming, evaluating clips.
 
-`load(workdir)` gives a network for notebooks; `restore_frames(network, frames)` restores a whole clip.
+`load(workdir)` gives a network for notebooks, as does `load(name)` of weights that ship with the package (`shipped`);
+`restore_frames(network, frames)` restores a whole clip.
 """
 
 from vqm_jax.inference.excerpts import restore_at
-from vqm_jax.inference.run import (
-  OPERATION,
-  Run,
-  count_params,
-  create_network,
-  load,
-  open_run,
-  read_config,
-  read_params,
-)
+from vqm_jax.inference.opening import check_weights, load, open_run, read_config, read_params, shipped_name
+from vqm_jax.inference.run import OPERATION, Run, count_params, create_network
+from vqm_jax.inference.shipped import open_weights
 from vqm_jax.inference.streaming import (
   check_strength,
   parse_tile,
@@ -26,15 +20,18 @@ __all__ = [
   'OPERATION',
   'Run',
   'check_strength',
+  'check_weights',
   'count_params',
   'create_network',
   'load',
   'open_run',
+  'open_weights',
   'parse_tile',
   'read_config',
   'read_params',
   'reflect_index',
   'restore_at',
   'restore_frames',
+  'shipped_name',
   'stream_frames',
 ]

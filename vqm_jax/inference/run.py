@@ -27,8 +27,8 @@ class Run:
 
   Attributes:
     network: the restorer or generator, weights in place.
-    config: the run's resolved config as a plain dict.
-    workdir: the run's folder.
+    config: the run's resolved config as a plain dict; of weights that ship: system, system_args and dtype.
+    workdir: the run's folder, or the file of weights that ship with the package.
     step: the checkpoint's step: finished updates of the network.
     checkpoint: the checkpoint's number, finished updates of all players; the same for restorers.
     ema: whether the weights are the exponential moving average.
@@ -87,12 +87,13 @@ def count_params(network: nnx.Module) -> int:
   return sum(p.size for p in checkpoints.flatten(nnx.to_pure_dict(nnx.state(network, nnx.Param))).values())
 
 
-def read_params(
+def read_workdir(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:
   """Returns the parameters of a run's network by path, their checkpoint, and whether they are the moving average.
 
-  Of an enhancer those of the generator, its running statistics among them. Arguments and errors as of `open_run`.
+  Of an enhancer those of the generator, its running statistics among them. Arguments and errors as of
+  `open_workdir`.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
   config = read_config(workdir)
@@ -107,7 +108,7 @@ def read_params(
   return arrays, step, ema
 
 
-def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
+def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
   """Loads the network of a run.
 
   Args:
@@ -120,7 +121,7 @@ def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bo
   """
   workdir = pathlib.Path(workdir)
   config = read_config(workdir)
-  arrays, checkpoint, ema = read_params(workdir, 'best' if step is None else step, ema)
+  arrays, checkpoint, ema = read_workdir(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
   graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
   params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)
@@ -144,11 +145,3 @@ def _training(config: dict, meta: dict) -> dict | None:
     notes.append(f'content_loss={config["loss_args"]["content_loss"]}')
   hardware = ', then '.join(meta['hardware'])
   return {'hardware': hardware, 'seconds': meta['seconds'], 'extra_data': bool(config['mix_with']), 'notes': notes}
-
-
-def load(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> nnx.Module:
-  """Returns the network of a run with its trained weights, ready to call: clip (B, T, H, W, 3) -> (B, H, W, 3).
-
-  Same arguments and errors as `open_run`.
-  """
-  return open_run(workdir, step, ema).network
