@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shipped_weights
 from flax import nnx
 
 from experiments import common
@@ -225,6 +226,15 @@ def test_warm_start_takes_all_players_and_their_statistics(config, tmp_path, cap
   np.testing.assert_array_equal(state.params['critic']['kernel'], old['params/critic/kernel'])
   np.testing.assert_array_equal(state.stats['generator']['norm']['var'], old['stats/generator/norm/var'])
   assert int(state.updates) == 0 and '0 new' in caplog.text
+
+
+def test_weights_that_ship_are_no_players(config, tmp_path, monkeypatch):
+  shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
+  shipped_weights.add('web-small')
+  config.init_from, trainer = 'web-small', Adversarial(config, jax.devices()[:1])
+  message = r'^config\.init_from=web-small: weights that ship are of a network alone, expected those of all players of '
+  with pytest.raises(errors.ConfigError, match=message):
+    loop.initial_params(config, trainer)
 
 
 def test_not_a_number_in_one_player_names_it_and_the_step(config, tmp_path):

@@ -4,8 +4,10 @@ import pathlib
 import shutil
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
+import shipped_weights
 
 from vqm_jax import checkpoints, errors, inference
 from vqm_jax.training import loop
@@ -188,6 +190,62 @@ def test_warm_start_copies_what_fits_and_reports_the_rest(whole, tmp_path, caplo
   config.init_from = str(tmp_path)
   with pytest.raises(errors.CheckpointError, match='is not a workdir'):
     loop.initial_params(config, Supervised(config, jax.devices()[:1]))
+
+
+def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog):
+  caplog.set_level('INFO')
+  config = whole[0].copy_and_resolve_references()
+  folder = shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
+  shipped_weights.add('web-small', 'ecnu', config.system_args.to_dict())
+  config.init_from = 'web-small'
+  trainer = Supervised(config, jax.devices()[:1])
+  params = checkpoints.flatten(loop.initial_params(config, trainer))
+  arrays, step, _ = inference.read_params('web-small')
+  assert step == 0 and params.keys() == arrays.keys()
+  for path, array in arrays.items():
+    np.testing.assert_array_equal(params[path], array)
+  assert 'Warm start from web-small, step 0' in caplog.text and '0 new, 0 misfit, 0 unused' in caplog.text
+  config.init_from = 'web-smal'
+  with pytest.raises(
+    errors.CheckpointError, match=r"web-smal is not a workdir.*did you mean 'web-small'\? with the pack"
+  ):
+    loop.initial_params(config, trainer)
+  path = folder / 'web-small.safetensors'
+  path.write_bytes(path.read_bytes()[:-1] + b'?')
+  config.init_from = 'web-small'
+  with pytest.raises(errors.CheckpointError, match=r'web-small\.safetensors: damaged, expected'):
+    loop.initial_params(config, trainer)
+
+
+def test_weights_of_other_frames_are_refused(tmp_path):
+  def check(system, args, origin, its_args, version='0.2.0'):
+    config = ml_collections.ConfigDict({'system': system, 'system_args': args, 'init_from': str(tmp_path)})
+    content = {'config': {'system': origin, 'system_args': its_args}, 'version': version}
+    (tmp_path / 'config.json').write_text(json.dumps(content))
+    loop.check_input_mean(config, config.init_from)
+
+  def refused(message, *args, **options):
+    with pytest.raises(errors.ConfigError, match=f'^config.init_from={tmp_path}: {message}'):
+      check(*args, **options)
+
+  old = (
+    r'its weights were trained on frames less input_mean=0 \(those of version 0\.1 on frames as they are\), but this '
+    r'network subtracts 0\.5; set --config\.system_args\.input_mean=0\.0\.$'
+  )
+  refused(old, 'gtq', {}, 'gtq', {}, version='0.1.0')
+  refused(old, 'boss_f2', {'input_mean': 0.5}, 'boss_f1', {'input_mean': 0.0})
+  mix = {'members': [['ecnu', {}], ['tcl_edvr', {'input_mean': 0.25}]]}
+  refused(
+    r'its weights of members/1 .* less input_mean=0\.25 .* set config\.system_args\.members/1: input_mean=0\.25\.$',
+    'mixture', {'members': [['ecnu', {}], ['tcl_edvr', {}]]}, 'mixture', mix,
+  )  # fmt: skip
+  check('gtq', {'input_mean': 0.0}, 'gtq', {}, version='0.1.0')
+  check('gtq', {}, 'gtq', {})
+  check('mixture', mix, 'mixture', mix)
+  check('ecnu', {}, 'gtq', {}, version='0.1.0')
+  check('gtq', {}, 'tcl_unet', {})
+  old_mix = {'members': [['tcl_edvr', {'input_mean': 0.0}], ['tcl_unet', {}]]}
+  refused(r'its weights of members/0 .* less input_mean=0 .* subtracts 0\.5; ', 'tcl', {}, 'tcl', old_mix)
 
 
 def test_not_a_number_stops_before_it_reaches_a_checkpoint(whole, tmp_path):

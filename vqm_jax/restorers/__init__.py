@@ -8,12 +8,14 @@ restored = network(clip)                                   # (B, 5, H, W, 3) in 
 
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax import errors
+from vqm_jax.layers.edvr import INPUT_MEAN
 from vqm_jax.restorers import bossgao, tcl
 from vqm_jax.restorers.base import Restorer
 from vqm_jax.restorers.baselines import NoProcessing, SeventhStandIn
@@ -66,6 +68,25 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
     return build(**overrides, dtype=dtype, rngs=rngs)
   except TypeError as error:
     raise errors.ConfigError(f'system_args does not fit system={name!r}: {error}.') from error
+
+
+def input_means(name: str, args: Mapping[str, Any]) -> dict[str, float]:
+  """What a network subtracts from its frames, by the path of the part that does: {'': 0.5}, {'members/0': 0.0, ...}.
+
+  Args:
+    name: a system; one that is none of ours, such as an enhancer, subtracts nothing.
+    args: its constructor arguments.
+  """
+  if name in SHIFTED:
+    return {'': args.get('input_mean', INPUT_MEAN)}
+  if name not in MIXTURES:
+    return {}
+  members = args.get('members') or [(system, {}) for system in MIXTURES[name]]
+  return {
+    f'members/{k}/{path}'.rstrip('/'): mean
+    for k, (system, its) in enumerate(members)
+    for path, mean in input_means(system, its).items()
+  }
 
 
 def _mix(

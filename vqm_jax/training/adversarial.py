@@ -18,7 +18,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vqm_jax import checkpoints, enhancers, errors, parallel
+from vqm_jax import checkpoints, enhancers, errors, inference, parallel
 from vqm_jax.layers.initializers import ParameterKeys
 from vqm_jax.training import optimizer
 
@@ -110,7 +110,17 @@ class Adversarial:
     return _players(self._create())
 
   def read(self, workdir, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
-    """Returns all players of another run as `fresh` would by path, their checkpoint, and False: never the average."""
+    """Returns all players of another run as `fresh` would by path, their checkpoint, and False: never the average.
+
+    Raises:
+      ConfigError: `workdir` is a name of weights that ship, which are of a network alone.
+      CheckpointError: no such checkpoint, or damaged.
+    """
+    if name := inference.shipped_name(workdir):
+      raise errors.ConfigError(
+        f'config.init_from={name}: weights that ship are of a network alone, expected those of all players of '
+        f'system={self._config.system!r}; give the folder of a run.'
+      )
     directory = workdir / 'checkpoints'
     step = checkpoints.select(directory, step)
     arrays = {}

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from vqm_jax import checkpoints, data, enhancers, errors, inference, parallel
+from vqm_jax import checkpoints, data, enhancers, errors, inference, parallel, restorers
 from vqm_jax.report import results
 from vqm_jax.training import workdir as workdirs
 from vqm_jax.training import writer as writers
@@ -66,8 +66,11 @@ def make_trainer(config, devices: list | None = None) -> Trainer:
 def initial_params(config, trainer: Trainer) -> Any:
   """Returns what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
 
+  `init_from` is a workdir, one of its checkpoint folders, or a name of weights that ship with the package.
+
   Raises:
     CheckpointError: nothing of `init_from` fits, or it cannot be read.
+    ConfigError: its network subtracts another `input_mean`, or is a generator without the other players.
   """
   params = trainer.fresh()
   if not config.init_from:
@@ -75,6 +78,7 @@ def initial_params(config, trainer: Trainer) -> Any:
   source = pathlib.Path(config.init_from)
   is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdigit()
   workdir, step = (source.parent.parent, source.name) if is_checkpoint else (source, 'best')
+  check_input_mean(config, workdir)
   arrays, step, _ = trainer.read(workdir, step)
   params, report = checkpoints.warm_start(params, arrays)
   logging.info(
@@ -87,6 +91,32 @@ def initial_params(config, trainer: Trainer) -> Any:
   if not report['copied']:
     raise errors.CheckpointError(f'config.init_from={source}: no parameter fits system={config.system!r}.')
   return params
+
+
+def check_input_mean(config, source: str | pathlib.Path) -> None:
+  """Sees to it that weights from elsewhere will get the frames that they were trained on.
+
+  Args:
+    config: of the run that starts.
+    source: workdir, or name of weights that ship, which it starts from.
+
+  Raises:
+    ConfigError: network and source subtract another `input_mean` from their frames.
+    CheckpointError: the source cannot be read.
+  """
+  ours = restorers.input_means(config.system, config.system_args.to_dict())
+  if not ours:
+    return
+  origin = inference.read_config(source)
+  theirs = restorers.input_means(origin['system'], origin['system_args'])
+  for path in ours.keys() & theirs.keys():
+    if ours[path] != theirs[path]:
+      part = f' of {path}' if path else ''
+      field = f'config.system_args.{path}: input_mean' if path else '--config.system_args.input_mean'
+      raise errors.ConfigError(
+        f'config.init_from={source}: its weights{part} were trained on frames less input_mean={theirs[path]:g} (those '
+        f'of version 0.1 on frames as they are), but this network subtracts {ours[path]:g}; set {field}={theirs[path]}.'
+      )
 
 
 def train(

@@ -115,7 +115,7 @@ def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
   Writes `growth.json` into the stage's folder.
 
   Raises:
-    ConfigError: the system cannot grow.
+    ConfigError: the system cannot grow, or subtracts another `input_mean` than the run.
     CheckpointError: the run cannot be read or holds another network: leaves that do not fit, that are left over, or
       that are new and not foreseen by `stage_new`.
   """
@@ -123,6 +123,7 @@ def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
   ease_in = getattr(trainer.abstract_network(), 'ease_in', None)
   if ease_in is None:
     raise errors.ConfigError(f'system={stage.config.system!r} does not know how to grow; train it in one piece.')
+  loop.check_input_mean(stage.config, parent)
   arrays, step, ema = inference.read_params(parent, 'latest')
   params, report = checkpoints.warm_start(trainer.fresh(), arrays)
 
