@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shipped_weights
 from absl import flags
 from absl.testing import flagsaver
 from flax import nnx
@@ -18,7 +19,7 @@ from inference.whole import assert_same
 from report.parsed_page import Parsed, pixels
 
 from vqm_jax import enhance, enhancers, errors, inference, restorers, video
-from vqm_jax.inference import streaming
+from vqm_jax.inference import shipped, streaming
 from vqm_jax.restorers.ecnu import C2CNet
 
 COUNT = 24
@@ -312,7 +313,7 @@ def run(monkeypatch):
     opened = inference.Run(network, {'system': 'none'}, pathlib.Path('runs/none'), 7, 7, True, 0, None)
     if not values.pop('refused', False):
       monkeypatch.setattr(enhance.inference, 'open_run', lambda *args: opened)
-    with flagsaver.flagsaver(workdir='runs/none', **values):
+    with flagsaver.flagsaver(**({'workdir': 'runs/none'} | values)):
       enhance.main(None)
 
   return call
@@ -400,6 +401,65 @@ def test_preview_is_refused_before_the_work(tmp_path, run):
   assert sorted(entry.name for entry in tmp_path.iterdir()) == ['in.mp4', 'page.html']
   run(input=str(source), preview=str(tmp_path / 'page.html'), overwrite=True)
   assert (tmp_path / 'page.html').read_text().startswith('<!doctype html>')
+
+
+@pytest.fixture
+def ships(monkeypatch, tmp_path):
+  """Weights for either kind of device, and the input video."""
+  shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
+  shipped_weights.add('web-small', 'ecnu')
+  shipped_weights.add('web-tcl', device='gpu')
+  return make(tmp_path / 'in.mp4', 32, 40, sound=None)
+
+
+def test_weights_that_ship(tmp_path, run, ships, capsys):
+  output = tmp_path / 'out'
+  run(workdir=None, weights='web-small', input=str(ships), output=str(output), refused=True)
+  assert re.match(r'24 frames in .* written to', capsys.readouterr().out)
+  frames = video.open_video(ships).frames()
+  wanted = inference.restore_frames(shipped.open_weights('web-small').network, frames)
+  for found, want in zip(video.open_video(output).frames(), wanted, strict=True):
+    np.testing.assert_array_equal(found, want)
+
+
+def test_a_preview_repeats_the_weights(tmp_path, run, ships, capsys, caplog, monkeypatch):
+  caplog.set_level('INFO')
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  page = tmp_path / 'page.html'
+  for given, used in (('web-small', 'web-small'), (None, 'web-tcl')):
+    run(workdir=None, weights=given, input=str(ships), preview=str(page), overwrite=True, refused=True)
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1].partition(': ')[2])
+    assert command[:5] == ['python', '-m', 'vqm_jax.enhance', f'--weights={used}', f'--input={ships}']
+    assert not any(word.startswith('--workdir') for word in command)
+  assert 'web-tcl (tcl_unet), step 0' in Parsed(page.read_text(encoding='utf-8')).text
+  assert '--weights=web-tcl is taken: JAX runs on GPU here, and they are made for GPUs' in caplog.text
+
+
+def test_weights_are_refused_before_the_work(tmp_path, run, ships):
+  def refused(message, workdir=None, **values):
+    with pytest.raises(errors.ConfigError, match=message):
+      run(workdir=workdir, input=str(ships), output=str(tmp_path / 'out'), refused=True, **values)
+
+  refused('^--workdir=runs/a and --weights=web-small exclude each other', 'runs/a', weights='web-small')
+  refused("^weights='web-smal' is unknown; did you mean 'web-small'", weights='web-smal')
+  refused('^--step=3 chooses among what a --workdir holds', weights='web-small', step='3')
+  refused('^--noema chooses among what a --workdir holds', ema=False)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_without_weights_a_workdir_is_required(tmp_path, run, monkeypatch, capsys):
+  source = make(tmp_path / 'in.mp4', sound=None)
+  shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
+  with pytest.raises(errors.ConfigError, match='^--workdir is required: no weights ship with this version'):
+    run(workdir=None, input=str(source), output=str(tmp_path / 'out.mp4'), refused=True)
+  run(workdir=None, list_weights=True, refused=True)
+  assert capsys.readouterr().out.startswith('no weights ship with this version of the package')
+
+
+def test_list_weights(run, ships, capsys):
+  run(workdir=None, list_weights=True, refused=True)
+  out = capsys.readouterr().out
+  assert out == shipped.table() and '| web-small | CPU ' in out and '| web-tcl   | GPU ' in out
 
 
 def test_output_by_default(tmp_path):

@@ -2,7 +2,9 @@
 
   python -m vqm_jax.enhance --workdir=runs/ecnu --input=in.mp4 --output=out.mp4 --compare
   python -m vqm_jax.enhance --workdir=runs/ecnu --input=in.mp4 --preview=page.html
+  python -m vqm_jax.enhance --input=in.mp4 --output=out.mp4 [--weights=web-small]
 
+Without --workdir weights that ship with the package are used, by default those made for this device: --list_weights.
 Input: .mp4 .mov .mkv .webm .avi, a folder or zip of images. Output: .mp4 .mkv .mov with sound, subtitles and time
 stamps of the input, or, without a suffix, a folder of PNG images. Any frame size, any length. --preview restores six
 frames only and writes a page with them before and after, at several strengths, and the time of the whole video.
@@ -24,9 +26,12 @@ import numpy as np
 from absl import flags, logging
 
 from vqm_jax import cli, errors, inference, video
+from vqm_jax.inference import shipped
 from vqm_jax.report import page_pictures, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
+_LIST_WEIGHTS = flags.DEFINE_bool('list_weights', False, 'List the weights that ship with the package, and leave.')
 _INPUT = flags.DEFINE_string('input', None, 'Video file, folder or zip of images.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Video file, or folder for PNG images.')
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a number.')
@@ -152,9 +157,13 @@ def default_output(source: video.VideoSource, path: pathlib.Path) -> pathlib.Pat
   return path.parent / f'{source.name}_enhanced{suffix}'
 
 
-def command(output: pathlib.Path, strength: float) -> str:
-  """The command that enhances the whole video as the flags say, for a shell."""
-  given = [flags.FLAGS[flag.name].serialize() for flag in _REPEATED if flag.value != flag.default]
+def command(output: pathlib.Path, strength: float, weights: str | None = None) -> str:
+  """The command that enhances the whole video as the flags say, for a shell.
+
+  `weights` are those in use where no --workdir is given: another device may choose others by itself.
+  """
+  given = [f'--weights={weights}'] if weights else []
+  given += [flags.FLAGS[flag.name].serialize() for flag in _REPEATED if flag.value != flag.default]
   given += [f'--strength={strength}'] if strength != 1 else []
   return shlex.join(['python', '-m', 'vqm_jax.enhance', *given, f'--output={output}'])
 
@@ -166,6 +175,7 @@ def write_preview(
   source: video.VideoSource,
   output: pathlib.Path,
   options: dict[str, Any],
+  weights: str | None = None,
 ) -> None:
   """Writes and prints what `--preview` is for, by the flags.
 
@@ -179,15 +189,18 @@ def write_preview(
     source: the whole video.
     output: where the command puts it enhanced.
     options: as of `inference.restore_at`.
+    weights: as of `command`.
   """
-  commands = {strength: command(output, strength) for strength in sorted({*PREVIEW_STRENGTHS, _STRENGTH.value})}
+  strengths = sorted({*PREVIEW_STRENGTHS, _STRENGTH.value})
+  commands = {strength: command(output, strength, weights) for strength in strengths}
   indices = page_pictures.spread(range(source.num_frames), PREVIEW_FRAMES)
+  network = f'{weights} ({run.config["system"]})' if weights else run.config['system']
   pairs = inference.restore_at(run.network, source, indices, list(commands), **options)
   before, after = zip(*cli.progress(pairs, len(indices), 'preview', 'frames'), strict=True)
   seconds = seconds_per_frame(restore, source, max(3, jax.local_device_count()), compiled=True)
   shown = preview.Preview(
     video=pathlib.Path(_INPUT.value).name or source.name,
-    network=f'{run.config["system"]}, step {run.step}, {run.num_params / 1e6:.2f} M parameters',
+    network=f'{network}, step {run.step}, {run.num_params / 1e6:.2f} M parameters',
     num_frames=source.num_frames,
     indices=indices,
     before=before,
@@ -207,11 +220,27 @@ def _print_estimate(rate, count):
   print(f'estimate: {rate:.3g} s per frame, {whole} h for {count} frames')
 
 
+def _open_network() -> tuple[inference.Run, str | None]:
+  """The network to use, and the name of its weights where no --workdir says which."""
+  if _WORKDIR.value:
+    return inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value), None
+  name = _WEIGHTS.value
+  if not name:
+    name, reason = shipped.default(jax.default_backend())
+    logging.info('--weights=%s is taken: %s', name, reason)
+    inference.check_weights(None, name, _STEP.value, _EMA.value)
+  return inference.open_weights(name), name
+
+
 def main(argv):
   del argv
-  for flag in (_WORKDIR, _INPUT) if _PREVIEW.value else (_WORKDIR, _INPUT, _OUTPUT):
+  if _LIST_WEIGHTS.value:
+    print(shipped.table(), end='')
+    return
+  for flag in (_INPUT,) if _PREVIEW.value else (_INPUT, _OUTPUT):
     if not flag.value:
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
+  inference.check_weights(_WORKDIR.value, _WEIGHTS.value, _STEP.value, _EMA.value)
   inference.check_strength(_STRENGTH.value)
   tile = inference.parse_tile(_TILE.value)
   page = pathlib.Path(_PREVIEW.value) if _PREVIEW.value else None
@@ -228,11 +257,11 @@ def main(argv):
   logging.info('input: %s: %s', _INPUT.value, video.describe(source))
 
   cli.enable_compilation_cache()
-  run = inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value)
+  run, weights = _open_network()
   logging.info(
     'network: %s of %s, step %d, %.2f M parameters, window of %d',
     run.config['system'],
-    _WORKDIR.value,
+    weights or _WORKDIR.value,
     run.step,
     run.num_params / 1e6,
     getattr(run.network, 'num_frames', 1),
@@ -242,7 +271,7 @@ def main(argv):
     inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts, **options
   )
   if page:
-    write_preview(page, run, restore, source, output, options)
+    write_preview(page, run, restore, source, output, options, weights)
     return
   if _DRY_RUN.value:
     logging.info('timing the first frames ...')
