@@ -11,22 +11,26 @@ import jax
 import networks
 import numpy as np
 import pytest
+import shipped_weights
 from flax import nnx
 
 import vqm_jax
 from vqm_jax import checkpoints, inference
-from vqm_jax.inference import exporting
+from vqm_jax.inference import exporting, shipped
+from vqm_jax.perceptual import files
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Many command lines in one process, which would otherwise spend the time on importing JAX. In one of its own, because
 # binaries define flags of the same names.
 DRIVER = """
-import contextlib, io, json, sys
+import contextlib, io, json, pathlib, sys
 from absl.testing import flagsaver
 from vqm_jax import cli, export
-told = []
-for line in json.loads(sys.argv[1]):
+from vqm_jax.inference import shipped
+lines, told = json.loads(sys.argv[1]), []
+shipped.FOLDER = pathlib.Path(sys.argv[2])
+for line in lines:
   sys.argv, text, code = ['export', *line], io.StringIO(), None
   with flagsaver.flagsaver(), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
     try:
@@ -56,17 +60,24 @@ def run(tmp_path_factory):
   """Folder, networks of both checkpoints, and [exit code, text] of every command line of TOLD."""
   folder = tmp_path_factory.mktemp('export')
   nets = write_run(folder / 'unet', 'tcl_unet', {'width': 4, 'depth': 2})
+  with pytest.MonkeyPatch.context() as patch:
+    shipped_weights.empty(patch, folder / 'checkout')
+    shipped_weights.add('web-small')
+    return folder, nets, told(folder)
+
+
+def told(folder):
   lines = [line.replace('@', f'{folder}/').split() for line, _, _ in TOLD]
-  driver = [sys.executable, '-c', DRIVER, json.dumps(lines)]
+  driver = [sys.executable, '-c', DRIVER, json.dumps(lines), str(shipped.FOLDER)]
   process = subprocess.run(driver, cwd=ROOT, env=os.environ, capture_output=True, text=True)
   assert process.returncode == 0, process.stderr
-  return folder, nets, json.loads(process.stdout.splitlines()[-1])
+  return json.loads(process.stdout.splitlines()[-1])
 
 
 UNET = '--workdir=@unet --output=@'
 # In this order: a command line, its exit code, what it says.
 TOLD = [
-  ('', 2, 'error: --workdir is required; see --help.'),
+  ('', 2, 'error: --workdir or --weights is required; see --help.'),
   ('--workdir=@unet', 2, 'error: --output is required; see --help.'),
   (UNET + 'best.safetensors', 0, r'best\.safetensors: weights of tcl_unet, [\d.]+ MB'),
   (UNET + 'latest.safetensors --step=latest', 0, 'weights of tcl_unet'),
@@ -84,6 +95,10 @@ TOLD = [
   (UNET + 'y.safetensors --step=7', 1, 'No checkpoint of step 7'),
   (UNET + 'y.onnx', 2, 'error: --size is required for .onnx'),
   ('--workdir=@none --output=@y.stablehlo', 1, 'none is not a workdir'),
+  ('--weights=web-small --output=@web.safetensors --half', 0, 'weights of tcl_unet'),
+  ('--weights=web-smal --output=@y.safetensors', 2, "weights='web-smal' is unknown; did you mean 'web-small'"),
+  ('--weights=web-small --output=@y.safetensors --step=2', 2, 'error: --step=2 chooses among what a --workdir holds'),
+  (UNET + 'y.safetensors --weights=web-small', 2, r'error: --workdir=\S+ and --weights=web-small exclude each other'),
 ]  # fmt: skip
 
 
@@ -110,6 +125,15 @@ def test_weights_are_those_of_the_checkpoint(run):
       'system': 'tcl_unet', 'system_args': '{"depth": 2, "width": 4}', 'dtype': 'float32', 'num_frames': '1',
       'step': str(step), 'ema': 'false', 'version': vqm_jax.__version__, 'value_range': '[0, 1]',
     }  # fmt: skip
+
+
+def test_weights_that_ship_come_out_as_they_are(run):
+  folder = run[0]
+  original = folder / 'checkout' / 'vqm_jax' / 'weights' / 'web-small.safetensors'
+  written = [files.read(path, lambda name: True) for path in (folder / 'web.safetensors', original)]
+  assert written[0].keys() == written[1].keys()
+  for name, array in written[0].items():
+    np.testing.assert_array_equal(array, written[1][name])
 
 
 def test_half_precision(run):

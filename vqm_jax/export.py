@@ -3,6 +3,7 @@
   python -m vqm_jax.export --workdir=runs/tcl_unet --output=tcl_unet.safetensors [--half]
   python -m vqm_jax.export --workdir=runs/tcl_unet --output=tcl_unet.stablehlo
   python -m vqm_jax.export --workdir=runs/tcl_edvr --output=tcl_edvr.stablehlo --size=544x960
+  python -m vqm_jax.export --weights=web-small --output=web-small.onnx --size=544x960
 
 .safetensors holds the weights by name, such as front/stem/0/kernel, with system, arguments and step as metadata;
 --half stores them as float16. .stablehlo holds the network, weights inside, for any frame size or for --size, as
@@ -25,6 +26,7 @@ from vqm_jax.report import results
 __all__ = ['export_onnx', 'export_stablehlo', 'load_safetensors', 'save_safetensors']
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
 _OUTPUT = flags.DEFINE_string('output', None, 'File that ends in .safetensors, .stablehlo or .onnx.')
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights, if the run kept one.')
@@ -62,14 +64,20 @@ def check_output(output: pathlib.Path, size: tuple[int, int] | None, overwrite: 
 
 def main(argv):
   del argv
-  for flag in (_WORKDIR, _OUTPUT):
-    if not flag.value:
-      raise errors.ConfigError(f'--{flag.name} is required; see --help.')
+  if not (_WORKDIR.value or _WEIGHTS.value):
+    raise errors.ConfigError('--workdir or --weights is required; see --help.')
+  inference.check_weights(_WORKDIR.value, _WEIGHTS.value, _STEP.value, _EMA.value)
+  if not _OUTPUT.value:
+    raise errors.ConfigError('--output is required; see --help.')
   output, size = pathlib.Path(_OUTPUT.value), parse_size(_SIZE.value)
   check_output(output, size, _OVERWRITE.value)
   if _HALF.value and output.suffix != '.safetensors':
     raise errors.ConfigError(f'--half stores weights alone, in .safetensors; leave it out for {output.suffix}.')
-  run = inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value)
+  run = (
+    inference.open_weights(_WEIGHTS.value)
+    if _WEIGHTS.value
+    else inference.open_run(_WORKDIR.value, _STEP.value, _EMA.value)
+  )
   logging.info('%s: %s, step %d, %.2f M parameters', run.workdir, run.config['system'], run.step, run.num_params / 1e6)
   if output.suffix == '.safetensors':
     save_safetensors(run, output, dtype='float16' if _HALF.value else 'float32')
