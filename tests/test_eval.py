@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import shipped_weights
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -311,6 +312,39 @@ def test_frames_that_cannot_be_scored_are_named(triples):
     with pytest.raises(errors.VideoError, match='alpha|16'):
       clips, _ = folder_clips(folder / name, folder / name)
       evaluation.score_clip(clips[0], evaluation.fidelity())
+
+
+# Runs with another folder of weights that ship: FOLDER, then the flags.
+SHIPPED = """
+import pathlib, sys
+from vqm_jax import cli, eval
+from vqm_jax.inference import shipped
+shipped.FOLDER = pathlib.Path(sys.argv.pop(1))
+cli.run(eval.main)
+"""
+
+
+def test_weights_that_ship(workdir, tmp_path, monkeypatch):
+  folder = shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
+  shipped_weights.add('web-small')
+
+  def run(*args, code=0):
+    command = [sys.executable, '-c', SHIPPED, str(folder), *args]
+    done = subprocess.run(
+      command, cwd=tmp_path, env=os.environ | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+  out = tmp_path / 'scores'
+  given = ('--weights=web-small', f'--data_dir={workdir.parent / "data"}', f'--out={out}', '--metrics=psnr')
+  table = run(*given, '--dataset=eval_tiny')
+  summary = summary_of(out)
+  assert summary['method'] == 'tcl_unet (web-small)' and summary['system'] == 'tcl_unet'
+  assert summary['method'] in table and set(summary['metrics']['psnr']['per_clip']) == {'one', 'two'}
+  assert {path.name for path in folder.iterdir()} == {'index.json', 'web-small.safetensors'}
+  assert '--dataset is required with --weights' in run(*given, code=2)
+  assert '--weights needs --out' in run('--workdir=web-small', '--dataset=eval_tiny', code=2)
 
 
 def test_all_mismatches_are_named_at_once(triples):

@@ -1,13 +1,15 @@
 """Scores a trained run, or any folders or videos, over whole clips; describes the systems.
 
 Example: python -m vqm_jax.eval --workdir=runs/ecnu --split=test
+         python -m vqm_jax.eval --weights=web-small --dataset=mine --data_dir=data/ --out=scores/web-small/
          python -m vqm_jax.eval --pred_dir=restored/ --gt_dir=originals/ [--lq_dir=inputs/]
          python -m vqm_jax.eval --pred_dir=A=one/,B=other/ --gt_dir=originals/ --metrics=auto,tof --out=scores/
          python -m vqm_jax.eval --describe
 
-A run's results go to <workdir>/eval/<split>: table.md, table.csv, clips.csv, frames.csv, summary.json, pictures/.
-Started again, it goes on with the clips and measures that are not there yet. Folders are scored, and systems described
-(parameters and multiply-adds beside the paper's figures), to the terminal, and into --out when given.
+A run's results go to <workdir>/eval/<split>: table.md, table.csv, clips.csv, frames.csv, summary.json, pictures/; those
+of weights that ship with the package to <out>/eval/<split>. Started again, it goes on with the clips and measures that
+are not there yet. Folders are scored, and systems described (parameters and multiply-adds beside the paper's figures),
+to the terminal, and into --out when given.
 """
 
 import contextlib
@@ -32,10 +34,11 @@ from vqm_jax.inference.stored_scores import FRAMES, fingerprint, score_resumably
 from vqm_jax.report import describe, published, results
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Split of the frames config.')
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best (by validation PSNR), latest, or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights when the run kept one.')
-_DATASET = flags.DEFINE_string('dataset', None, "Data set, by default the run's own.")
+_DATASET = flags.DEFINE_string('dataset', None, "Data set, or NAME/FRAMES_CONFIG, by default the run's own.")
 _DATA_DIR = flags.DEFINE_string('data_dir', None, "Where data sets are, by default the run's own data_dir.")
 _SELF_ENSEMBLE = flags.DEFINE_integer('self_ensemble', 1, '8 averages over flips and transposes.')
 _TILE = flags.DEFINE_string(
@@ -49,7 +52,7 @@ _PRED_DIR = flags.DEFINE_list(
 )
 _GT_DIR = flags.DEFINE_string('gt_dir', None, 'Their targets.')
 _LQ_DIR = flags.DEFINE_string('lq_dir', None, 'Their unprocessed inputs, for the gain.')
-_OUT = flags.DEFINE_string('out', None, 'Folder for the scores of --pred_dir, or the table of --describe.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for the scores of --pred_dir or --weights, or the table of --describe.')
 _DESCRIBE = flags.DEFINE_bool('describe', False, 'Print what every system is and costs; needs nothing else.')
 _PROTOCOL = flags.DEFINE_enum('protocol', 'ntire', list(metrics.PROTOCOLS), 'How the table scores frames.')
 _METRICS = flags.DEFINE_list(
@@ -68,19 +71,19 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 _PROGRESS = functools.partial(cli.progress, desc='evaluated', unit='frame')
 
 
-def evaluate_run(workdir: pathlib.Path, every: int) -> None:
-  """Restores and scores a split with the network of a run."""
-  run = inference.open_run(workdir, _STEP.value, _EMA.value)
-  dataset = _DATASET.value or run.config['dataset']
-  data_dir = _DATA_DIR.value or run.config['data_dir'] or None
-  source = data.open_source(dataset, run.config['val_config'], _SPLIT.value, data_dir)
+def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
+  """Restores and scores a split with the network of a run, or with weights that ship; results go to `workdir`/eval."""
+  dataset, val_config = _frames_config(run)
+  data_dir = _DATA_DIR.value or run.config.get('data_dir') or None
+  source = data.open_source(dataset, val_config, _SPLIT.value, data_dir)
   reader = data.ClipReader(source)
   aligned = reader.aligned and _ALIGNED.value
   if _BASELINES.value and not aligned:
     raise errors.ConfigError('--baselines are filters for aligned pairs; these clips are of two cameras.')
   choice = _choice(every, aligned=aligned)
   scoring = source_identity(source) | {'frames': _FRAMES.value, 'aligned': aligned}
-  digests = workdir / 'checkpoints' / str(run.checkpoint) / checkpoints.DIGESTS
+  ships = run.workdir.is_file()
+  digests = run.workdir if ships else workdir / 'checkpoints' / str(run.checkpoint) / checkpoints.DIGESTS
   views = {'self_ensemble': _SELF_ENSEMBLE.value}
   if tile := inference.parse_tile(_TILE.value):
     views |= {'tile': tile, 'overlap': _OVERLAP.value}
@@ -97,7 +100,7 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
     'dataset': source.dataset_info.full_name,
     'split': _SPLIT.value,
     'system': run.config['system'],
-    'method': f'{system} (step {run.step})',
+    'method': f'{system} ({run.workdir.stem if ships else f"step {run.step}"})',
     'params': run.num_params,
     'timing': timing(folder / 'timing.json', restore, reader, overwrite=_OVERWRITE.value),
     'step': run.step,
@@ -122,6 +125,14 @@ def evaluate_run(workdir: pathlib.Path, every: int) -> None:
   print(shutil.copytree(folder / 'pictures', latest / 'pictures'))
   if _SAVE_FRAMES.value:
     print(folder / 'output')
+
+
+def _frames_config(run: inference.Run) -> tuple[str, str]:
+  """Data set and frames config to evaluate on: those of --dataset, else the run's own."""
+  dataset, _, config = (_DATASET.value or run.config.get('dataset', '')).partition('/')
+  if not dataset:
+    raise errors.ConfigError('--dataset is required with --weights, NAME or NAME/FRAMES_CONFIG; see --help.')
+  return dataset, config or run.config.get('val_config', 'frames')
 
 
 def evaluate_folders(every: int) -> None:
@@ -252,15 +263,24 @@ def _every(frames: str) -> int:
 def main(argv):
   del argv
   every = _every(_FRAMES.value)
-  tasks = [bool(_WORKDIR.value), bool(_PRED_DIR.value or _GT_DIR.value), _DESCRIBE.value]
+  tasks = [bool(_WORKDIR.value or _WEIGHTS.value), bool(_PRED_DIR.value or _GT_DIR.value), _DESCRIBE.value]
   if sum(tasks) != 1 or bool(_PRED_DIR.value) != bool(_GT_DIR.value):
-    raise errors.ConfigError('Give one of --workdir, --pred_dir with --gt_dir, and --describe.')
+    raise errors.ConfigError('Give one of --workdir, --weights, --pred_dir with --gt_dir, and --describe.')
   if _DESCRIBE.value:
     describe_systems()
     return
+  inference.check_weights(_WORKDIR.value, _WEIGHTS.value, _STEP.value, _EMA.value)
+  weights = _WEIGHTS.value or (_WORKDIR.value and inference.shipped_name(_WORKDIR.value))
+  if weights and (_BASELINES.value or not _OUT.value):
+    raise errors.ConfigError(
+      '--weights needs --out, a folder for the scores, and takes no --baselines, which are fitted on what a run saw.'
+    )
   cli.enable_compilation_cache()
-  if _WORKDIR.value:
-    evaluate_run(pathlib.Path(_WORKDIR.value), every)
+  if weights:
+    evaluate_run(inference.open_weights(weights), pathlib.Path(_OUT.value), every)
+  elif _WORKDIR.value:
+    run = inference.open_run(pathlib.Path(_WORKDIR.value), _STEP.value, _EMA.value)
+    evaluate_run(run, pathlib.Path(_WORKDIR.value), every)
   else:
     evaluate_folders(every)
 
