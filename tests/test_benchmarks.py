@@ -188,3 +188,17 @@ def test_rows_of_the_learning_table_differ_in_what_they_name(load):
   assert (
     '| ours ' in text and '0.9800 |' in text and '+0.100 |' in text and '0.1 0.2 0.3 4 |' in text and 'n/a |' in text
   )
+
+
+def test_compression_is_estimated_on_clips_left_out(load):
+  estimate = load('compression_estimate')
+  rng = np.random.default_rng(0)
+  features, clips = rng.normal(size=(40, 3)), np.repeat(np.arange(8), 5)
+  qp = 30 + features @ [3.0, -2.0, 0.5]
+  np.testing.assert_allclose(estimate.left_out(features, qp, clips, 0), 0, atol=1e-9)
+  # A clip off the line is as far off when it is left out, whatever the others would make of it.
+  qp[clips == 3] += 7
+  np.testing.assert_allclose(estimate.left_out(features, qp, clips, 0)[clips == 3], -7, atol=1e-9)
+  flat, noise = np.full((256, 384), 90.0), rng.integers(0, 256, (256, 384)).astype(float)
+  shown = [estimate.show(picture) for picture in (flat, noise)]
+  assert len(shown[0]) == len(shown[1]) and np.isfinite(shown).all()
