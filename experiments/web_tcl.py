@@ -1,4 +1,4 @@
-r"""`web-tcl`, the weights that ship for GPUs: the U-Net of team TCL (`tcl_unet`) at published size, 4,814,643 parameters.
+r"""`web-tcl`, the weights that ship for GPUs: the U-Net of team TCL at published size, 4,814,643 parameters.
 
 python -m vqm_jax.train --config=experiments/web_tcl.py --config.data_dir=web/data --workdir=runs/web_tcl
 

@@ -456,6 +456,16 @@ def test_without_weights_a_workdir_is_required(tmp_path, run, monkeypatch, capsy
   assert capsys.readouterr().out.startswith('no weights ship with this version of the package')
 
 
+def test_input_outside_of_what_the_weights_were_trained_on(tmp_path, run, ships, caplog):
+  caplog.set_level('INFO')
+  shipped_weights.add('strong', 'ecnu', trained_on={'qp': [40, 46]})
+  for name, warned in (('web-small', False), ('strong', True)):
+    caplog.clear()
+    run(workdir=None, weights=name, input=str(ships), output=str(tmp_path / name), refused=True)
+    assert 'input: h264, compressed at QP ' in caplog.text
+    assert bool([r for r in caplog.records if r.levelname == 'WARNING' and 'trained on QP 40' in r.message]) == warned
+
+
 def test_list_weights(run, ships, capsys):
   run(workdir=None, list_weights=True, refused=True)
   out = capsys.readouterr().out

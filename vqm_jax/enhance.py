@@ -266,6 +266,12 @@ def main(argv):
     run.num_params / 1e6,
     getattr(run.network, 'num_frames', 1),
   )
+  if 'qp' in run.trained_on:
+    compression = video.compression_of(source)
+    if compression:
+      logging.info('input: %s', compression)
+    if advice := video.advice(compression, run.trained_on['qp']):
+      logging.warning('%s', advice)
   options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
   restore = functools.partial(
     inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts, **options

@@ -58,6 +58,7 @@ class Builder(VqmBuilder):
         hq=open_video(sides['hq'][name], fps=fps),
         category=row.get('category') or '',
         crf=_parsed(float, row, 'crf', float('nan'), manual_dir),
+        qp=_parsed(float, row, 'qp', float('nan'), manual_dir),
         scenes=_parsed(_scenes, row, 'scenes', (), manual_dir),
       )
 
@@ -79,7 +80,7 @@ def _manifest(manual_dir: pathlib.Path) -> list[dict[str, str]]:
   for number, row in enumerate(rows, start=2):
     if not row.get('split') or not row.get('clip'):
       raise errors.DataError(
-        f'{path}, line {number}: expected columns split, clip and, optionally, lq, hq, fps, category, crf, scenes.'
+        f'{path}, line {number}: expected columns split, clip and, optionally, lq, hq, fps, category, crf, qp, scenes.'
       )
   return rows
 
@@ -91,7 +92,7 @@ def _parsed(kind, row: dict[str, str], field: str, default, manual_dir: pathlib.
   except (ValueError, ZeroDivisionError) as error:
     raise errors.DataError(
       f'{manual_dir / "manifest.csv"}, clip {row["clip"]}: {field}={text!r} is not understood; expected for '
-      'example fps=25 or 30000/1001, crf=33, scenes=0-120;120-300.'
+      'example fps=25 or 30000/1001, crf=33, qp=36.2, scenes=0-120;120-300.'
     ) from error
 
 

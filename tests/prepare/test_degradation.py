@@ -7,7 +7,7 @@ import pytest
 from vqm_jax import errors
 from vqm_jax.prepare import degradation, footage, pairs
 from vqm_jax.prepare.degradation import Coding, Degradation
-from vqm_jax.video import VideoFile
+from vqm_jax.video import VideoFile, compression_of
 
 CODED = (Coding({'crf': 24.0}, 'veryfast'), Coding({'crf': 33.0}, 'ultrafast', 'h265'))
 
@@ -88,6 +88,7 @@ def test_copies_of_a_video_are_pairs_of_their_own(video, tmp_path, monkeypatch):
     lq, hq = (VideoFile(tmp_path / 'out' / row[side]) for side in ('lq', 'hq'))
     assert (lq.height, lq.num_frames) == (hq.height, hq.num_frames) == (int(row['height']), 20)
     assert lq.codec == what.codings[-1].codec.replace('h265', 'hevc')
+    assert row['qp'] == f'{compression_of(lq).qp:.2f}'
     # The original of a pair is exactly what was coded.
     for index, (source, kept) in enumerate(zip(VideoFile(video).yuv_frames(), hq.yuv_frames(), strict=True)):
       np.testing.assert_array_equal(planes(what.original(source, index)), planes(kept))

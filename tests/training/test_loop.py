@@ -10,6 +10,7 @@ import pytest
 import shipped_weights
 
 from vqm_jax import checkpoints, errors, inference
+from vqm_jax.prepare.demo_scenes import LQ_CRF
 from vqm_jax.training import loop
 from vqm_jax.training.supervised import Supervised
 
@@ -50,6 +51,7 @@ def test_a_run_leaves_what_explains_it(whole):
   config, workdir, state = whole
   assert int(state.step) == 6
   assert json.loads((workdir / 'config.json').read_text())['config'] == json.loads(config.to_json())
+  assert inference.open_run(workdir).trained_on == {'crf': [LQ_CRF, LQ_CRF]}
   assert checkpoints.steps(workdir / 'checkpoints') == [2, 4, 6]
   assert checkpoints.read_meta(workdir / 'checkpoints', 6)['samples'] == 48
   train_steps = [r['step'] for r in records(workdir) if 'train/loss' in r]

@@ -66,6 +66,17 @@ def open_training(
   return sources
 
 
+def trained_on(sources: Sequence[DataSource | Domains]) -> dict[str, list[float]]:
+  """How strongly the training videos were compressed, as far as their records tell: {'crf': [28.0, 38.0], 'qp': ...}.
+
+  Lowest and highest over the videos, None of which need tell.
+  """
+  parts = [part for source in sources for part in (source if isinstance(source, Domains) else [source])]
+  tables = [(part.dataset_info.metadata or {}).get('videos', {}).get(part.split, {}) for part in parts]
+  found = {key: [video[key] for table in tables for video in table.values() if key in video] for key in ('crf', 'qp')}
+  return {key: [min(values), max(values)] for key, values in found.items() if values}
+
+
 def check_records(sources: DataSource | Domains, num_frames: int, crop: int, sampling: str = 'paired') -> None:
   """Checks that samples of this size can be cut out of the records.
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,8 @@ class Run:
     ema: whether the weights are the exponential moving average.
     num_params: trainable scalars.
     training: what it took, for tables: hardware, seconds, extra_data, notes; None where it was not recorded.
+    trained_on: how strongly what it was trained on was compressed, {'crf': [lowest, highest], 'qp': [...]}; what was
+      not recorded is missing. QP is that of `video.compression`.
   """
 
   network: nnx.Module
@@ -44,6 +47,7 @@ class Run:
   ema: bool
   num_params: int
   training: dict | None
+  trained_on: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
   @property
   def experiment(self) -> str:
@@ -65,6 +69,12 @@ def read_config(workdir: str | pathlib.Path) -> dict:
     ) from error
   except (ValueError, KeyError) as error:
     raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON that train writes.') from error
+
+
+def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
+  """Returns what `train` noted as `Run.trained_on`; nothing for runs of before it did. Errors as of `read_config`."""
+  read_config(workdir)
+  return json.loads((pathlib.Path(workdir) / 'config.json').read_text()).get('trained_on', {})
 
 
 def _as_it_was(config: dict, version: str) -> dict:
@@ -133,7 +143,8 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
     )
   network = nnx.merge(graphdef, params)
   meta = checkpoints.read_meta(workdir / 'checkpoints', checkpoint)
-  return Run(network, config, workdir, meta['step'], checkpoint, ema, count_params(network), _training(config, meta))
+  training, trained_on = _training(config, meta), read_trained_on(workdir)
+  return Run(network, config, workdir, meta['step'], checkpoint, ema, count_params(network), training, trained_on)
 
 
 def _training(config: dict, meta: dict) -> dict | None:

@@ -155,7 +155,8 @@ def open_weights(name: str) -> Run:
   config = {key: meta[key] for key in ('system', 'system_args', 'dtype')}
   step = meta.get('step') or 0  # a network that was saved alone does not know it
   training = meta.get('training')
-  return Run(network, config, path, step, step, bool(meta.get('ema')), count_params(network), training)
+  ema, params = bool(meta.get('ema')), count_params(network)
+  return Run(network, config, path, step, step, ema, params, training, entry.trained_on)
 
 
 def has_file(name: str) -> bool:

@@ -8,6 +8,7 @@ Those of two cameras that film the same are in `two_cameras`. [D]
 import concurrent.futures
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ class ClipPair:
   """One clip twice: degraded (`lq`) and original (`hq`, None where it is withheld), frame by frame.
 
   `scenes` are (first frame, frame after the last) of each shot, empty for a single one; windows never cross their
-  borders. `crf` is NaN where it is not known.
+  borders. `crf` and `qp`, as `video.compression` measures it, are NaN where they are not known.
   """
 
   clip_id: str
@@ -41,6 +42,7 @@ class ClipPair:
   hq: VideoSource | None
   category: str = ''
   crf: float = float('nan')
+  qp: float = float('nan')
   scenes: tuple[tuple[int, int], ...] = ()
 
   @property
@@ -114,7 +116,7 @@ class RecordsConfig(tfds.core.BuilderConfig):
 
   def note(self, pair: ClipPair, num_records: int) -> dict[str, Any]:
     """What the metadata say about a clip, beside its first record; JSON values."""
-    return dict(num_records=num_records)
+    return dict(num_records=num_records, **coding(pair))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -267,6 +269,11 @@ class FramesConfig(RecordsConfig):
       fps=float(reference.fps),
       category=pair.category,
     )
+
+
+def coding(pair: ClipPair) -> dict[str, float]:
+  """What is known of how strongly a clip was compressed, so that training can tell its range: crf, qp, or nothing."""
+  return {key: value for key in ('crf', 'qp') if not math.isnan(value := getattr(pair, key))}
 
 
 def unequal(pair: ClipPair) -> list[str]:

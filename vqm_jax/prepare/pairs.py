@@ -35,7 +35,7 @@ from vqm_jax.report import results
 T = TypeVar('T')
 
 COLUMNS = (
-  *('split', 'clip', 'lq', 'hq', 'fps', 'category', 'crf', 'scenes', 'frames', 'height', 'width'),
+  *('split', 'clip', 'lq', 'hq', 'fps', 'category', 'crf', 'qp', 'scenes', 'frames', 'height', 'width'),
   *('psnr', 'sha256', 'source', 'start', 'lq_kbps', 'hq_kbps', 'degradation'),
 )
 _OURS = (*footage.SPLITS, '.work', 'manifest.csv', 'degrade.json')

@@ -99,7 +99,7 @@ class SegmentsConfig(RecordsConfig):
     # The lengths let training leave out records that are too short without reading them.
     lengths = [stretch.stop - stretch.start for stretch in self._plan(pair)]
     size = dict(height=pair.reference.height, width=pair.reference.width)
-    return dict(num_records=num_records, num_frames=lengths, **size)
+    return dict(num_records=num_records, num_frames=lengths, **size, **configs.coding(pair))
 
   def _plan(self, pair: ClipPair) -> list[Stretch]:
     scenes = enumerate(pair.scenes or [(0, pair.reference.num_frames)])

@@ -13,7 +13,7 @@ from vqm_jax import metrics
 from vqm_jax.prepare import align, scenes
 from vqm_jax.prepare.degradation import Degradation
 from vqm_jax.prepare.footage import Footage
-from vqm_jax.video import VideoFile, colour, encode
+from vqm_jax.video import VideoFile, colour, compression_of, encode
 
 # H.264 without loss: the very samples, 3 to 16 times smaller than PNG on 19 real clips [D].
 _LOSSLESS = {'crf': 0.0, 'preset': 'veryfast'}
@@ -51,6 +51,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
   work.mkdir(parents=True, exist_ok=True)
   coded = _code(job, video, scene, work)
   align.check(job.source, map(_luma, hq_frames(video, *scene, job.degradation)), map(_luma, coded.yuv_frames()))
+  compression = compression_of(coded)
   kbps = [
     8e-3 * path.stat().st_size * float(video.fps) / count
     for path, count in ((coded.path, coded.num_frames), (job.path, footage.num_frames))
@@ -82,6 +83,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
     fps=footage.fps,
     category=job.category,
     crf=job.degradation.codings[-1].rate.get('crf', float('nan')),
+    qp=f'{compression.qp:.2f}' if compression else '',
     scenes=scenes.to_text(footage.scenes if whole else ((0, stop - start),)),
     frames=stop - start,
     height=height,

@@ -152,8 +152,9 @@ def train(
   # Everything that can be wrong is looked at before the folder is touched.
   trainer = make_trainer(config, devices)
   _check_fit(config, trainer)
+  sources = _sources(config)
   draw = functools.partial(
-    data.train_batches, _sources(config), num_frames=config.num_frames, crop=config.crop,
+    data.train_batches, sources, num_frames=config.num_frames, crop=config.crop,
     batch_size=config.batch_size, seed=config.seed, num_workers=config.num_workers,
     process_index=jax.process_index(), process_count=jax.process_count(), weights=tuple(config.mix_weights),
     crops_per_record=config.crops_per_record, sampling=config.sampling, augment=config.augment,
@@ -163,7 +164,7 @@ def train(
     owners = dict([stage_of]) if stage_of else {}
     owners.setdefault(workdir, config)  # the last stage lives in the workdir of the whole
     for folder, owner in owners.items():
-      workdirs.claim(folder, owner)
+      workdirs.claim(folder, owner, data.trained_on(sources))
 
   with (
     checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,

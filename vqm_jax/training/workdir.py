@@ -55,8 +55,10 @@ def check(config) -> None:
     raise errors.ConfigError(f"config.dtype={config.dtype!r} must be 'float32' or 'bfloat16'.")
 
 
-def claim(workdir: pathlib.Path, config) -> None:
+def claim(workdir: pathlib.Path, config, trained_on: dict[str, list[float]] | None = None) -> None:
   """Writes the resolved config to `workdir`, or checks that the run already there is this one.
+
+  With it goes what the run is `trained_on`, as `data.trained_on`.
 
   Raises:
     ConfigError: the folder holds a run with other defining fields (the differences are named), or other files.
@@ -79,7 +81,7 @@ def claim(workdir: pathlib.Path, config) -> None:
       logging.info('config.%s changed from %r to %r', k, old.get(k), new.get(k))
   elif workdir.exists() and any(workdir.iterdir()):
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
-  content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv}
+  content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv, 'trained_on': trained_on or {}}
   results.write_json(path, content)
 
 

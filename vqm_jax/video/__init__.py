@@ -4,6 +4,7 @@ from vqm_jax.video.background import in_background, prefetch
 from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
+from vqm_jax.video.compression import Compression, advice, compression_of
 from vqm_jax.video.cuts import mark_cuts
 from vqm_jax.video.reader import VideoFile, VideoSource, describe, list_videos, open_video
 from vqm_jax.video.writer import open_writer, write_png
@@ -11,9 +12,12 @@ from vqm_jax.video.writer import open_writer, write_png
 __all__ = [
   'OUTPUT_SUFFIXES',
   'Colour',
+  'Compression',
   'VideoFile',
   'VideoSource',
+  'advice',
   'colour_of',
+  'compression_of',
   'default_colour',
   'describe',
   'encode',

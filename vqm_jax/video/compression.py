@@ -81,6 +81,10 @@ class Compression:
   codec: str
   error: float = 0.0
 
+  def __str__(self) -> str:
+    about = 'about ' if self.source == 'estimate' else ''
+    return f'{self.codec}, compressed at {about}QP {self.qp:.0f} on average'
+
 
 def compression_of(source: VideoSource, num_frames: int = 24) -> Compression | None:
   """How strongly `source` was compressed, or None where that cannot be told.
