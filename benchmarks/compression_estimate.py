@@ -14,6 +14,7 @@ of bands of the 8x8 cosine transform, on the grid of the blocks and 4 pixels bes
 equal neighbours. Scored on clips left out of the fit. What it found is why `compression_of` says nothing of images.
 """
 
+import os
 import pathlib
 import tempfile
 from fractions import Fraction
@@ -180,6 +181,7 @@ def main(argv):
   if not _CLIPS.value:
     print('Nothing measured: --clips names no folder of nearly clean videos.')
     return
+  os.environ.setdefault('SVT_LOG', '1')  # errors alone
   paths = [path for folder in _CLIPS.value for path in video.list_videos(folder).values()]
   if _MAX_CLIPS.value:
     paths = paths[:: max(1, len(paths) // _MAX_CLIPS.value)][: _MAX_CLIPS.value]
