@@ -67,6 +67,19 @@ def test_published_parameter_count(system):
   assert sum(p.size for p in jax.tree.leaves(nnx.state(published(system), nnx.Param))) == PUBLISHED[system]
 
 
+def test_layers_and_networks_start_apart_from_each_other_and_alike_from_one_seed():
+  def kernels(rngs):
+    network = restorers.create('seventh', rngs=rngs, **TINY['seventh'])
+    found = networks.by_path(nnx.state(network, nnx.Param))
+    return [np.asarray(array).ravel() for array in found.values() if array.ndim == 4 and np.any(array)]
+
+  rngs = nnx.Rngs(3)
+  first, second, again = kernels(rngs), kernels(rngs), kernels(nnx.Rngs(3))
+  assert len(first) > 3 and len({array[:9].tobytes() for array in first + second}) == 2 * len(first)
+  for a, b in zip(first, again, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 @every_system
 def test_full_hd_comes_out_as_it_went_in(system):
   network = published(system)

@@ -14,6 +14,7 @@ from flax import nnx
 from vqm_jax import errors
 from vqm_jax.enhancers import dacal, dpe, wespe
 from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, RecurrentGenerator
+from vqm_jax.layers.initializers import ParameterKeys
 
 # (generator, players) of each method.
 METHODS = {
@@ -30,13 +31,15 @@ def create_generator(
 
   Args:
     name: which.
-    rngs: for the parameters.
+    rngs: for the parameters; every call draws one key of `nnx.Rngs`.
     dtype: compute dtype; parameters stay float32.
     **overrides: constructor arguments.
 
   Raises:
     ConfigError: an argument does not fit.
   """
+  if isinstance(rngs, nnx.Rngs):
+    rngs = ParameterKeys(rngs)  # faster to trace and to compile
   try:
     return METHODS[name][0](**overrides, dtype=dtype, rngs=rngs)
   except TypeError as error:
@@ -68,7 +71,7 @@ def create(
     MissingWeightsError: a loss needs weights from elsewhere that are not there.
   """
   # By itself first: whose argument it is that does not fit cannot be told afterwards.
-  nnx.eval_shape(lambda: create_generator(name, rngs=nnx.Rngs(0), dtype=dtype, **generator_args))
+  nnx.eval_shape(lambda: create_generator(name, rngs=ParameterKeys(0), dtype=dtype, **generator_args))
   try:
     return METHODS[name][1](generator_args, patch=patch, axis_name=axis_name, dtype=dtype, rngs=rngs, **loss_args)
   except TypeError as error:

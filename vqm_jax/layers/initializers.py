@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.nn.initializers import Initializer, variance_scaling
 
 
@@ -89,10 +90,17 @@ class ParameterKeys:
   `nnx.Rngs` counts in an array, which makes tracing a constructor quadratic in the number of layers (15 s for GTQ). The
   generator is XLA's own ("rbg") rather than Threefry, whose compilation for every new shape takes CPUs longer than
   everything else at the start of a run. Values may differ between kinds of device.
+
+  Args:
+    seed: a number, or the generators of a caller, of which one key is drawn.
   """
 
-  def __init__(self, seed: int):
-    self._key, self._count = jax.random.key(seed, impl='rbg'), 0
+  def __init__(self, seed: int | nnx.Rngs):
+    if isinstance(seed, nnx.Rngs):
+      self._key = jax.random.wrap_key_data(jax.random.bits(seed.params(), (4,), jnp.uint32), impl='rbg')
+    else:
+      self._key = jax.random.key(seed, impl='rbg')
+    self._count = 0
 
   def params(self) -> jax.Array:
     self._count += 1

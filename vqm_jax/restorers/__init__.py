@@ -16,6 +16,7 @@ from flax import nnx
 
 from vqm_jax import errors
 from vqm_jax.layers.edvr import INPUT_MEAN
+from vqm_jax.layers.initializers import ParameterKeys
 from vqm_jax.restorers import bossgao, tcl
 from vqm_jax.restorers.base import Restorer
 from vqm_jax.restorers.baselines import NoProcessing, SeventhStandIn
@@ -50,7 +51,7 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
 
   Args:
     name: a key of `NETWORKS` or `MIXTURES`.
-    rngs: for the parameters.
+    rngs: for the parameters; every call draws one key of `nnx.Rngs`.
     dtype: compute dtype; parameters stay float32.
     **overrides: constructor arguments. Those of a mixture are `members`, pairs of (system, its arguments), and
       `weights`.
@@ -63,6 +64,8 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f'did you mean {near[0]!r}? ' if near else ''
     raise errors.ConfigError(f'system={name!r} is unknown; {hint}choose one of {sorted(known)}.')
+  if isinstance(rngs, nnx.Rngs):
+    rngs = ParameterKeys(rngs)  # deep networks are made in a second instead of twenty
   build = functools.partial(_mix, MIXTURES[name]) if name in MIXTURES else NETWORKS[name]
   try:
     return build(**overrides, dtype=dtype, rngs=rngs)
