@@ -1,6 +1,7 @@
 """Eight virtual CPU devices and a compilation cache for all tests."""
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
@@ -21,7 +22,7 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag 
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_DEFAULT_PRNG_IMPL', 'rbg')  # compiles in a tenth of the time for every new shape
 # Large programs that run a few times: compiling them is nearly all of the work.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
@@ -76,6 +77,47 @@ def make_tiny_config(micro_data):
 def tiny_config(make_tiny_config):
   """A config of `make_tiny_config` to change at will."""
   return make_tiny_config()
+
+
+# Forks once for every line of its input and runs a binary there; answers with the exit code.
+_FORKING = """
+import json, os, runpy, sys
+import flax.nnx, grain, jax, jax.scipy, optax, orbax.checkpoint, tensorflow_datasets
+for line in sys.stdin:
+  name, args, env, files = json.loads(line)
+  if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    continue
+  for number, file in enumerate([os.devnull, *files]):
+    os.dup2(os.open(file, os.O_RDWR), number)
+  os.environ.update(env)
+  sys.argv = [name, *args]
+  runpy.run_module(f'vqm_jax.{name}', run_name='__main__', alter_sys=True)
+  sys.exit()
+"""
+
+
+@pytest.fixture(scope='session')
+def command(tmp_path_factory):
+  """Runs a binary to its end: command('eval', '--flag=x', ...) -> CompletedProcess with text outputs.
+
+  In a fork of a process that has imported the large libraries, which takes seconds; otherwise as `binary` does.
+  """
+  files = [tmp_path_factory.mktemp('command') / name for name in ('stdout', 'stderr')]
+  server = subprocess.Popen(
+    [sys.executable, '-c', _FORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+  )
+
+  def run(name, *args, **env):
+    for file in files:
+      file.write_text('')
+    args = list(map(str, args))
+    print(json.dumps([name, args, env, list(map(str, files))]), file=server.stdin)
+    return subprocess.CompletedProcess([name, *args], int(server.stdout.readline()), *(f.read_text() for f in files))
+
+  yield run
+  server.stdin.close()
+  server.wait()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 from fractions import Fraction
 
@@ -96,12 +95,17 @@ class EvalTiny(tfds.core.GeneratorBasedBuilder):
 """
 
 
-def run_eval(*args, code=0):
-  command = [sys.executable, '-m', 'vqm_jax.eval', *args]
-  env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-  done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-  assert done.returncode == code, done.stderr
-  return done
+@pytest.fixture(scope='module')
+def run_eval(command):
+  """run_eval('--flag=x', ..., code=0) -> what it wrote."""
+
+  def run(*args, code=0):
+    flags = os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'
+    done = command('eval', *args, XLA_FLAGS=flags)
+    assert done.returncode == code, done.stderr
+    return done
+
+  return run
 
 
 @pytest.fixture(scope='module')
@@ -140,7 +144,7 @@ def summary_of(workdir):
   return json.loads((workdir / 'eval/test/summary.json').read_text())
 
 
-def test_run_of_no_processing_scores_as_the_metrics_do(workdir):
+def test_run_of_no_processing_scores_as_the_metrics_do(workdir, run_eval):
   pair = sys.modules['eval_tiny'].pair
   done = run_eval(f'--workdir={workdir}', '--baselines', '--save_frames')
   summary = summary_of(workdir)
@@ -183,7 +187,7 @@ def test_run_of_no_processing_scores_as_the_metrics_do(workdir):
   assert summary_of(workdir)['metrics'] == summary['metrics']
 
 
-def test_other_options_have_another_fingerprint(workdir):
+def test_other_options_have_another_fingerprint(workdir, run_eval):
   run_eval(f'--workdir={workdir}', '--protocol=y601', '--frames=every:2')
   summary = summary_of(workdir)
   frames, targets = sys.modules['eval_tiny'].pair(0, 3)
@@ -194,7 +198,7 @@ def test_other_options_have_another_fingerprint(workdir):
   assert summary['fingerprint'] in fingerprints and len(fingerprints) >= 2
 
 
-def test_bad_requests_get_one_line(workdir):
+def test_bad_requests_get_one_line(workdir, run_eval):
   cases = {
     ('--workdir=/nowhere',): ('/nowhere is not a workdir', 1),
     (f'--workdir={workdir}', '--frames=some'): ('--frames=some is not all or every:N', 2),
@@ -223,7 +227,7 @@ def triples(tmp_path):
   return tmp_path, gt, pred, lq
 
 
-def test_folders_are_scored_against_folders(triples):
+def test_folders_are_scored_against_folders(triples, run_eval):
   folder, gt, pred, lq = triples
   args = [f'--{flag}_dir={folder / flag}' for flag in ('pred', 'gt', 'lq')]
   done = run_eval(*args, f'--out={folder / "out"}')
@@ -242,7 +246,7 @@ def test_folders_are_scored_against_folders(triples):
   assert summary['metrics']['psnr']['per_clip']['b'] == pytest.approx(10 * np.log10(255**2))
 
 
-def test_without_out_nothing_is_written(triples):
+def test_without_out_nothing_is_written(triples, run_eval):
   folder = triples[0]
   before = sorted(folder.rglob('*'))
   done = run_eval(f'--pred_dir={folder / "gt"}', f'--gt_dir={folder / "gt"}')
@@ -251,7 +255,7 @@ def test_without_out_nothing_is_written(triples):
   assert sorted(folder.rglob('*')) == before
 
 
-def test_several_methods_are_scored_at_once_and_resumed(triples):
+def test_several_methods_are_scored_at_once_and_resumed(triples, run_eval):
   folder, gt, pred, lq = triples
   args = [f'--pred_dir=good={folder / "pred"},poor={folder / "lq"}', f'--gt_dir={folder / "gt"}']
   args += [f'--lq_dir={folder / "lq"}', f'--out={folder / "out"}']
@@ -278,13 +282,13 @@ def test_several_methods_are_scored_at_once_and_resumed(triples):
   assert before == {p: p.stat().st_mtime_ns for p in others} and json.loads(damaged.read_text())
 
 
-def test_methods_need_names(triples):
+def test_methods_need_names(triples, run_eval):
   folder = triples[0]
   for given in (f'{folder / "pred"},{folder / "lq"}', f'a={folder / "pred"},a={folder / "lq"}', 'a=,b=x'):
     assert 'NAME=PATH,NAME=PATH' in run_eval(f'--pred_dir={given}', f'--gt_dir={folder / "gt"}', code=2).stderr
 
 
-def test_measures_that_make_no_sense_are_refused_with_the_reason(triples):
+def test_measures_that_make_no_sense_are_refused_with_the_reason(triples, run_eval):
   folder = triples[0]
   args = [f'--pred_dir={folder / "pred"}', f'--gt_dir={folder / "gt"}']
   assert "did you mean 'tof'" in run_eval(*args, '--metrics=toff', code=2).stderr

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 import signal
@@ -87,7 +88,7 @@ def test_two_processes_match_one_and_continue_on_one(binary, arguments, tmp_path
   processes = [
     binary(
       'train', *flags, *short, f'--workdir={two}', f'--coordinator=localhost:{port}', '--num_processes=2',
-      f'--process_id={index}', XLA_FLAGS='--xla_force_host_platform_device_count=2',
+      f'--process_id={index}', XLA_FLAGS=os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2',
     )
     for index in range(2)
   ]  # fmt: skip
@@ -156,10 +157,10 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments
     (['--config=experiments/ecnu.py', '--workdr=x'], 2, ["workdr"]),
   ],
 )  # fmt: skip
-def test_flags(binary, args, code, words):
-  process = binary('train', *args)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == code, output
+def test_flags(command, args, code, words):
+  done = command('train', *args)
+  output = done.stdout + done.stderr
+  assert done.returncode == code, output
   assert 'Traceback' not in output
   for word in words:
     assert word in output

@@ -3,15 +3,13 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 
 import av
 import generated_video
 import numpy as np
 import pytest
 
-from vqm_jax import cli, errors, metrics
+from vqm_jax import errors, metrics
 from vqm_jax.prepare import align, footage, pairs, transcode
 from vqm_jax.video import VideoFile, encode, open_video
 
@@ -305,15 +303,11 @@ def test_rates():
     pairs.Settings(rate='crf=33', split_csv='x', counts=dict(val=1))
 
 
-def _command(*arguments):
-  command = [sys.executable, '-m', 'vqm_jax.prepare.degrade', *arguments]
-  return subprocess.run(command, cwd=cli.ROOT, capture_output=True, text=True)
-
-
-def test_command_line_with_workers(videos, tmp_path):
+def test_command_line_with_workers(videos, tmp_path, binary):
   split = tmp_path / 'split.csv'
   split.write_text('video,split\nb.mkv,test\nc.mp4,test\n')
-  done = _command(
+  process = binary(
+    'prepare.degrade',
     f'--input={videos}',
     f'--output={tmp_path / "out"}',
     '--rate=crf=35',
@@ -322,16 +316,17 @@ def test_command_line_with_workers(videos, tmp_path):
     f'--split_csv={split}',
     '--workers=2',
   )
-  assert done.returncode == 0, done.stderr
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, output
   with (tmp_path / 'out' / 'manifest.csv').open() as file:
     rows = {row['clip']: row for row in csv.DictReader(file)}
   assert {name: row['split'] for name, row in rows.items()} == dict(a='train', b='test', sub_folder_c='test')
   assert rows['sub_folder_c']['category'] == 'sub folder' and rows['a']['category'] == ''
-  assert 'vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t7p128,frames' in done.stdout
+  assert 'vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t7p128,frames' in output
 
 
-def test_command_line_errors(videos, tmp_path):
-  done = _command(f'--input={videos}', f'--output={tmp_path / "out"}')
+def test_command_line_errors(videos, tmp_path, command):
+  done = command('prepare.degrade', f'--input={videos}', f'--output={tmp_path / "out"}')
   assert done.returncode == 2 and done.stderr.startswith('error: set one of --rate')
-  done = _command(f'--input={tmp_path / "none"}', f'--output={tmp_path / "out"}', '--rate=crf=33')
+  done = command('prepare.degrade', f'--input={tmp_path / "none"}', f'--output={tmp_path / "out"}', '--rate=crf=33')
   assert done.returncode == 1 and 'no such folder' in done.stderr and done.stderr.count('\n') == 1
