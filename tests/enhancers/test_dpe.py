@@ -538,23 +538,21 @@ def means(loss):
 
 
 @functools.cache
-def on_devices(count, transform):
-  """Of both sides, for a batch of four over so many devices: the loss and what comes with it, perhaps gradients."""
+def on_devices(count, transform, side):
+  """Of the generators' (0) or the critics' side (1), for a batch of four over so many devices: what it tells."""
   mesh = parallel.batch_mesh(devices=jax.devices()[:count])
   data = [parallel.put_batch(clips, mesh) for clips in batch(4)]
   data.append(parallel.split_over(keys(4), mesh))
-  told = []
-  for loss, shared in steps(build(axis_name=parallel.AXIS)):
-    step = parallel.data_parallel(transform(loss), mesh, shared=len(shared))
-    shared = jax.device_put(shared, parallel.replicated(mesh))
-    compiled = step.lower(*shared, *data).compile({'xla_backend_optimization_level': 0})
-    told.append(jax.device_get(compiled(*shared, *data)))
-  return told
+  loss, shared = steps(build(axis_name=parallel.AXIS))[side]
+  step = parallel.data_parallel(transform(loss), mesh, shared=len(shared))
+  shared = jax.device_put(shared, parallel.replicated(mesh))
+  compiled = step.lower(*shared, *data).compile({'xla_backend_optimization_level': 0})
+  return jax.device_get(compiled(*shared, *data))
 
 
 @pytest.mark.slow
 def test_every_parameter_of_the_generators_is_trained():
-  (_, gradients), _ = on_devices(1, parallel.value_and_grad)
+  _, gradients = on_devices(1, parallel.value_and_grad, 0)
   for path, gradient in checkpoints.flatten(gradients).items():
     assert np.isfinite(gradient).all(), path
     rows = gradient if 'norm' in path else gradient[None]  # both paths of a normalisation
@@ -562,7 +560,7 @@ def test_every_parameter_of_the_generators_is_trained():
 
 
 def test_every_parameter_of_the_critics_is_trained_but_constants():
-  _, (_, gradients) = on_devices(1, parallel.value_and_grad)
+  _, gradients = on_devices(1, parallel.value_and_grad, 1)
   for path, gradient in checkpoints.flatten(gradients).items():
     assert np.isfinite(gradient).all(), path
     if path.endswith(('last/bias', 'norms/5/offset')):  # what is added to all images alike cancels
@@ -574,8 +572,9 @@ def test_every_parameter_of_the_critics_is_trained_but_constants():
 @pytest.mark.slow
 def test_several_devices_give_what_one_gives():
   """Of gradients through a batch's statistics, `test_statistics_of_a_batch_are_those_of_all_devices` makes sure."""
-  one = [told for told, _ in on_devices(1, parallel.value_and_grad)]
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), on_devices(4, means), one)
+  for side in (0, 1):
+    one, _ = on_devices(1, parallel.value_and_grad, side)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), on_devices(4, means, side), one)
 
 
 @pytest.mark.parametrize(
