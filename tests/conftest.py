@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import types
 
 import pytest
 
@@ -22,7 +23,7 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag 
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')  # a short run compiles a hundred small ones
 os.environ.setdefault('JAX_DEFAULT_PRNG_IMPL', 'rbg')  # compiles in a tenth of the time for every new shape
 # Large programs that run a few times: compiling them is nearly all of the work.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
@@ -99,7 +100,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope='session')
 def command(tmp_path_factory):
-  """Runs a binary to its end: command('eval', '--flag=x', ...) -> CompletedProcess with text outputs.
+  """Runs a binary to its end: command('eval', '--flag=x', ...) -> returncode, stdout, stderr, and `output`, both.
 
   In a fork of a process that has imported the large libraries, which takes seconds; otherwise as `binary` does.
   """
@@ -113,7 +114,8 @@ def command(tmp_path_factory):
       file.write_text('')
     args = list(map(str, args))
     print(json.dumps([name, args, env, list(map(str, files))]), file=server.stdin)
-    return subprocess.CompletedProcess([name, *args], int(server.stdout.readline()), *(f.read_text() for f in files))
+    code, (out, err) = int(server.stdout.readline()), (file.read_text() for file in files)
+    return types.SimpleNamespace(returncode=code, stdout=out, stderr=err, output=out + err)
 
   yield run
   server.stdin.close()

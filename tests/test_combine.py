@@ -42,12 +42,12 @@ def clip(frames=3):
   return np.random.default_rng(0).integers(0, 256, (frames, 32, 48, 3), np.uint8)
 
 
-def test_a_searched_mix_opens_like_any_run(binary, members, tmp_path):
+def test_a_searched_mix_opens_like_any_run(command, members, tmp_path):
   mix = tmp_path / 'tcl'
   paths = ','.join(map(str, members))
-  process = binary('combine', f'--members={paths}', f'--workdir={mix}', '--grid_search', '--frames=4')
-  output = process.communicate(timeout=300)[0]
-  assert process.returncode == 0, output
+  done = command('combine', f'--members={paths}', f'--workdir={mix}', '--grid_search', '--frames=4')
+  output = done.output
+  assert done.returncode == 0, output
   record = json.loads((mix / 'combination.json').read_text())
   search = record['grid_search']
   assert f'beta = {search["beta"]:.2f}' in output and 'tcl_unet alone' in output
@@ -59,9 +59,8 @@ def test_a_searched_mix_opens_like_any_run(binary, members, tmp_path):
   assert run.config['system'] == 'tcl' and run.network.num_frames == 3
   assert run.num_params == sum(m['parameters'] for m in record['members'])
 
-  process = binary('eval', f'--workdir={mix}', '--frames=every:4')
-  output = process.communicate(timeout=300)[0]
-  assert process.returncode == 0, output
+  done = command('eval', f'--workdir={mix}', '--frames=every:4')
+  assert done.returncode == 0, done.output
   summary = json.loads((mix / 'eval' / 'test' / 'summary.json').read_text())
   assert summary['method'] == 'tcl (step 2)' and summary['n_frames'] == 2
 
@@ -121,10 +120,9 @@ def test_members_that_cannot_be_mixed_are_refused(members, tmp_path):
     (['--members=tests/data,tests/video', '--workdir=c'], 1, 'tests/data is not a workdir'),
   ],
 )
-def test_wrong_flags_are_named(binary, args, code, message):
-  process = binary('combine', *args)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == code and message in output and 'Traceback' not in output, output
+def test_wrong_flags_are_named(command, args, code, message):
+  done = command('combine', *args)
+  assert done.returncode == code and message in done.output and 'Traceback' not in done.output, done.output
 
 
 def triples(count=5, seed=0):

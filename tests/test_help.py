@@ -27,16 +27,14 @@ BINARIES = [
 @pytest.mark.parametrize('name', BINARIES)
 def test_help_teaches_and_succeeds(command, name):
   done = command(name, '--help')
-  output = done.stdout + done.stderr
-  assert done.returncode == 0, output
-  assert f'python -m vqm_jax.{name}' in output and '--debug' in output
-  assert len(output.splitlines()) < 40
-  assert not re.search('Traceback|xla_|absl', output)
+  assert done.returncode == 0, done.output
+  assert f'python -m vqm_jax.{name}' in done.output and '--debug' in done.output
+  assert len(done.output.splitlines()) < 40
+  assert not re.search('Traceback|xla_|absl', done.output)
 
 
 @pytest.mark.parametrize('name', BINARIES)
 def test_without_arguments_one_line_says_what_is_missing(command, name):
   done = command(name)
-  output = done.stdout + done.stderr
-  assert done.returncode == 2, output
-  assert len(output.strip().splitlines()) == 1 and output.startswith('error: ')
+  assert done.returncode == 2, done.output
+  assert len(done.output.strip().splitlines()) == 1 and done.output.startswith('error: ')

@@ -159,7 +159,7 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments
 )  # fmt: skip
 def test_flags(command, args, code, words):
   done = command('train', *args)
-  output = done.stdout + done.stderr
+  output = done.output
   assert done.returncode == code, output
   assert 'Traceback' not in output
   for word in words:

@@ -104,8 +104,8 @@ def test_flags():
     assert not output and error.startswith('error: ') and error.count('\n') == 1 and f'--{flag}' in error
 
 
-def test_as_a_program(binary):
-  output, _ = binary('prepare.check', '--help').communicate(timeout=60)
+def test_as_a_program(binary, command):
+  output = command('prepare.check', '--help').output
   assert 'python -m vqm_jax.prepare.check --dataset=intvid' in output and '--source_suffix' in output
   assert len(output.splitlines()) < 40
   process = binary('prepare.check', '--dataset=intvid', f'--manual_dir={DUMMY}')

@@ -8,15 +8,14 @@ from PIL import Image
 from vqm_jax.prepare import driver
 
 
-def shown(binary, data_dir, *args):
-  process = binary('prepare.show', '--dataset=vqm_demo', f'--data_dir={data_dir}', *args)
-  output = process.communicate(timeout=60)[0]
-  return process.returncode, output
+def shown(command, data_dir, *args):
+  done = command('prepare.show', '--dataset=vqm_demo', f'--data_dir={data_dir}', *args)
+  return done.returncode, done.output
 
 
-def test_windows_and_frames_with_their_psnr(binary, micro_data, tmp_path):
+def test_windows_and_frames_with_their_psnr(command, micro_data, tmp_path):
   sheet = tmp_path / 'new' / 'sheet.png'
-  code, output = shown(binary, micro_data, '--config=micro_tiles', '--count=5', f'--output={sheet}')
+  code, output = shown(command, micro_data, '--config=micro_tiles', '--count=5', f'--output={sheet}')
   assert code == 0, output
   lines = [line for line in output.splitlines() if line.endswith(' dB')]
   assert (
@@ -26,7 +25,7 @@ def test_windows_and_frames_with_their_psnr(binary, micro_data, tmp_path):
   # Three rows of two pairs, each of three panels of 48x48 with gaps and a line of text.
   assert picture.shape == (3 * (18 + 48 + 4), 2 * (3 * 52 - 4) + 8, 3)
   assert picture[18:66, :48].std() > 5 and picture[-70:, -150:].min() == 255  # a window; no sixth one
-  code, output = shown(binary, micro_data, '--config=micro_frames', '--count=2', f'--output={sheet}')
+  code, output = shown(command, micro_data, '--config=micro_frames', '--count=2', f'--output={sheet}')
   assert code == 0 and 'val_00 frame 2  ' in output and 'val_00 frame 6  ' in output, output
 
 
@@ -34,17 +33,17 @@ def test_windows_and_frames_with_their_psnr(binary, micro_data, tmp_path):
   ('args', 'message'),
   [(['--output=sheet.jpg'], 'expected a name that ends in .png'), (['--config=tilez'], "no config 'tilez'")],
 )
-def test_errors_are_one_line(binary, micro_data, args, message):
-  code, output = shown(binary, micro_data, *args)
+def test_errors_are_one_line(command, micro_data, args, message):
+  code, output = shown(command, micro_data, *args)
   assert code in (1, 2) and message in output and len(output.strip().splitlines()) == 1
 
 
-def test_records_of_two_cameras(binary, tmp_path):
+def test_records_of_two_cameras(command, tmp_path):
   demo = driver.find_builder('vqm_demo')
   for config in ('micro_weak_tiles', 'micro_unpaired_tiles'):
     driver.build(demo(config=config, data_dir=tmp_path), None)
   sheet = tmp_path / 'sheet.png'
-  code, output = shown(binary, tmp_path, '--config=micro_weak_tiles', '--count=3', f'--output={sheet}')
+  code, output = shown(command, tmp_path, '--config=micro_weak_tiles', '--count=3', f'--output={sheet}')
   assert code == 0, output
   assert output.count(', offset +0 (ncc 0.00), drawn ') == 3 and ' dB' not in output
   # Two rows of pairs: windows of 32 within the 40 of the target's.
@@ -52,17 +51,17 @@ def test_records_of_two_cameras(binary, tmp_path):
   assert picture.shape == (2 * (18 + 40 + 4), 2 * 84 + 8, 3)
   frame = picture[18:58, 44:84][3:-3, 3:-3]
   assert (frame[0] == 255).all() and (frame[:, -1] == 255).all() and frame[1:-1, 1:-1].min() < 255
-  code, output = shown(binary, tmp_path, '--config=micro_unpaired_tiles', '--count=4', f'--output={sheet}')
+  code, output = shown(command, tmp_path, '--config=micro_unpaired_tiles', '--count=4', f'--output={sheet}')
   assert code == 0 and '12 records in split train_source' in output, output
 
 
-def test_segments(binary, tmp_path):
+def test_segments(command, tmp_path):
   for side, crf in (('lq', 36), ('hq', 14)):
     (tmp_path / 'in/train' / side).mkdir(parents=True)
     make_dummy_data.write_video(tmp_path / 'in/train' / side / 'a.mp4', make_dummy_data.frames(3), crf=crf)
   driver.build(driver.find_builder('paired_videos')(config='segments', data_dir=tmp_path), tmp_path / 'in')
   sheet = tmp_path / 'sheet.png'
   args = ['--dataset=paired_videos', '--config=segments', f'--output={sheet}']
-  code, output = shown(binary, tmp_path, *args)
+  code, output = shown(command, tmp_path, *args)
   assert code == 0 and 'a scene 0 frame 5 of a segment of 10  ' in output and ' dB' in output, output
   assert np.asarray(Image.open(sheet)).shape == (18 + 64 + 4, 3 * 100 - 4, 3)

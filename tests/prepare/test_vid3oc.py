@@ -96,7 +96,7 @@ def test_evaluated_sides_must_have_the_same_frames(copy, tmp_path):
   built(copy, tmp_path / 'data', 'weak_tiles')  # only warned of: training does not use it
 
 
-def test_the_users_offsets_win(copy, tmp_path, binary):
+def test_the_users_offsets_win(copy, tmp_path, command):
   (copy / 'offsets.csv').write_text('clip,offset\n000,3\n')
   source = open_source('mini', 'weak_tiles', 'train', built(copy, tmp_path / 'data', 'weak_tiles'))
   assert {(r['video'], int(r['offset'])) for r in source} == {(b'000', 3), (b'001', 0)}
@@ -108,20 +108,18 @@ def test_the_users_offsets_win(copy, tmp_path, binary):
     f'--manual_dir={copy}',
     f'--data_dir={tmp_path / "data"}',
   ]
-  process = binary('prepare.build', *args)
-  output = process.communicate()[0]
-  assert process.returncode == 1 and 'other files of split train' in output
+  done = command('prepare.build', *args)
+  assert done.returncode == 1 and 'other files of split train' in done.output
   (copy / 'offsets.csv').write_text('clip,offset\n000,2\nnobody,1\n')
   with pytest.raises(errors.DataError, match='offsets.csv: there is no training clip nobody'):
     built(copy, tmp_path / 'other', 'weak_tiles')
 
 
-def test_check_shows_and_keeps_the_estimates(copy, binary, monkeypatch, tmp_path):
+def test_check_shows_and_keeps_the_estimates(copy, command, monkeypatch, tmp_path):
   args = ['--dataset=vid3oc', f'--manual_dir={copy}']
-  process = binary('prepare.check', *args)
-  output = process.communicate()[0]
-  assert process.returncode == 0, output
-  lines = [line.split() for line in output.splitlines()]
+  done = command('prepare.check', *args)
+  assert done.returncode == 0, done.output
+  lines = [line.split() for line in done.output.splitlines()]
   assert ['clip', 'offset', 'ncc', 'drift/min', 'enlarges', 'inliers', 'remarks'] in lines
   assert [line[:5] for line in lines if line[:2] == ['001', '+0']] == [['001', '+0', '0.00', '-', '2.000']]
   # What it has kept, a build takes without another estimate.
@@ -130,8 +128,8 @@ def test_check_shows_and_keeps_the_estimates(copy, binary, monkeypatch, tmp_path
   (copy / 'pairing.json').write_text(json.dumps(stored))
   source = open_source('mini', 'weak_tiles', 'train', built(copy, tmp_path / 'data', 'weak_tiles'))
   assert {(r['video'], int(r['offset'])) for r in source} == {(b'000', 4), (b'001', 0)}
-  silent = binary('prepare.check', *args, '--nopairing')
-  assert 'drift/min' not in silent.communicate()[0] and silent.returncode == 0
+  silent = command('prepare.check', *args, '--nopairing')
+  assert 'drift/min' not in silent.output and silent.returncode == 0
 
 
 def test_the_demo_has_the_same_kinds_with_known_truth(tmp_path):

@@ -418,9 +418,9 @@ def test_binary(binary, tmp_path, pair):
   assert (out / 'comparison_a.txt').read_text() == caption + '\n'
 
 
-def test_binary_says_what_is_wrong(binary, tmp_path):
+def test_binary_says_what_is_wrong(command, tmp_path):
   bare = workdir(tmp_path / 'bare', frames_of(6), keep=False, train=False)
-  process = binary('report.figures', f'--results={bare}', f'--out={tmp_path / "out"}')
-  output = process.communicate(timeout=100)[0]
-  assert process.returncode == 1 and len(output.splitlines()) == 1 and not (tmp_path / 'out').exists()
+  done = command('report.figures', f'--results={bare}', f'--out={tmp_path / "out"}')
+  output = done.output
+  assert done.returncode == 1 and len(output.splitlines()) == 1 and not (tmp_path / 'out').exists()
   assert '--save_frames' in output and 'Without frames there are --kinds=frames,training,tradeoff.' in output

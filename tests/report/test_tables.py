@@ -523,6 +523,6 @@ def test_binary(binary, tmp_path):
   assert (out / 'table1.md').read_text() in output and '+1.000' in output and 'wespe' in output
 
 
-def test_binary_wants_a_folder(binary):
-  process = binary('report.tables', '--results=nowhere')
-  assert process.communicate(timeout=60)[0] == 'error: --out is required; see --help.\n' and process.returncode == 2
+def test_binary_wants_a_folder(command):
+  done = command('report.tables', '--results=nowhere')
+  assert done.output == 'error: --out is required; see --help.\n' and done.returncode == 2
