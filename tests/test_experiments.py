@@ -32,6 +32,8 @@ def micro_config(micro_data):
       data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=32, batch_size=2, steps=4,
       log_every=2, save_every=2, eval_every=4, eval_frames=1, keep_last=3,
     )  # fmt: skip
+    if config.optimizer == 'muon':  # five iterations for every kernel, all unrolled, take most of the compilation
+      config.optimizer_args = dict(ns_steps=1)
     config.update(changes)
     config.lock()
     return config

@@ -16,12 +16,12 @@ from vqm_jax.training import loop
 
 @pytest.fixture
 def arguments(micro_data):
-  """Flags of a run of 300 short steps that saves often, and the same as a config."""
+  """Flags of a run of 150 short steps that saves often, and the same as a config."""
   from experiments import ecnu
 
   config = ecnu.get_config('tiny')
   changes = dict(data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=16, batch_size=8,
-                 steps=300, log_every=10, save_every=20, eval_every=150, eval_frames=2, keep_last=3)  # fmt: skip
+                 steps=150, log_every=10, save_every=20, eval_every=75, eval_frames=2, keep_last=3)  # fmt: skip
   network = dict(width=4, mapping_width=8, num_blocks=1)
   config.update(changes)
   config.system_args.update(network)
@@ -51,30 +51,30 @@ def test_killed_and_terminated_runs_end_in_the_same_parameters(binary, arguments
   process.send_signal(signal.SIGKILL)
   process.wait()
   reached = checkpoints.steps(workdir / 'checkpoints')[-1]
-  assert reached < 300
+  assert reached < 150
 
   process = binary(*flags)
   wait_for_checkpoint(process, workdir, beyond=reached)
   process.send_signal(signal.SIGTERM)
   output = process.communicate(timeout=120)[0]
   assert process.returncode == 0, output
-  assert f'Resuming at step {reached} of 300' in output and 'SIGTERM received' in output
+  assert f'Resuming at step {reached} of 150' in output and 'SIGTERM received' in output
   stopped = checkpoints.steps(workdir / 'checkpoints')[-1]
-  assert f'Saved step {stopped}.' in output or stopped == 300
+  assert f'Saved step {stopped}.' in output or stopped == 150
 
   process = binary(*flags)
   output = process.communicate(timeout=300)[0]
   assert process.returncode == 0, output
-  assert 'Finished 300 steps' in output
+  assert 'Finished 150 steps' in output
 
   whole = jax.device_get(loop.train(config, tmp_path / 'whole'))
   for part in ('params', 'ema', 'opt_state'):
-    restored = checkpoints.read_arrays(workdir / 'checkpoints', 300, part)
-    expected = checkpoints.read_arrays(tmp_path / 'whole' / 'checkpoints', 300, part)
+    restored = checkpoints.read_arrays(workdir / 'checkpoints', 150, part)
+    expected = checkpoints.read_arrays(tmp_path / 'whole' / 'checkpoints', 150, part)
     assert restored.keys() == expected.keys()
     for name in expected:
       np.testing.assert_array_equal(restored[name], expected[name], err_msg=f'{part}/{name}')
-  np.testing.assert_array_equal(checkpoints.read_arrays(workdir / 'checkpoints', 300, 'params')['head/v'],
+  np.testing.assert_array_equal(checkpoints.read_arrays(workdir / 'checkpoints', 150, 'params')['head/v'],
                                 whole.params['head']['v'])  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def config(micro_data):
   config.update(
     data_dir=micro_data, dataset_config='micro_tiles', val_config='micro_frames', crop=32, batch_size=2, num_frames=3,
     steps=10, log_every=2, save_every=2, eval_every=4, eval_frames=1, keep_last=3,
-    stage_shares=(0.4, 0.2, 0.4),
+    stage_shares=(0.4, 0.2, 0.4), optimizer_args=dict(ns_steps=1),  # of Muon: five would take most of the compilation
   )  # fmt: skip
   return config
 
