@@ -82,8 +82,9 @@ def tiny_config(make_tiny_config):
 
 # Forks once for every line of its input and runs a binary there; answers with the exit code.
 _FORKING = """
-import json, os, runpy, sys
-import flax.nnx, grain, jax, jax.scipy, optax, orbax.checkpoint, tensorflow_datasets
+import gc, json, os, runpy, sys
+import flax.nnx, grain, jax, jax.scipy, matplotlib.figure, optax, orbax.checkpoint, scipy.ndimage, tensorflow_datasets
+gc.freeze()  # a second less at the end of every fork
 for line in sys.stdin:
   name, args, env, files = json.loads(line)
   if child := os.fork():
