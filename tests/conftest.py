@@ -32,6 +32,17 @@ for folder in (ROOT, ROOT / 'datasets'):
     sys.path.append(str(folder))
 
 
+# Half of the time goes here. First, so that short files are left to fill the end when one worker is done.
+LONG = (
+  'test_train.py', 'test_experiments.py', 'test_enhancers.py', 'test_progressive.py', 'test_eval.py', 'test_combine.py',
+  'test_dpe.py', 'test_contract.py', 'test_loop.py', 'test_adversarial.py', 'test_wespe.py', 'test_dacal.py',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def _demo(folder, configs) -> str:
   import tensorflow_datasets as tfds
 
