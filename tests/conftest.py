@@ -93,7 +93,7 @@ def tiny_config(make_tiny_config):
 
 # Forks once for every line of its input and runs a binary there; answers with the exit code.
 _FORKING = """
-import gc, json, os, runpy, sys
+import gc, json, os, runpy, signal, sys
 import flax.nnx, grain, jax, jax.scipy, matplotlib.figure, optax, orbax.checkpoint, scipy.ndimage, tensorflow_datasets
 gc.freeze()  # a second less at the end of every fork
 for line in sys.stdin:
@@ -104,6 +104,7 @@ for line in sys.stdin:
   for number, file in enumerate([os.devnull, *files]):
     os.dup2(os.open(file, os.O_RDWR), number)
   os.environ.update(env)
+  signal.alarm(600)  # ends what hangs
   sys.argv = [name, *args]
   runpy.run_module(f'vqm_jax.{name}', run_name='__main__', alter_sys=True)
   sys.exit()
