@@ -20,6 +20,8 @@ def get_config(size: str = 'full'):
   config.system_args.update(width=16, global_size=32)
   config.loss_args.update(
     critic_width=16,
+    critic_mean=0.0,
+    critic_norm='instance',
     identity_weight=config_dict.placeholder(float),  # 1000 at 512 px, in proportion at others
     cycle_factor=10.0,
     penalty='one_sided',
@@ -44,7 +46,7 @@ def get_config(size: str = 'full'):
   if size == 'tiny':
     common.tiny_enhancer(config, steps=400)
     config.system_args.update(width=8, global_size=8)
-    config.loss_args.update(critic_width=8, identity_weight=5.0)
+    config.loss_args.update(critic_width=8, critic_mean=0.5, critic_norm='none', identity_weight=5.0)
     config.dataset_config, config.sampling = 'unpaired_tiles_p128', 'clip'  # a dozen scenes are too few to mix
     config.crop = 64
     config.batch_size = 2

@@ -16,7 +16,7 @@ def get_config(size: str = 'full'):
   common.check_size('wespe', size)
   config = common.adversarial_config()
   config.system = 'wespe'
-  config.system_args.update(width=64, num_blocks=4, residual=False)
+  config.system_args.update(width=64, num_blocks=4, residual=False, input_mean=0.0)
   config.loss_args.update(
     content_loss='vgg19',
     perceptual_dir='',  # of the converted weights; '' is the usual folder
@@ -26,6 +26,8 @@ def get_config(size: str = 'full'):
     tv_weight=10.0,
     blur='dped',
     critic_width=1.0,
+    critic_mean=0.0,
+    critic_norm='instance',
   )
   config.dataset_config = 'unpaired_tiles_p512'
   config.sampling = 'unpaired'
@@ -38,7 +40,7 @@ def get_config(size: str = 'full'):
   if size == 'tiny':
     common.tiny_enhancer(config, steps=1500)
     # Short runs need a start near the identity, and critics that are heard beside the pixels.
-    config.system_args.update(width=16, num_blocks=2, residual=True)
+    config.system_args.update(width=16, num_blocks=2, residual=True, input_mean=0.5)
     config.loss_args.update(
       content_loss='pixel',
       content_weight=10.0,
@@ -46,12 +48,15 @@ def get_config(size: str = 'full'):
       texture_weight=0.01,
       tv_weight=0.5,
       critic_width=0.25,
+      # With the published norms critics of positive images do not see colours, and nothing holds the generator's.
+      critic_mean=0.5,
+      critic_norm='none',
     )
     config.dataset_config, config.sampling = 'unpaired_tiles_p128', 'clip'  # a dozen scenes are too few to mix
     config.crop = 48
     config.batch_size = 4
     config.crops_per_record = 2
-    config.lr = config.critic_lr = 5e-4
+    config.lr, config.critic_lr = 2e-4, 5e-4
     config.schedule = 'linear'
     config.schedule_args = dict(start=0.3)
   return config

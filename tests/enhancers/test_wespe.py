@@ -1,12 +1,14 @@
 """WESPE's networks against NumPy, what its losses are made of and reach, its frozen VGG-19, and its errors."""
 
 import functools
+import importlib
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -406,6 +408,42 @@ def test_critics_come_to_tell_the_looks_apart(with_vgg19):
     gaps.append([logged['colour_critic_gap'], logged['texture_critic_gap']])
   gaps = np.array(gaps)
   assert (gaps[-5:].mean(0) > gaps[:5].mean(0) + 1).all(), gaps
+
+
+def looks(seed, batch=4, patch=24):
+  """x, y and keys: x of a camera that is dull and reddish, y of one that shows other scenes as they are."""
+  rng = np.random.default_rng(seed)
+
+  def scenes():
+    level = rng.uniform(0.2, 0.8, (batch, 1, 1, 1, 3))
+    slope = rng.uniform(-0.4, 0.4, (batch, 1, 1, 1, 1)) * np.linspace(-0.5, 0.5, patch)[:, None, None]
+    return np.clip(level + slope + 0.05 * rng.standard_normal((batch, 1, patch, patch, 1)), 0, 1).astype(np.float32)
+
+  dull = np.float32([0.12, 0.06, 0.0]) + np.float32(0.7) * scenes()
+  return dull, scenes(), jax.random.split(jax.random.key(seed), batch)
+
+
+def test_small_recipe_moves_colours_towards_the_target():
+  """With the published critics of positive images colours went anywhere: those critics hardly see them."""
+  config = importlib.import_module('experiments.wespe').get_config('tiny')
+  generator_args = dict(config.system_args) | dict(width=4, num_blocks=1)
+  loss_args = dict(config.loss_args) | dict(critic_width=1 / 8)
+  model = wespe.WESPE(generator_args, patch=24, rngs=ParameterKeys(0), **loss_args)
+  graphdef, params, critics, frozen = split(model)
+  optimizers = optax.adam(10 * config.lr), optax.adam(4 * config.critic_lr)  # a few dozen steps are all there is
+  states = [optimizer.init(side) for optimizer, side in zip(optimizers, (params, critics), strict=True)]
+  for step in range(80):
+    _, gradients = generator_side(graphdef, params, critics, frozen, *looks(2 * step))
+    updates, states[0] = optimizers[0].update(gradients, states[0])
+    params = optax.apply_updates(params, updates)
+    _, (_, gradients) = both_sides(graphdef, params, critics, frozen, *looks(2 * step + 1))
+    updates, states[1] = optimizers[1].update(gradients, states[1])
+    critics = optax.apply_updates(critics, updates)
+  x, y, _ = looks(1000, batch=64)
+  enhanced = nnx.merge(graphdef, params | critics, frozen).generator.enhance(x[:, 0])
+  source, target = (clip.mean((0, 1, 2, 3)) for clip in (x, y))
+  way = (enhanced.mean((0, 1, 2)) - source) @ (target - source) / np.square(target - source).sum()
+  assert 0.2 < way < 1.8, way
 
 
 # Errors.

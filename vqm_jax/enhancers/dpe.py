@@ -29,7 +29,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import variance_scaling
+from jax.nn.initializers import he_normal, variance_scaling
 
 from vqm_jax import errors, losses
 from vqm_jax.enhancers.base import Enhancer, FrameGenerator, images, leaky_relu
@@ -206,6 +206,8 @@ class Critic(nnx.Module):
   Args:
     patch: side of the training crops. The last kernel spans what is left of them, so that it belongs to this size.
     width: channels at full resolution; all others are multiples of it.
+    input_mean: subtracted from the images.
+    norm: 'instance', or 'none', which starts with He's values in all layers but the last: small ones need a norm.
 
   Call: images (B, H, W, 3) -> (B,); real images should be high. H and W at least `patch`.
 
@@ -213,32 +215,35 @@ class Critic(nnx.Module):
     ConfigError: a patch that is no multiple of 32, or 32, of which one place would be left to normalise: a constant.
   """
 
-  def __init__(self, patch: int, width: int = 16, *, rngs: nnx.Rngs):
+  def __init__(self, patch: int, width: int = 16, input_mean: float = 0.0, norm: str = 'instance', *, rngs: nnx.Rngs):
     if patch < 64 or patch % 32:
       raise errors.ConfigError(f'config.crop={patch} does not fit the critics of DPE; use a multiple of 32 from 64 on.')
     channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width)
     how = dict(dtype=jnp.float32, rngs=rngs)
+    layer = _conv if norm == 'instance' else functools.partial(SymmetricConv, kernel_init=he_normal())
     self.layers = nnx.List(
       [
-        _conv(cin, cout, *((5, 2) if k else (3, 1)), **how)
+        layer(cin, cout, *((5, 2) if k else (3, 1)), **how)
         for k, (cin, cout) in enumerate(zip(channels[:-1], channels[1:], strict=True))
       ]
     )
-    self.norms = nnx.List([InstanceNorm(cout) for cout in channels[1:]])
+    self.norms = nnx.List([InstanceNorm(cout) for cout in channels[1:]]) if norm == 'instance' else None
     self.last = _conv(channels[-1], 1, patch // 32, padded=False, **how)
-    self.patch = patch
+    self.patch, self.input_mean = patch, input_mean
 
   def __call__(self, images: jax.Array) -> jax.Array:
     if min(images.shape[1:3]) < self.patch:
       raise ValueError(f'This critic takes images from {self.patch}x{self.patch} on, got {images.shape}.')
-    x = images
-    for layer, norm in zip(self.layers, self.norms, strict=True):
-      x = layer(x)
-      x = norm(leaky_relu(x))
+    x = images - self.input_mean
+    for k, layer in enumerate(self.layers):
+      x = leaky_relu(layer(x))
+      if self.norms is not None:
+        x = self.norms[k](x)
     return self.last(x).mean((1, 2, 3))
 
 
 FAKE_MODES = ('eval', 'train')
+CRITIC_NORMS = ('instance', 'none')
 
 
 class DPE(Enhancer):
@@ -253,6 +258,8 @@ class DPE(Enhancer):
     axis_name: mesh axis over which batch statistics are taken together.
     dtype: compute dtype of the generators.
     critic_width: channels of the critics at full resolution.
+    critic_mean: subtracted from the critics' images, 0 as released.
+    critic_norm: 'instance', as released, or 'none', see `Critic`.
     identity_weight: 1000 * patch / 512 when left out. The published 1000 belongs to 512x512: what a critic of slope 1
       can tell apart grows with an image's side, a mean squared error does not.
     cycle_factor: how much heavier the cycle weighs.
@@ -266,7 +273,7 @@ class DPE(Enhancer):
       DPE has a supervised variant of one direction; keeping both and all other terms is our reading.
 
   Raises:
-    ConfigError: wrong `patch`, `penalty` or `critic_fake_mode`.
+    ConfigError: wrong `patch`, `penalty`, `critic_norm` or `critic_fake_mode`.
   """
 
   critics = ('critic_y', 'critic_x')
@@ -280,6 +287,8 @@ class DPE(Enhancer):
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
     critic_width: int = 16,
+    critic_mean: float = 0.0,
+    critic_norm: str = 'instance',
     identity_weight: float | None = None,
     cycle_factor: float = 10.0,
     penalty: str = 'one_sided',
@@ -296,8 +305,12 @@ class DPE(Enhancer):
       raise errors.ConfigError(
         f'loss_args.critic_fake_mode={critic_fake_mode!r} is unknown; choose one of {", ".join(FAKE_MODES)}.'
       )
-    self.critic_y = Critic(patch, critic_width, rngs=rngs)
-    self.critic_x = Critic(patch, critic_width, rngs=rngs)
+    if critic_norm not in CRITIC_NORMS:
+      raise errors.ConfigError(
+        f'loss_args.critic_norm={critic_norm!r} is unknown; choose one of {", ".join(CRITIC_NORMS)}.'
+      )
+    self.critic_y = Critic(patch, critic_width, critic_mean, critic_norm, rngs=rngs)
+    self.critic_x = Critic(patch, critic_width, critic_mean, critic_norm, rngs=rngs)
     self.generator = Generator(**generator_args, axis_name=axis_name, dtype=dtype, rngs=rngs)
     self.inverse = Generator(**generator_args, axis_name=axis_name, dtype=dtype, rngs=rngs)
     self.identity_weight = 1000 * patch / 512 if identity_weight is None else identity_weight

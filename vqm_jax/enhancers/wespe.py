@@ -23,7 +23,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import constant, truncated_normal
+from jax.nn.initializers import constant, he_normal, truncated_normal
 
 from vqm_jax import errors, losses, perceptual
 from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, images, leaky_relu, luma
@@ -31,6 +31,7 @@ from vqm_jax.layers import blur as gaussian
 from vqm_jax.layers.conv import conv
 
 CONTENT_WEIGHTS = {'vgg19': 1.0, 'pixel': 10.0}
+CRITIC_NORMS = ('instance', 'none')
 
 _INIT = dict(kernel_init=truncated_normal(0.01), bias_init=constant(0.01))
 
@@ -66,6 +67,8 @@ class Generator(FrameGenerator):
     num_blocks: residual blocks.
     residual: whether the frame is added to the output, in the place of 0.5. Not published: a generator that starts as
       the identity gets somewhere in minutes.
+    input_mean: subtracted from what the convolutions see, 0 as published. Pixels of [0, 1] are positive features, by
+      which weights are moved all in one direction: the output's mean colour shakes from update to update.
     dtype: compute dtype; parameters and statistics stay float32.
 
   Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32 in [-0.08, 1.08], unless it is residual.
@@ -78,6 +81,7 @@ class Generator(FrameGenerator):
     width: int = 64,
     num_blocks: int = 4,
     residual: bool = False,
+    input_mean: float = 0.0,
     *,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -88,11 +92,11 @@ class Generator(FrameGenerator):
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.body_end = nnx.List([conv(width, width, **_INIT, **how) for _ in range(2)])
     self.tail = conv(width, 3, 9, **_INIT, **how)
-    self.residual = residual
+    self.residual, self.input_mean = residual, input_mean
 
   def enhance(self, frames: jax.Array) -> jax.Array:
     """(B, H, W, 3) -> same."""
-    h = jax.nn.relu(self.head(frames))
+    h = jax.nn.relu(self.head(frames - self.input_mean))
     for block in self.blocks:
       h = block(h)
     for layer in self.body_end:
@@ -110,10 +114,14 @@ class Critic(nnx.Module):
   Leaky ReLU (0.2) after all layers but the last, then a norm after all convolutions but the first. Padding is
   TensorFlow's: at strides 4 and 2 one pixel more at the bottom right where the sum is odd.
 
+  The norms take brightness, contrast and most of the tint out of an image, see `WESPE`.
+
   Args:
     channels: of the images.
     patch: their side, at least `LEAST_PATCH`.
     width: factor on the published numbers of channels.
+    input_mean: subtracted from the images.
+    norm: 'instance', or 'none', which starts with He's values in all layers but the last: small ones need a norm.
     dtype: compute dtype; parameters and statistics stay float32.
 
   Call: images (B, patch, patch, channels) -> logits (B,) float32, high for images of the target.
@@ -122,31 +130,43 @@ class Critic(nnx.Module):
   # One pixel less, and the last norm sees a single pixel, of which it leaves nothing.
   LEAST_PATCH = 17
 
-  def __init__(self, channels: int, patch: int, width: float = 1.0, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    channels: int,
+    patch: int,
+    width: float = 1.0,
+    input_mean: float = 0.0,
+    norm: str = 'instance',
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
     how = dict(dtype=dtype, rngs=rngs)
+    start = _INIT if norm == 'instance' else dict(kernel_init=he_normal())
     # cout, kernel, stride
     layers = [(48, 11, 4), (128, 5, 2), (192, 3, 1), (192, 3, 1), (128, 3, 2)]
     sizes = [channels, *(max(1, round(width * cout)) for cout, _, _ in layers)]
     self.convs = nnx.List(
       [
-        nnx.Conv(cin, cout, (size, size), strides=stride, padding='SAME', **_INIT, **how)
+        nnx.Conv(cin, cout, (size, size), strides=stride, padding='SAME', **start, **how)
         for cin, cout, (_, size, stride) in zip(sizes[:-1], sizes[1:], layers, strict=True)
       ]
     )
-    self.norms = nnx.List([_norm(cout, **how) for cout in sizes[2:]])
+    self.norms = nnx.List([_norm(cout, **how) for cout in sizes[2:]]) if norm == 'instance' else None
     side = math.ceil(patch / math.prod(stride for _, _, stride in layers))
     hidden = max(1, round(width * 1024))
-    self.hidden = nnx.Linear(side * side * sizes[-1], hidden, **_INIT, **how)
+    self.hidden = nnx.Linear(side * side * sizes[-1], hidden, **start, **how)
     self.logit = nnx.Linear(hidden, 1, **_INIT, **how)
-    self.image_shape = (patch, patch, channels)
+    self.image_shape, self.input_mean = (patch, patch, channels), input_mean
 
   def __call__(self, images: jax.Array) -> jax.Array:
     if images.shape[1:] != self.image_shape:
       raise ValueError(f'This critic takes images (B, {", ".join(map(str, self.image_shape))}), got {images.shape}.')
-    first, *others = self.convs
-    h = leaky_relu(first(images))
-    for layer, norm in zip(others, self.norms, strict=True):
-      h = norm(leaky_relu(layer(h)))
+    h = images - self.input_mean
+    for k, layer in enumerate(self.convs):
+      h = leaky_relu(layer(h))
+      if k and self.norms is not None:
+        h = self.norms[k - 1](h)
     h = leaky_relu(self.hidden(h.reshape(len(h), -1)))
     return self.logit(h)[:, 0].astype(jnp.float32)
 
@@ -177,6 +197,9 @@ class WESPE(Enhancer):
     axis_name: not needed, no statistics are taken over the batch.
     dtype: compute dtype of generator, inverse and critics; losses, blur and VGG-19 stay float32.
     critic_width: factor on the critics' published numbers of channels.
+    critic_mean: subtracted from the critics' images, 0 as published. 0.5 lets them see colours: a norm takes out
+      brightness, and what of it is left is small against how alike positive images are.
+    critic_norm: 'instance', as published, or 'none', see `Critic`.
     content_loss: 'vgg19', mean squared difference of its features, or 'pixel', that of the pixels.
     content_weight: that of CONTENT_WEIGHTS when left out.
     colour_weight, texture_weight, tv_weight: of the generator's other terms.
@@ -203,6 +226,8 @@ class WESPE(Enhancer):
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
     critic_width: float = 1.0,
+    critic_mean: float = 0.0,
+    critic_norm: str = 'instance',
     content_loss: str = 'vgg19',
     content_weight: float | None = None,
     colour_weight: float = 5e-3,
@@ -223,6 +248,7 @@ class WESPE(Enhancer):
     _expect('blur', blur, blur in gaussian.BLURS, f'one of {", ".join(gaussian.BLURS)}')
     _expect('blur_sigma', blur_sigma, 0 < blur_sigma < math.inf, 'a number above 0')
     _expect('critic_width', critic_width, 0 < critic_width < math.inf, 'a number above 0')
+    _expect('critic_norm', critic_norm, critic_norm in CRITIC_NORMS, f'one of {", ".join(CRITIC_NORMS)}')
     if patch < Critic.LEAST_PATCH:
       least = Critic.LEAST_PATCH
       raise errors.ConfigError(
@@ -235,8 +261,8 @@ class WESPE(Enhancer):
     how = dict(dtype=dtype, rngs=rngs)
     self.generator = Generator(**generator_args, **how)
     self.inverse = Generator(**generator_args, **how)
-    self.colour_critic = Critic(3, patch, critic_width, **how)
-    self.texture_critic = Critic(1, patch, critic_width, **how)
+    self.colour_critic = Critic(3, patch, critic_width, critic_mean, critic_norm, **how)
+    self.texture_critic = Critic(1, patch, critic_width, critic_mean, critic_norm, **how)
     self.patch, self.blur, self.blur_sigma = patch, blur, blur_sigma
     self.term_weights = tuple(weights.items())
 
