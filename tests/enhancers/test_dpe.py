@@ -351,6 +351,13 @@ def test_critic_averages_over_the_map_of_larger_images_and_refuses_smaller_ones(
     critic()(jnp.zeros((1, 32, 64, 3)))
 
 
+@pytest.mark.parametrize(('norm', 'seen'), [('instance', False), ('none', True)])
+def test_only_without_norms_a_critic_sees_the_colour_of_a_flat_image(norm, seen):
+  flat = jnp.broadcast_to(jnp.array([0.2, 0.4, 0.8])[:, None, None, None], (3, PATCH, PATCH, 3))
+  found = networks.apply(Critic(PATCH, 2, 0.5, norm, rngs=ParameterKeys(0)), flat)
+  assert (float(jnp.ptp(found)) > 1e-4) == seen, found
+
+
 # Losses
 
 
@@ -584,6 +591,7 @@ def test_several_devices_give_what_one_gives():
     (dict(patch=32), 'config.crop=32 '),
     (dict(generator_args=dict(global_size=6)), 'system_args.global_size=6 must be a multiple of 4'),
     (dict(penalty='both'), "loss_args.penalty='both' is unknown; choose one of one_sided, two_sided, zero"),
+    (dict(critic_norm='batch'), "loss_args.critic_norm='batch' is unknown; choose one of instance, none"),
     (dict(critic_fake_mode='test'), "loss_args.critic_fake_mode='test' is unknown; choose one of eval, train"),
   ],
 )

@@ -459,6 +459,7 @@ def test_small_recipe_moves_colours_towards_the_target():
     (dict(tv_weight=float('inf')), r'loss_args\.tv_weight=inf'),
     (dict(blur='gauss'), r"loss_args\.blur='gauss' is not one of dped, paper, sigma"),
     (dict(blur_sigma=0), r'loss_args\.blur_sigma=0 is not a number above 0'),
+    (dict(critic_norm='batch'), r"loss_args\.critic_norm='batch' is not one of instance, none"),
     (dict(critic_width=0), r'loss_args\.critic_width=0 is not a number above 0'),
     (dict(patch=16), r"config.crop=16 is too small for WESPE's critics; expected 17 or more \(published 100\)"),
   ],

@@ -201,7 +201,8 @@ class Generator(FrameGenerator):
 class Critic(nnx.Module):
   """How much an image looks like one of the camera: convolution, leaky ReLU, instance normalisation, six times.
 
-  float32 always, for the sake of the penalty. 1,122,689 parameters at patch 512.
+  float32 always, for the sake of the penalty. 1,122,689 parameters at patch 512. Behind a mirrored border the norms
+  leave of brightness, contrast and tint only what the leaky ReLUs tell: of an image of one colour nothing at all.
 
   Args:
     patch: side of the training crops. The last kernel spans what is left of them, so that it belongs to this size.

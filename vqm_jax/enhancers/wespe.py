@@ -13,9 +13,10 @@ The content that the generator must keep is what the inverse can bring back: x a
 y, which show different things. Layers, norms and starting values are those of the same authors' released DPED code,
 whose networks WESPE takes over; "sigma = 3" of the blur has three readings, see `layers.blur`. Weights of the terms,
 and softplus where DPED's generator maximises its critic's loss, follow the public re-implementations. Our additions:
-the blur mirrors the border rather than darken it, and `content_loss='pixel'` compares x and F(G(x)) pixel by pixel
-where there are no VGG-19 weights. Parameters: generator and inverse 401,475 each, critics 7,371,713 (colour) and
-7,360,097 (texture) for patches of 100.
+the blur mirrors the border rather than darken it, `content_loss='pixel'` compares x and F(G(x)) pixel by pixel where
+there are no VGG-19 weights, and means and norms can be changed for short runs (`input_mean`, `critic_mean`,
+`critic_norm`): with DPED's norms, a critic of a few hundred updates does not see colours. Parameters: generator and
+inverse 401,475 each, critics 7,371,713 (colour) and 7,360,097 (texture) for patches of 100.
 """
 
 import math
@@ -67,8 +68,8 @@ class Generator(FrameGenerator):
     num_blocks: residual blocks.
     residual: whether the frame is added to the output, in the place of 0.5. Not published: a generator that starts as
       the identity gets somewhere in minutes.
-    input_mean: subtracted from what the convolutions see, 0 as published. Pixels of [0, 1] are positive features, by
-      which weights are moved all in one direction: the output's mean colour shakes from update to update.
+    input_mean: subtracted from what the convolutions see, 0 as published. Pixels in [0, 1] are all positive: Adam moves
+      a kernel's weights in step, and the output's mean colour shakes from update to update.
     dtype: compute dtype; parameters and statistics stay float32.
 
   Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32 in [-0.08, 1.08], unless it is residual.
@@ -114,7 +115,8 @@ class Critic(nnx.Module):
   Leaky ReLU (0.2) after all layers but the last, then a norm after all convolutions but the first. Padding is
   TensorFlow's: at strides 4 and 2 one pixel more at the bottom right where the sum is odd.
 
-  The norms take brightness, contrast and most of the tint out of an image, see `WESPE`.
+  The norms leave of brightness, contrast and tint what the leaky ReLUs before them and the zeros around the image tell.
+  Where all pixels are positive that is next to nothing.
 
   Args:
     channels: of the images.
@@ -197,8 +199,7 @@ class WESPE(Enhancer):
     axis_name: not needed, no statistics are taken over the batch.
     dtype: compute dtype of generator, inverse and critics; losses, blur and VGG-19 stay float32.
     critic_width: factor on the critics' published numbers of channels.
-    critic_mean: subtracted from the critics' images, 0 as published. 0.5 lets them see colours: a norm takes out
-      brightness, and what of it is left is small against how alike positive images are.
+    critic_mean: subtracted from the critics' images, 0 as published.
     critic_norm: 'instance', as published, or 'none', see `Critic`.
     content_loss: 'vgg19', mean squared difference of its features, or 'pixel', that of the pixels.
     content_weight: that of CONTENT_WEIGHTS when left out.
