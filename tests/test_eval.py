@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pathlib
+import subprocess
 import sys
 from fractions import Fraction
 
