@@ -16,10 +16,12 @@ from absl import flags
 from absl.testing import flagsaver
 from flax import nnx
 from inference.whole import assert_same
+from PIL import Image
 from report.parsed_page import Parsed, pixels
 
-from vqm_jax import enhance, enhancers, errors, inference, restorers, video
+from vqm_jax import enhance, enhancers, errors, inference, metrics, restorers, video
 from vqm_jax.inference import shipped, streaming
+from vqm_jax.report import pictures
 from vqm_jax.restorers.ecnu import C2CNet
 
 COUNT = 24
@@ -464,6 +466,29 @@ def test_input_outside_of_what_the_weights_were_trained_on(tmp_path, run, ships,
     run(workdir=None, weights=name, input=str(ships), output=str(tmp_path / name), refused=True)
     assert 'input: h264, compressed at QP ' in caplog.text
     assert bool([r for r in caplog.records if r.levelname == 'WARNING' and 'trained on QP 40' in r.message]) == warned
+
+
+def test_reference(tmp_path, run, ships, capsys):
+  original, output = tmp_path / 'original', tmp_path / 'out'
+  original.mkdir()
+  frames = list(video.open_video(ships).frames())
+  for index, frame in enumerate(frames):
+    video.write_png(original / f'{index:03d}.png', np.clip(frame.astype(int) + 3, 0, 255).astype(np.uint8))
+  given = dict(workdir=None, weights='web-small', input=str(ships), output=str(output), refused=True)
+  run(reference=str(original), **given)
+  restored = np.stack(list(video.open_video(output).frames()))
+  wanted = np.stack(list(video.open_video(original).frames()))
+  before, after = (metrics.mean_psnr(metrics.psnr(a, wanted))[0] for a in (np.stack(frames), restored))
+  told = f'{before:.2f} dB before, {after:.2f} dB after, {after - before:+.2f} dB; picture: '
+  assert told in capsys.readouterr().out
+  panel = np.asarray(Image.open(tmp_path / 'out_reference.png'))
+  middle = pictures.comparison(frames[12], restored[12], wanted[12])
+  np.testing.assert_array_equal(panel[20:], middle[20:])  # below the labels
+  with pytest.raises(errors.VideoError, match='out_reference.png: exists already'):
+    run(reference=str(original), **given | {'output': str(tmp_path / 'out.mp4')})
+  (original / '023.png').unlink()
+  with pytest.raises(errors.VideoError, match='^--reference=original: has 23 frames of 40x32, expected 24 frames'):
+    run(reference=str(original), overwrite=True, **given)
 
 
 def test_list_weights(run, ships, capsys):

@@ -27,7 +27,8 @@ from absl import flags, logging
 
 from vqm_jax import cli, errors, inference, video
 from vqm_jax.inference import shipped
-from vqm_jax.report import page_pictures, preview
+from vqm_jax.inference.reference import AgainstOriginal
+from vqm_jax.report import page_pictures, pictures, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
@@ -46,6 +47,9 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how l
 _CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
 _CRF = flags.DEFINE_float('crf', None, 'Quality of the output video, 0 (lossless) to 51; default: visually lossless.')
 _STRENGTH = flags.DEFINE_float('strength', 1.0, 'How much is corrected: 0 (the input) to 1.5; 1 is the network.')
+_REFERENCE = flags.DEFINE_string(
+  'reference', None, 'The original of the input: print PSNR before and after, and write <output>_reference.png.'
+)
 _PREVIEW = flags.DEFINE_string('preview', None, 'Only write a page of frames before and after, e.g. page.html.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
 
@@ -60,6 +64,11 @@ _DIVIDER = 2
 def compare_path(output: pathlib.Path) -> pathlib.Path:
   """Where `--compare` puts the side-by-side video of an output."""
   return output.with_name(f'{output.stem}_compare.mp4')
+
+
+def reference_path(output: pathlib.Path) -> pathlib.Path:
+  """Where `--reference` puts the picture of an output's middle frame beside the original."""
+  return output.with_name(f'{output.stem}_reference.png')
 
 
 def check_output(source: pathlib.Path, output: pathlib.Path, overwrite: bool) -> None:
@@ -254,6 +263,10 @@ def main(argv):
   compare = compare_path(output) if _COMPARE.value else None
   for path in () if page else filter(None, (output, compare)):
     check_output(pathlib.Path(_INPUT.value), path, _OVERWRITE.value)
+  against = None
+  if _REFERENCE.value and not page:
+    _check_place(reference_path(output), 'output', _OVERWRITE.value)
+    against = AgainstOriginal(source, video.open_video(_REFERENCE.value, variable_rate=True))
   logging.info('input: %s: %s', _INPUT.value, video.describe(source))
 
   cli.enable_compilation_cache()
@@ -286,11 +299,16 @@ def main(argv):
     _print_estimate(rate, source.num_frames)
     return
   start = time.perf_counter()
+  if against:
+    restore = against.watching(restore)
   count = enhance_video(restore, source, output, compare=compare, codec=_CODEC.value, crf=_CRF.value)
   seconds = time.perf_counter() - start
   print(f'{count} frames in {seconds:.1f} s ({count / seconds:.3g} per second), written to {output}')
   if compare:
     print(f'comparison: {compare}')
+  if against:
+    pictures.save_png(reference_path(output), against.picture)
+    print(f'{against}; picture: {reference_path(output)}')
 
 
 if __name__ == '__main__':
