@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./run.sh                     set up .venv if needed, then the demo (about six minutes on two CPU cores)
+# ./run.sh                     set up .venv if needed, then the demo: a clip restored at once, then a training of minutes
 # ./run.sh test [pytest args]  set up if needed, then the test suite; `./run.sh test -m slow` runs the long tests
 # ./run.sh bench               set up if needed, then the benchmarks
 # ./run.sh setup               only set up
@@ -28,15 +28,21 @@ setup() {
 }
 
 demo() {
-  local python=.venv/bin/python out=demo train started=$SECONDS
-  train=("$python" -m vqm_jax.train --config=experiments/ecnu.py:tiny --config.data_dir="$out/data" --workdir="$out/ecnu")
-  say "1/5 Building vqm_demo: scenes rendered from photographs, compressed with H.264"
+  local python=.venv/bin/python out=demo run=demo/tuned train started=$SECONDS
+  mkdir -p "$out/first"
+  say '1/6 Restoring a compressed clip with weights that ship, against its original'
+  "$python" -m vqm_jax.enhance --weights=web-small --input=docs/clip/bee.mp4 --reference=docs/clip/bee_original.mp4 \
+    --output="$out/first/bee_restored.mp4" --overwrite
+  printf '    That took %s s. What follows trains a network: some minutes.\n' $((SECONDS - started))
+  train=("$python" -m vqm_jax.train --config=experiments/web_small.py:tiny --config.init_from=web-small \
+    --config.data_dir="$out/data" --workdir="$run")
+  say "2/6 Building vqm_demo: scenes rendered from photographs, compressed with H.264"
   "$python" -m vqm_jax.prepare.build --dataset=vqm_demo --config=tiles_t1p96,frames --data_dir="$out/data"
-  if [ ! -d "$out/ecnu" ]; then
-    say "2/5 Training ECNU's C2CNet (tiny), to be interrupted on the way"
+  if [ ! -d "$run" ]; then
+    say "3/6 Fine-tuning these weights on it, to be interrupted on the way"
     "${train[@]}" &
     trap 'kill $! 2>/dev/null' EXIT
-    until [ -d "$out/ecnu/checkpoints/2000" ]; do
+    until [ -d "$run/checkpoints/200" ]; do
       kill -0 $! 2>/dev/null || { wait $!; exit 1; }
       sleep 0.5
     done
@@ -46,27 +52,25 @@ demo() {
     trap - EXIT
     say '    ... and starting the same command again: it resumes'
   else
-    say "2/5 Training: $out/ecnu exists, going on from there (delete $out to start afresh)"
+    say "3/6 Training: $run exists, going on from there (delete $out to start afresh)"
   fi
   "${train[@]}"
-  say '3/5 Evaluating on the test split, all frames, with simple filters beside'
-  "$python" -m vqm_jax.eval --workdir="$out/ecnu" --baselines
-  say '4/5 Enhancing a compressed video'
+  say '4/6 Evaluating on the test split, all frames, with simple filters beside'
+  "$python" -m vqm_jax.eval --workdir="$run" --baselines
+  say '5/6 Enhancing a compressed video'
   "$python" -m vqm_jax.prepare.demo_videos --output="$out/videos"
-  "$python" -m vqm_jax.enhance --workdir="$out/ecnu" --input="$out/videos/coffee_compressed.mp4" \
+  "$python" -m vqm_jax.enhance --workdir="$run" --input="$out/videos/coffee_compressed.mp4" \
     --output="$out/videos/coffee_restored.mp4" --compare --overwrite
-  say "5/5 Done in $((SECONDS - started)) s"
-  cat "$out/ecnu/eval/test/table.md"
+  say "6/6 Done in $((SECONDS - started)) s"
+  cat "$run/eval/test/table.md"
   cat <<TEXT
 
-A fitted 5x5 linear filter gets nearly all of the tiny network's gain on these rendered scenes: the demo shows that the
-loop works, not what the systems of the paper can do.
-
-  pictures (input | output | target | error)   $out/ecnu/eval/test/pictures/
-  pictures during training                     $out/ecnu/samples/
-  video                                        $out/videos/coffee_restored.mp4
-  side by side                                 $out/videos/coffee_restored_compare.mp4
-  curves                                       $out/ecnu/metrics.jsonl, or tensorboard --logdir=$out
+  the first clip: input | restored | original   $out/first/bee_restored_reference.png
+  pictures (input | output | target | error)    $run/eval/test/pictures/
+  pictures during training                      $run/samples/
+  video                                         $out/videos/coffee_restored.mp4
+  side by side                                  $out/videos/coffee_restored_compare.mp4
+  curves                                        $run/metrics.jsonl, or tensorboard --logdir=$out
 TEXT
 }
 

@@ -1,4 +1,4 @@
-r"""`web-small`, the weights that ship for CPUs: the U-Net of team TCL, 16 to 128 channels, 536,531 parameters.
+r"""`web-small`, the weights that ship for CPUs: the U-Net of team TCL, 16 to 128 channels, 535,827 parameters.
 
 python -m vqm_jax.prepare.degrade --input=CLIPS --output=web/pairs --mix=web --clip_frames=12 \
   --split_csv=docs/model_cards/web_clips.csv
@@ -7,7 +7,7 @@ python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t1p128,fr
 python -m vqm_jax.train --config=experiments/web_small.py --config.data_dir=web/data --workdir=runs/web_small
 
 CLIPS is a folder with the files that docs/model_cards/web_clips.csv lists, with licences, sources and digests; what
-came of it is in docs/model_cards/web-small.md. Fine-tuned on records of your own, in a tenth of the steps:
+came of it is in docs/model_cards/web-small.md. Fine-tuned on records of your own, in minutes:
 
 python -m vqm_jax.train --config=experiments/web_small.py:tiny --config.init_from=web-small \
   --config.dataset=mine --config.dataset_config=tiles_t1p128 --workdir=runs/mine
@@ -21,7 +21,7 @@ from experiments import common
 
 
 def get_config(size: str = 'full'):
-  """`size`: 'full', the recipe of the weights that ship, or 'tiny', minutes on vqm_demo with two CPU cores."""
+  """`size`: 'full', the recipe of the weights that ship, or 'tiny', to fine-tune them in minutes on two CPU cores."""
   common.check_size('web_small', size)
   config = common.base_config()
   config.system = 'tcl_unet'
@@ -39,6 +39,10 @@ def get_config(size: str = 'full'):
   config.clip_norm = 1.0
   config.eval_every = 1000
   if size == 'tiny':
-    common.tiny_recipe(config, steps=1500)
+    common.tiny_recipe(config, steps=600)
+    config.batch_size = 4
+    config.loss = 'rmse'
     config.optimizer = 'muon'
+    config.lr = 5e-4  # a quarter: for weights that have been trained
+    config.save_every = 200
   return config

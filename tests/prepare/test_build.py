@@ -82,7 +82,8 @@ def test_summary(two_names):
   data_dir, (first, second) = two_names
   assert 'vqm_demo/micro_tiles built: 8 train; 0.' in first and f'MB in {data_dir}/vqm_demo/micro_tiles/1.0.0' in first
   assert 'vqm_demo/micro_frames built: 8 val, 8 test, 8 holdout' in first
-  assert 'Next: python -m vqm_jax.train' in first and '--config.dataset_config=micro_tiles' in first
+  assert 'python -m vqm_jax.train --config=experiments/web_small.py:tiny --config.init_from=web-small' in first
+  assert '--config.dataset_config=micro_tiles' in first
   assert '--config.dataset=other' in second and 'Downloading' not in first
 
 
