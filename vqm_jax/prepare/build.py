@@ -218,7 +218,7 @@ def _next_command(name: str, configs: Sequence[Any], data_dir: pathlib.Path) -> 
   return (
     'Next, minutes to an hour on a CPU: python -m vqm_jax.train --config=experiments/web_small.py:tiny '
     f'--config.init_from=web-small --config.dataset={name} --config.dataset_config={training[0]} '
-    f'--config.data_dir={data_dir} --workdir=runs/{name} (published sizes, such as experiments/tcl_edvr.py: days on a GPU)'
+    f'--config.data_dir={data_dir} --workdir=runs/{name} (published sizes, as experiments/tcl_edvr.py: days on a GPU)'
   )
 
 
