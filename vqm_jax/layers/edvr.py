@@ -261,10 +261,11 @@ class ShuffleTail(nnx.Module):
     return self.last(self.features(x)).astype(jnp.float32)
 
 
-def last_conv(width: int, size: int = 3, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
-  """The convolution to RGB before an image residual; it starts at zero, the network at the identity.
+def last_conv(width: int, size: int = 3, cout: int = 3, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+  """The convolution to RGB, or to `cout` channels that become RGB, before an image residual.
 
-  From random values the loss falls fastest when the features in front of it vanish, and they do within 20 updates.
+  It starts at zero, the network at the identity. From random values the loss falls fastest when the features in front
+  of it vanish, and they do within 20 updates.
   """
   zeros = nnx.initializers.zeros_init()
-  return conv(width, 3, size, kernel_init=zeros, bias_init=zeros, dtype=dtype, rngs=rngs)
+  return conv(width, cout, size, kernel_init=zeros, bias_init=zeros, dtype=dtype, rngs=rngs)

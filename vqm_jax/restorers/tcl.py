@@ -18,7 +18,7 @@ from flax import nnx
 from vqm_jax.layers.conv import conv
 from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, PyramidFront, ShuffleTail, last_conv
 from vqm_jax.layers.initializers import kaiming
-from vqm_jax.layers.resample import bilinear_up2
+from vqm_jax.layers.resample import bilinear_up2, pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
 
@@ -98,8 +98,10 @@ class TCLUNet(Restorer):
   """The single-frame branch: a U-Net (Ronneberger et al. 2015) without normalisation.
 
   Args:
-    width: channels at full resolution; doubled at each of `depth` poolings.
+    width: channels at the first resolution; doubled at each of `depth` poolings.
     depth: poolings.
+    unshuffle: 1, or 2 to work on squares of 2x2 pixels as channels, as FFDNet does (Zhang et al. 2018): on CPUs a
+      frame costs two thirds of the time that half the width at full resolution does. Not published. See `_squares`.
     dtype: compute dtype; parameters stay float32.
 
   Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
@@ -107,17 +109,19 @@ class TCLUNet(Restorer):
 
   num_frames = 1
 
-  def __init__(self, width: int = 48, depth: int = 3, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self, width: int = 48, depth: int = 3, unshuffle: int = 1, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+  ):
     how = dict(dtype=dtype, rngs=rngs)
     widths = [width << k for k in range(depth + 1)]
-    self.encoder = nnx.List(
-      [DoubleConv(cin, cout, **how) for cin, cout in zip([3, *widths], widths[:-1], strict=False)]
-    )
+    cins = [3 * unshuffle**2 + 3 * (unshuffle > 1), *widths]
+    self.encoder = nnx.List([DoubleConv(cin, cout, **how) for cin, cout in zip(cins, widths[:-1], strict=False)])
     self.middle = DoubleConv(widths[-2], widths[-1], **how)
     self.up = nnx.List([relu_conv(2 * c, c, **how) for c in widths[-2::-1]])
     self.decoder = nnx.List([DoubleConv(2 * c, c, **how) for c in widths[-2::-1]])
-    self.last = last_conv(width, 1, **how)
-    self.size_multiple = 1 << depth
+    self.last = last_conv(width, 1, 3 * unshuffle**2, **how)
+    self.size_multiple = unshuffle << depth
+    self.unshuffle = unshuffle
 
   def encode(self, frames: jax.Array) -> jax.Array:
     """A single-frame network has nothing to reuse: frames (B, 1, H, W, 3) -> (B, H, W, 3)."""
@@ -126,14 +130,29 @@ class TCLUNet(Restorer):
   def restore(self, features: jax.Array) -> jax.Array:
     """features (B, 1, H, W, 3), the one unit of the window -> restored frame (B, H, W, 3)."""
     frame = features[:, 0]
-    x, skips = frame, []
+    x, skips = _squares(frame, self.unshuffle) if self.unshuffle > 1 else frame, []
     for block in self.encoder:
       skips.append(block(x))
       x = _max_pool2(skips[-1])
     x = self.middle(x)
     for up, block in zip(self.up, self.decoder, strict=True):
       x = block(jnp.concatenate([jax.nn.relu(up(bilinear_up2(x))), skips.pop()], axis=-1))
-    return frame + self.last(x).astype(jnp.float32)
+    return frame + pixel_shuffle(self.last(x).astype(jnp.float32), self.unshuffle)
+
+
+def _squares(frame: jax.Array, side: int) -> jax.Array:
+  """What the network sees of squares of pixels: (B, H, W, 3) -> (B, H / side, W / side, 3 side^2 + 3).
+
+  Four times what each pixel has over the mean of its 3x3, then the square's mean less 0.5. With the plain pixels as
+  channels a small network stayed at the identity: 0.9993 of the input's loss after 400 updates, with these 0.9980, and
+  at a third of the rate 0.9965.
+  """
+  b, h, w, _ = frame.shape
+  mean = frame.reshape(b, h // side, side, w // side, side, 3).mean((2, 4))
+  around = jnp.pad(frame, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
+  rows = around[:, :-2] + around[:, 1:-1] + around[:, 2:]
+  box = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
+  return jnp.concatenate([pixel_unshuffle(4 * (frame - box), side), mean - 0.5], axis=-1)
 
 
 def _max_pool2(x: jax.Array) -> jax.Array:
