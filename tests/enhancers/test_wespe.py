@@ -423,27 +423,29 @@ def looks(seed, batch=4, patch=24):
   return dull, scenes(), jax.random.split(jax.random.key(seed), batch)
 
 
+@pytest.mark.slow
 def test_small_recipe_moves_colours_towards_the_target():
-  """With the published critics of positive images colours went anywhere: those critics hardly see them."""
   config = importlib.import_module('experiments.wespe').get_config('tiny')
   generator_args = dict(config.system_args) | dict(width=4, num_blocks=1)
   loss_args = dict(config.loss_args) | dict(critic_width=1 / 8)
   model = wespe.WESPE(generator_args, patch=24, rngs=ParameterKeys(0), **loss_args)
   graphdef, params, critics, frozen = split(model)
-  optimizers = optax.adam(10 * config.lr), optax.adam(4 * config.critic_lr)  # a few dozen steps are all there is
+  optimizers = optax.adam(3 * config.lr), optax.adam(4 * config.critic_lr)  # a hundred steps are all there is
   states = [optimizer.init(side) for optimizer, side in zip(optimizers, (params, critics), strict=True)]
-  for step in range(80):
+  average = params
+  for step in range(100):
     _, gradients = generator_side(graphdef, params, critics, frozen, *looks(2 * step))
     updates, states[0] = optimizers[0].update(gradients, states[0])
     params = optax.apply_updates(params, updates)
+    average = optax.incremental_update(params, average, 0.05)
     _, (_, gradients) = both_sides(graphdef, params, critics, frozen, *looks(2 * step + 1))
     updates, states[1] = optimizers[1].update(gradients, states[1])
     critics = optax.apply_updates(critics, updates)
   x, y, _ = looks(1000, batch=64)
-  enhanced = nnx.merge(graphdef, params | critics, frozen).generator.enhance(x[:, 0])
+  enhanced = nnx.merge(graphdef, average | critics, frozen).generator.enhance(x[:, 0])
   source, target = (clip.mean((0, 1, 2, 3)) for clip in (x, y))
   way = (enhanced.mean((0, 1, 2)) - source) @ (target - source) / np.square(target - source).sum()
-  assert 0.2 < way < 1.8, way
+  assert 0.5 < way < 1.5, way
 
 
 # Errors.
