@@ -23,6 +23,7 @@ setuptools.setup(
     'vqm_jax': ['weights/index.json', 'weights/*.safetensors'],
     'vqm_jax.report': ['assets/*'],  # the pages' HTML, CSS and JavaScript
   },
+  entry_points={'console_scripts': ['vqm-enhance = vqm_jax.enhance:program']},
   install_requires=[
     'absl-py>=2.5',
     'array_record>=0.8.6',

@@ -112,6 +112,7 @@ def seconds_per_frame(restore, height: int, width: int) -> float:
 
 def main(argv):
   del argv
+  cli.share_cores()  # as `enhance` does
   pathlib.Path(_OUT.value).mkdir(parents=True, exist_ok=True)
   clips = [path for name, path in video.list_videos(_CLIPS.value).items() if re.search(_MATCH.value, name)]
   restores, lines = methods(), []

@@ -50,7 +50,9 @@ class _AboveTheBar(io.TextIOBase):
 def _help(main) -> str:
   module = sys.modules[main.__module__]
   text = [module.__doc__.strip(), '', 'Flags:']
-  for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) + [FLAGS['debug']]:
+  # absl files the flags of a program that was started as such under its path.
+  owner = sys.argv[0] if main.__module__ == '__main__' else main.__module__
+  for flag in FLAGS.get_key_flags_for_module(owner) + [FLAGS['debug']]:
     default = '' if flag.default in (None, '', False) else f' (default: {flag.default})'
     text.append(f'  --{flag.name:<18} {flag.help}{default}')
   return '\n'.join(text)
@@ -117,6 +119,27 @@ def run(main) -> NoReturn:
       _fail(f'{error.strerror or error}: {error.filename or ""}'.rstrip(': '), 1)
 
   app.run(guarded, flags_parser=lambda argv: _parse(main, argv))
+
+
+def share_cores(most: int = 4) -> int:
+  """Makes JAX's CPU as many devices as there are cores, at most `most`, so that each can work on a frame of its own.
+
+  Returns their number, or 1 where nothing was changed: JAX has started already, or XLA_FLAGS or the environment say how
+  many there shall be.
+  """
+  import jax
+
+  told = (
+    'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '') or 'JAX_NUM_CPU_DEVICES' in os.environ
+  )
+  count = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1, most)
+  if told or count < 2:
+    return 1
+  try:
+    jax.config.update('jax_num_cpu_devices', count)
+  except RuntimeError:
+    return 1
+  return count
 
 
 def enable_compilation_cache() -> None:

@@ -57,6 +57,8 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.'
 _REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _COMPARE, _CODEC, _CRF)
 PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
+_SMALL = 2_000_000  # parameters up to which every core of a CPU gets a frame of its own
+
 Restore = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 _DIVIDER = 2
 
@@ -270,6 +272,7 @@ def main(argv):
   logging.info('input: %s: %s', _INPUT.value, video.describe(source))
 
   cli.enable_compilation_cache()
+  cores = cli.share_cores()
   run, weights = _open_network()
   logging.info(
     'network: %s of %s, step %d, %.2f M parameters, window of %d',
@@ -285,10 +288,13 @@ def main(argv):
       logging.info('input: %s', compression)
     if advice := video.advice(compression, run.trained_on['qp']):
       logging.warning('%s', advice)
+  # Thin convolutions leave cores idle: a frame for each is half as fast again. Large networks need the memory.
+  alone = cores > 1 and jax.default_backend() == 'cpu' and run.num_params > _SMALL
   options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
   restore = functools.partial(
-    inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts, **options
-  )
+    inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts,
+    devices=jax.local_devices()[:1] if alone else None, **options,
+  )  # fmt: skip
   if page:
     write_preview(page, run, restore, source, output, options, weights)
     return
@@ -311,5 +317,10 @@ def main(argv):
     print(f'{against}; picture: {reference_path(output)}')
 
 
-if __name__ == '__main__':
+def program():
+  """The command `vqm-enhance`."""
   cli.run(main)
+
+
+if __name__ == '__main__':
+  program()
