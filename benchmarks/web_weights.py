@@ -3,13 +3,12 @@
 python benchmarks/web_weights.py --clips=FOLDER --match='davis|birds' [--weights=web-small,runs/mine] [--crf=20,30,35]
 
 Every clip of the folder is coded with H.264 at each CRF, decoded and restored; PSNR is that of RGB frames, as
-everywhere in this project. `--weights` are names of weights that ship, or workdirs. Beside them: a linear 5x5 filter,
-fitted on the records that `--data_dir` has of the data set `web`, and libavfilter's non-local means. Clips must be ones
-that no weights were trained on. Also prints the time of a frame of --size. Scores of a method and clip are kept in
---out and not made again. Seconds to minutes for each clip.
+everywhere in this project. `--weights` are names of weights that ship, or workdirs; the strength is that which `enhance`
+takes by the QP. Beside them: a linear 5x5 filter, fitted on the records that `--data_dir` has of the data set `web`,
+and libavfilter's non-local means. Clips must be ones that no weights were trained on. Also prints the time of a frame
+of --size. Scores of a method and clip are kept in --out and not made again. Seconds to minutes for each clip.
 """
 
-import functools
 import json
 import pathlib
 import re
@@ -62,23 +61,24 @@ def libav_filter(description: str):
 
 
 def methods():
-  """What is compared: {name: a function from frames to every `--every`-th, restored}."""
+  """What is compared: {name: a function from frames and their QP to every `--every`-th, restored}."""
   every = _EVERY.value
 
   def single(restore):
-    return lambda frames: restore(frame for index, frame in enumerate(frames, 1) if index % every == 0)
+    return lambda frames, qp: restore(frame for index, frame in enumerate(frames, 1) if index % every == 0)
+
+  def trained(run):
+    return lambda frames, qp: inference.restore_frames(run.network, frames, every=every, strength=run.strength_at(qp))
 
   found = {'no processing': single(lambda frames: frames)}
   if _DATA_DIR.value:
     weights = baselines.fit_linear(
       simple_filters.training_pairs(data.open_training('web', 'tiles_t1p128', _DATA_DIR.value))
     )
-    found['linear 5x5, fitted'] = simple_filters.frame_by_frame(lambda frames: baselines.linear(frames, weights), every)
+    linear = simple_filters.frame_by_frame(lambda frames: baselines.linear(frames, weights), every)
+    found['linear 5x5, fitted'] = lambda frames, qp: linear(frames)
   found |= {name: single(libav_filter(name)) for name in _FILTERS.value if name}
-  for name in _WEIGHTS.value:
-    network = inference.load(name)
-    found[name] = functools.partial(inference.restore_frames, network, every=every)
-  return found
+  return found | {name: trained(inference.open_run(name)) for name in _WEIGHTS.value}
 
 
 def scores(path: pathlib.Path, crf: float, restores) -> dict[str, list[float]]:
@@ -91,11 +91,11 @@ def scores(path: pathlib.Path, crf: float, restores) -> dict[str, list[float]]:
   if missing:
     coded = pathlib.Path(_OUT.value) / f'{path.stem}_crf{crf:g}.mp4'
     video.encode(clip.yuv_frames(0, stop), coded, fps=clip.fps, colour=clip.colour, crf=crf, preset=_PRESET.value)
-    lq = list(video.VideoFile(coded).frames())
+    lq, qp = list(video.VideoFile(coded).frames()), video.compression_of(video.VideoFile(coded)).qp
     coded.unlink()
     hq = list(clip.frames(0, stop))[_EVERY.value - 1 :: _EVERY.value]
     for name, restore in missing.items():
-      found[name] = [float(metrics.psnr(a, b)) for a, b in zip(restore(iter(lq)), hq, strict=True)]
+      found[name] = [float(metrics.psnr(a, b)) for a, b in zip(restore(iter(lq), qp), hq, strict=True)]
       results.write_json(kept, found)
   return {name: found[name] for name in restores}
 
@@ -106,7 +106,7 @@ def seconds_per_frame(restore, height: int, width: int) -> float:
   count = 2 * _EVERY.value
   for _ in range(2):
     start = time.perf_counter()
-    restored = len(list(restore(iter([frame] * count))))
+    restored = len(list(restore(iter([frame] * count), None)))
   return (time.perf_counter() - start) / restored
 
 

@@ -368,7 +368,7 @@ def test_preview(tmp_path, run, capsys):
     np.testing.assert_array_equal(before, frames[still['frame']])
     for picture, strength in zip(after, (0.5, 1, 1.5), strict=True):
       assert_same(picture, np.rint(np.clip(before / 255 + 0.09 * strength, 0, 1) * 255).astype(np.uint8))
-  given = ['--workdir=runs/none', f'--input={source}', '--tile=32', '--crf=20.0']
+  given = ['--workdir=runs/none', f'--input={source}', '--tile=32', '--crf=20.0', '--strength=1']
   output = f'--output={source.with_name(source.stem)}_enhanced.mp4'
   command = out.splitlines()[-1].partition(': ')[2]
   assert shlex.split(command) == ['python', '-m', 'vqm_jax.enhance', *given, output] and command in parsed.text

@@ -46,7 +46,11 @@ _COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4:
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
 _CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
 _CRF = flags.DEFINE_float('crf', None, 'Quality of the output video, 0 (lossless) to 51; default: visually lossless.')
-_STRENGTH = flags.DEFINE_float('strength', 1.0, 'How much is corrected: 0 (the input) to 1.5; 1 is the network.')
+_STRENGTH = flags.DEFINE_float(
+  'strength',
+  None,
+  "How much is corrected: 0 (the input) to 1.5; 1 is the network. By default by the input's QP, else 1.",
+)
 _REFERENCE = flags.DEFINE_string(
   'reference', None, 'The original of the input: print PSNR before and after, and write <output>_reference.png.'
 )
@@ -175,7 +179,7 @@ def command(output: pathlib.Path, strength: float, weights: str | None = None) -
   """
   given = [f'--weights={weights}'] if weights else []
   given += [flags.FLAGS[flag.name].serialize() for flag in _REPEATED if flag.value != flag.default]
-  given += [f'--strength={strength}'] if strength != 1 else []
+  given.append(f'--strength={strength:g}')
   return shlex.join(['python', '-m', 'vqm_jax.enhance', *given, f'--output={output}'])
 
 
@@ -185,6 +189,7 @@ def write_preview(
   restore: Restore,
   source: video.VideoSource,
   output: pathlib.Path,
+  strength: float,
   options: dict[str, Any],
   weights: str | None = None,
 ) -> None:
@@ -199,10 +204,11 @@ def write_preview(
     restore: the same as a function, to take its time.
     source: the whole video.
     output: where the command puts it enhanced.
+    strength: what the command corrects with, beside `PREVIEW_STRENGTHS`.
     options: as of `inference.restore_at`.
     weights: as of `command`.
   """
-  strengths = sorted({*PREVIEW_STRENGTHS, _STRENGTH.value})
+  strengths = sorted({*PREVIEW_STRENGTHS, strength})
   commands = {strength: command(output, strength, weights) for strength in strengths}
   indices = page_pictures.spread(range(source.num_frames), PREVIEW_FRAMES)
   network = f'{weights} ({run.config["system"]})' if weights else run.config['system']
@@ -216,14 +222,14 @@ def write_preview(
     indices=indices,
     before=before,
     after=dict(zip(commands, zip(*after, strict=True), strict=True)),
-    strength=_STRENGTH.value,
+    strength=strength,
     seconds=seconds,
     commands=commands,
   )
   preview.write(page, shown)
   print(f'{page}: {len(indices)} frames before and after, {page.stat().st_size / 1e6:.1f} MB')
   _print_estimate(seconds, source.num_frames)
-  print(f'the whole video: {commands[_STRENGTH.value]}')
+  print(f'the whole video: {commands[strength]}')
 
 
 def _print_estimate(rate, count):
@@ -243,6 +249,21 @@ def _open_network() -> tuple[inference.Run, str | None]:
   return inference.open_weights(name), name
 
 
+def _strength(run: inference.Run, source: video.VideoSource) -> float:
+  """The strength asked for, or that for input of this QP; warns of input that the network was not trained on."""
+  compression = video.compression_of(source) if run.strength_by_qp or 'qp' in run.trained_on else None
+  if compression:
+    logging.info('input: %s', compression)
+  if 'qp' in run.trained_on and (advice := video.advice(compression, run.trained_on['qp'])):
+    logging.warning('%s', advice)
+  if _STRENGTH.value is not None:
+    return _STRENGTH.value
+  strength = run.strength_at(compression.qp if compression else None)
+  if strength != 1:
+    logging.info('--strength=%g is taken, which suits this QP best', strength)
+  return strength
+
+
 def main(argv):
   del argv
   if _LIST_WEIGHTS.value:
@@ -252,7 +273,8 @@ def main(argv):
     if not flag.value:
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
   inference.check_weights(_WORKDIR.value, _WEIGHTS.value, _STEP.value, _EMA.value)
-  inference.check_strength(_STRENGTH.value)
+  if _STRENGTH.value is not None:
+    inference.check_strength(_STRENGTH.value)
   tile = inference.parse_tile(_TILE.value)
   page = pathlib.Path(_PREVIEW.value) if _PREVIEW.value else None
   if page and _DRY_RUN.value:
@@ -282,21 +304,16 @@ def main(argv):
     run.num_params / 1e6,
     getattr(run.network, 'num_frames', 1),
   )
-  if 'qp' in run.trained_on:
-    compression = video.compression_of(source)
-    if compression:
-      logging.info('input: %s', compression)
-    if advice := video.advice(compression, run.trained_on['qp']):
-      logging.warning('%s', advice)
+  strength = _strength(run, source)
   # Thin convolutions leave cores idle: a frame for each is half as fast again. Large networks need the memory.
   alone = cores > 1 and jax.default_backend() == 'cpu' and run.num_params > _SMALL
   options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
   restore = functools.partial(
-    inference.restore_frames, run.network, strength=_STRENGTH.value, find_cuts=video.mark_cuts,
+    inference.restore_frames, run.network, strength=strength, find_cuts=video.mark_cuts,
     devices=jax.local_devices()[:1] if alone else None, **options,
   )  # fmt: skip
   if page:
-    write_preview(page, run, restore, source, output, options, weights)
+    write_preview(page, run, restore, source, output, strength, options, weights)
     return
   if _DRY_RUN.value:
     logging.info('timing the first frames ...')

@@ -37,6 +37,7 @@ class Run:
     training: what it took, for tables: hardware, seconds, extra_data, notes; None where it was not recorded.
     trained_on: how strongly what it was trained on was compressed, {'crf': [lowest, highest], 'qp': [...]}; what was
       not recorded is missing. QP is that of `video.compression`.
+    strength_by_qp: (QP, strength) in rising order, between which strengths are interpolated; of weights that ship.
   """
 
   network: nnx.Module
@@ -48,6 +49,14 @@ class Run:
   num_params: int
   training: dict | None
   trained_on: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+  strength_by_qp: Sequence[Sequence[float]] = ()
+
+  def strength_at(self, qp: float | None) -> float:
+    """The strength of the correction that suits input of this mean QP best; 1 where that is not known."""
+    if qp is None or not self.strength_by_qp:
+      return 1.0
+    qps, strengths = zip(*self.strength_by_qp, strict=True)
+    return round(float(np.interp(qp, qps, strengths)), 2)
 
   @property
   def experiment(self) -> str:

@@ -53,6 +53,7 @@ class Entry:
     licence: of the weights.
     model_card: path from the checkout of the page that tells the rest, such as 'docs/model_cards/web-small.md'.
     pixels_per_second: typical on such a device, or None where it was not measured.
+    strength_by_qp: as of `Run`: how much of the correction suits input of a QP, measured; empty for all of it.
   """
 
   name: str
@@ -68,6 +69,7 @@ class Entry:
   licence: str
   model_card: str
   pixels_per_second: float | None = None
+  strength_by_qp: Sequence[Sequence[float]] = ()
 
 
 def names() -> list[str]:
@@ -156,7 +158,7 @@ def open_weights(name: str) -> Run:
   step = meta.get('step') or 0  # a network that was saved alone does not know it
   training = meta.get('training')
   ema, params = bool(meta.get('ema')), count_params(network)
-  return Run(network, config, path, step, step, ema, params, training, entry.trained_on)
+  return Run(network, config, path, step, step, ema, params, training, entry.trained_on, entry.strength_by_qp)
 
 
 def has_file(name: str) -> bool:
@@ -174,6 +176,7 @@ def add(
   licence: str,
   model_card: str,
   pixels_per_second: float | None = None,
+  strength_by_qp: Sequence[Sequence[float]] = (),
 ) -> Entry:
   """Copies a file of `vqm_jax.export --half` into the package and enters it; earlier weights of the name are replaced.
 
@@ -183,7 +186,7 @@ def add(
   Args:
     name: small letters and digits, with hyphens between.
     path: the file. Parameters, system and arguments are taken from it.
-    device, description, trained_on, licence, model_card, pixels_per_second: as of `Entry`.
+    device, description, trained_on, licence, model_card, pixels_per_second, strength_by_qp: as of `Entry`.
 
   Raises:
     ConfigError: an argument is not as `Entry` says, or the model card is not in the checkout.
@@ -209,6 +212,7 @@ def add(
     licence=licence,
     model_card=model_card,
     pixels_per_second=pixels_per_second,
+    strength_by_qp=[list(pair) for pair in strength_by_qp],
   )
   content = {key: {k: v for k, v in dataclasses.asdict(e).items() if k != 'name'} for key, e in entries.items()}
   with results.replacing(_file(name)) as partial:
