@@ -471,6 +471,25 @@ def test_input_outside_of_what_the_weights_were_trained_on(tmp_path, run, ships,
     assert bool([r for r in caplog.records if r.levelname == 'WARNING' and 'trained on QP 40' in r.message]) == warned
 
 
+def test_strength_by_qp(tmp_path, run, ships, caplog):
+  caplog.set_level('INFO')
+  by_qp = [[0, 0.0], [10, 0.25], [51, 0.75]]
+  shipped_weights.add('by-qp', 'ecnu', strength_by_qp=by_qp)
+  qp = video.compression_of(video.open_video(ships)).qp
+  wanted = round(float(np.interp(qp, *zip(*by_qp, strict=True))), 2)
+  for given, used in ((None, wanted), (1.5, 1.5)):
+    output = tmp_path / f'at{used}'
+    run(workdir=None, weights='by-qp', input=str(ships), output=str(output), strength=given, refused=True)
+    network, frames = shipped.open_weights('by-qp').network, video.open_video(ships).frames()
+    restored = inference.restore_frames(network, frames, strength=used)
+    for found, want in zip(video.open_video(output).frames(), restored, strict=True):
+      np.testing.assert_array_equal(found, want)
+  assert f'--strength={wanted:g} is taken, which suits this QP best' in caplog.text
+  opened = shipped.open_weights('by-qp')
+  assert [opened.strength_at(value) for value in (None, 5, 60)] == [1.0, 0.12, 0.75]
+  assert shipped.open_weights('web-small').strength_at(30) == 1.0
+
+
 def test_reference(tmp_path, run, ships, capsys):
   original, output = tmp_path / 'original', tmp_path / 'out'
   original.mkdir()
