@@ -4,9 +4,10 @@ python benchmarks/web_weights.py --clips=FOLDER --match='davis|birds' [--weights
 
 Every clip of the folder is coded with H.264 at each CRF, decoded and restored; PSNR is that of RGB frames, as
 everywhere in this project. `--weights` are names of weights that ship, or workdirs; the strength is that which
-`enhance` takes by the QP. Beside them: a linear 5x5 filter, fitted on the records that `--data_dir` has of the data set `web`,
-and libavfilter's non-local means. Clips must be ones that no weights were trained on. Also prints the time of a frame
-of --size. Scores of a method and clip are kept in --out and not made again. Seconds to minutes for each clip.
+`enhance` takes by the QP. Beside them: a linear 5x5 filter, fitted on the records that `--data_dir` has of the data
+set `web`, and libavfilter's non-local means. Clips must be ones that no weights were trained on. Also prints the time
+of a frame of --size. Scores of a method and clip are kept in --out and not made again. Seconds to minutes for each
+clip.
 """
 
 import json

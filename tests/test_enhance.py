@@ -478,7 +478,7 @@ def test_strength_by_qp(tmp_path, run, ships, caplog):
   qp = video.compression_of(video.open_video(ships)).qp
   wanted = round(float(np.interp(qp, *zip(*by_qp, strict=True))), 2)
   for given, used in ((None, wanted), (1.5, 1.5)):
-    output = tmp_path / f'at{used}'
+    output = tmp_path / ('asked' if given else 'by_qp')
     run(workdir=None, weights='by-qp', input=str(ships), output=str(output), strength=given, refused=True)
     network, frames = shipped.open_weights('by-qp').network, video.open_video(ships).frames()
     restored = inference.restore_frames(network, frames, strength=used)
