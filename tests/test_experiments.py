@@ -65,7 +65,7 @@ def test_config_fits_its_network(name, size):
   network = nnx.eval_shape(lambda: inference.create_network(config))
   frames = getattr(network, 'num_frames', config.num_frames)  # recurrent generators take any number
   assert (frames, config.crop % network.size_multiple) == (config.num_frames, 0)
-  if size == 'full':
+  if size == 'full' and name != 'web_small':  # which is of no published size
     create = enhancers.create_generator if config.system in enhancers.METHODS else restorers.create
     assert inference.count_params(network) == networks.count(functools.partial(create, config.system))
   else:
