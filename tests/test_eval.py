@@ -203,7 +203,7 @@ def test_bad_requests_get_one_line(workdir, run_eval):
   cases = {
     ('--workdir=/nowhere',): ('/nowhere is not a workdir', 1),
     (f'--workdir={workdir}', '--frames=some'): ('--frames=some is not all or every:N', 2),
-    (f'--workdir={workdir}', '--describe'): ('Give one of --workdir, --pred_dir with --gt_dir, and --describe.', 2),
+    (f'--workdir={workdir}', '--describe'): ('Give one of --workdir, --weights, --pred_dir with', 2),
   }
   for args, (message, code) in cases.items():
     stderr = run_eval(*args, code=code).stderr
