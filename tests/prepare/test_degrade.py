@@ -204,12 +204,12 @@ def test_bad_output_folders(videos, tmp_path):
 def test_pair_out_of_step_fails_alone(videos, tmp_path, monkeypatch):
   code = transcode._code
 
-  def late(job, video, extent, path):
-    coded = code(job, video, extent, path)
+  def late(job, video, extent, work):
+    coded = code(job, video, extent, work)
     if job.name != 'b':
       return coded
     frames = list(coded.yuv_frames())
-    return VideoFile(transcode._store(frames[1:] + frames[-1:], video, path))
+    return VideoFile(transcode._store(frames[1:] + frames[-1:], video, work / 'late.mp4'))
 
   monkeypatch.setattr(transcode, '_code', late)
   with pytest.raises(errors.DataError, match='1 of 3 videos failed, the others are finished: b.mkv: frames are out'):
