@@ -42,7 +42,7 @@ demo() {
     say "3/6 Fine-tuning these weights on it, to be interrupted on the way"
     "${train[@]}" &
     trap 'kill $! 2>/dev/null' EXIT
-    until [ -d "$run/checkpoints/200" ]; do
+    until [ -d "$run/checkpoints/100" ]; do
       kill -0 $! 2>/dev/null || { wait $!; exit 1; }
       sleep 0.5
     done

@@ -38,10 +38,10 @@ def get_config(size: str = 'full'):
   config.clip_norm = 1.0
   config.eval_every = 1000
   if size == 'tiny':
-    common.tiny_recipe(config, steps=600)
+    common.tiny_recipe(config, steps=400)
     config.batch_size = 4
     config.loss = 'rmse'
     config.optimizer = 'muon'
     config.lr = 3e-4  # lower: for weights that have been trained
-    config.save_every = 200
+    config.save_every = 100
   return config
