@@ -172,10 +172,10 @@ def _set_aside(folder: pathlib.Path) -> None:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
   files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name not in _NOT_DIGESTED)
-  return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+  return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -205,7 +205,7 @@ def verify(directory: pathlib.Path, step: int) -> None:
     path = folder / name
     if not path.is_file():
       raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} is missing.')
-    if _sha256(path) != digest:
+    if sha256(path) != digest:
       raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} does not match its SHA-256 digest.')
 
 

@@ -18,7 +18,6 @@ import os
 import pathlib
 import shlex
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -27,7 +26,7 @@ from absl import flags, logging
 
 from vqm_jax import cli, errors, inference, video
 from vqm_jax.inference import shipped
-from vqm_jax.inference.reference import AgainstOriginal
+from vqm_jax.inference.reference import AgainstOriginal, Restore
 from vqm_jax.report import page_pictures, pictures, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
@@ -63,7 +62,6 @@ PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
 _SMALL = 2_000_000  # parameters up to which every core of a CPU gets a frame of its own
 
-Restore = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 _DIVIDER = 2
 
 
@@ -308,10 +306,10 @@ def main(argv):
   # Thin convolutions leave cores idle: a frame for each is half as fast again. Large networks need the memory.
   alone = cores > 1 and jax.default_backend() == 'cpu' and run.num_params > _SMALL
   options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
+  options['devices'] = jax.local_devices()[:1] if alone else None
   restore = functools.partial(
-    inference.restore_frames, run.network, strength=strength, find_cuts=video.mark_cuts,
-    devices=jax.local_devices()[:1] if alone else None, **options,
-  )  # fmt: skip
+    inference.restore_frames, run.network, strength=strength, find_cuts=video.mark_cuts, **options
+  )
   if page:
     write_preview(page, run, restore, source, output, strength, options, weights)
     return

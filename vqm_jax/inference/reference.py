@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from vqm_jax import errors, metrics
+from vqm_jax.inference import streaming
 from vqm_jax.report import pictures
 from vqm_jax.video import VideoSource
 
@@ -41,14 +42,8 @@ class AgainstOriginal:
 
     def run(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
       inputs: collections.deque[np.ndarray] = collections.deque()
-
-      def remembered():
-        for frame in frames:
-          inputs.append(frame)
-          yield frame
-
       originals = self._original.frames()
-      for index, restored in enumerate(restore(remembered())):
+      for index, restored in enumerate(restore(streaming.remembered(frames, inputs, every=1))):
         frame, original = inputs.popleft(), next(originals)
         self.before.append(float(metrics.psnr(frame, original)))
         self.after.append(float(metrics.psnr(restored, original)))

@@ -68,22 +68,25 @@ class Run:
 
 def read_config(workdir: str | pathlib.Path) -> dict:
   """Returns the resolved config that `train` wrote to `workdir`. Raises CheckpointError when there is none."""
+  return _read(workdir)['config']
+
+
+def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
+  """Returns what `train` noted as `Run.trained_on`; nothing for runs of before it did. Errors as of `read_config`."""
+  return _read(workdir).get('trained_on', {})
+
+
+def _read(workdir: str | pathlib.Path) -> dict:
   path = pathlib.Path(workdir) / 'config.json'
   try:
     content = json.loads(path.read_text())
-    return _as_it_was(content['config'], content.get('version', ''))
+    return content | {'config': _as_it_was(content['config'], content.get('version', ''))}
   except FileNotFoundError as error:
     raise errors.CheckpointError(
       f'{workdir} is not a workdir: no config.json; train first, or check the path.'
     ) from error
   except (ValueError, KeyError) as error:
     raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON that train writes.') from error
-
-
-def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
-  """Returns what `train` noted as `Run.trained_on`; nothing for runs of before it did. Errors as of `read_config`."""
-  read_config(workdir)
-  return json.loads((pathlib.Path(workdir) / 'config.json').read_text()).get('trained_on', {})
 
 
 def _as_it_was(config: dict, version: str) -> dict:

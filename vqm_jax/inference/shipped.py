@@ -13,7 +13,6 @@ first in the index is the one that is taken by default.
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import pathlib
 import re
@@ -21,7 +20,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from vqm_jax import errors
+from vqm_jax import checkpoints, errors
 from vqm_jax.inference import exporting
 from vqm_jax.inference.run import Run, count_params
 from vqm_jax.report import results
@@ -201,7 +200,7 @@ def add(
   entries[name] = Entry(
     name,
     file=_file(name).name,
-    sha256=_sha256(path),
+    sha256=checkpoints.sha256(path),
     bytes=path.stat().st_size,
     system=meta['system'],
     system_args=meta['system_args'],
@@ -262,7 +261,7 @@ def _entries() -> list[Entry]:
 def _verify(path: pathlib.Path, entry: Entry) -> None:
   if not path.is_file():
     raise errors.CheckpointError(f'{path}: missing, expected the weights {entry.name}; {_REINSTALL}.')
-  found, size = _sha256(path), path.stat().st_size
+  found, size = checkpoints.sha256(path), path.stat().st_size
   if (found, size) != (entry.sha256, entry.bytes):
     raise errors.CheckpointError(
       f'{path}: damaged, expected {entry.bytes} bytes with SHA-256 {entry.sha256}, found {size} bytes with {found}; '
@@ -272,11 +271,6 @@ def _verify(path: pathlib.Path, entry: Entry) -> None:
 
 def _file(name: str) -> pathlib.Path:
   return FOLDER / f'{name}.safetensors'
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _none() -> str:

@@ -273,7 +273,7 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield frame
 
 
-def _remembered(
+def remembered(
   frames: Iterable[np.ndarray], originals: collections.deque[np.ndarray], every: int
 ) -> Iterator[np.ndarray]:
   """The frames as they come; those that will be restored wait in `originals`."""
@@ -389,7 +389,7 @@ def stream_frames(
   frames = _checked(frames)
   originals = collections.deque()
   if strength != 1:
-    frames = _remembered(frames, originals, every)
+    frames = remembered(frames, originals, every)
   if recurrent:
     pairs = find_cuts(frames) if find_cuts else ((frame, False) for frame in frames)
     pairs, *copies = itertools.tee(pairs, 1 + self_ensemble)
