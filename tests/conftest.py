@@ -43,28 +43,34 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
-def _demo(folder, configs) -> str:
-  import tensorflow_datasets as tfds
+@pytest.fixture(scope='session')
+def build_demo(tmp_path_factory):
+  """Builds configs of vqm_demo: build_demo('tiles', ...) -> a data_dir with them."""
 
-  from vqm_demo import vqm_demo_dataset_builder
+  def build(*configs) -> str:
+    import tensorflow_datasets as tfds
 
-  for config in configs:
-    builder = vqm_demo_dataset_builder.Builder(config=config, data_dir=str(folder))
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  return str(folder)
+    from vqm_demo import vqm_demo_dataset_builder
+
+    folder = str(tmp_path_factory.mktemp('data'))
+    for config in configs:
+      builder = vqm_demo_dataset_builder.Builder(config=config, data_dir=folder)
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return folder
+
+  return build
 
 
 @pytest.fixture(scope='session')
-def micro_data(tmp_path_factory) -> str:
+def micro_data(build_demo) -> str:
   """A data_dir with vqm_demo's micro configs: 2 training, 1 validation, 1 test clip of 96x64."""
-  return _demo(tmp_path_factory.mktemp('data'), ('micro_tiles', 'micro_frames'))
+  return build_demo('micro_tiles', 'micro_frames')
 
 
 @pytest.fixture(scope='session')
-def two_cameras_data(tmp_path_factory) -> str:
+def two_cameras_data(build_demo) -> str:
   """A data_dir with vqm_demo's micro configs of two cameras."""
-  configs = ('micro_weak_tiles', 'micro_unpaired_tiles', 'micro_weak_frames')
-  return _demo(tmp_path_factory.mktemp('rigs'), configs)
+  return build_demo('micro_weak_tiles', 'micro_unpaired_tiles', 'micro_weak_frames')
 
 
 @pytest.fixture(scope='session')

@@ -19,10 +19,8 @@ BOUNDS = {'tcl_edvr': 0.997, 'gtq': 0.997, 'jojo': 0.999, 'boss_f1': 0.999}
 
 
 @pytest.fixture(scope='module')
-def data_dir(tmp_path_factory) -> str:
-  from conftest import _demo
-
-  return _demo(tmp_path_factory.mktemp('windows'), ['tiles'])
+def data_dir(build_demo) -> str:
+  return build_demo('tiles')
 
 
 @pytest.mark.slow
