@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from vqm_jax import cli, data, enhancers, errors, inference, losses, restorers
+from vqm_jax import cli, data, enhancers, errors, files, inference, losses, restorers
 from vqm_jax.report import results
 from vqm_jax.training import loop, progressive
 
@@ -104,7 +104,7 @@ def train(name: str, out: pathlib.Path) -> pathlib.Path:
   workdir, plan = out / name, out / f'{name}.json'
   if not plan.exists():
     config = importlib.import_module(f'experiments.{name}').get_config('tiny')
-    results.write_json(plan, {'steps': steps_in(config, _SECONDS.value), 'seconds': _SECONDS.value})
+    files.write_json(plan, {'steps': steps_in(config, _SECONDS.value), 'seconds': _SECONDS.value})
   steps = json.loads(plan.read_text())['steps']
   run(
     'train', f'--config=experiments/{name}.py:tiny', f'--workdir={workdir}', f'--config.data_dir={out / "data"}',
@@ -234,7 +234,7 @@ def main(argv):
     page = page.format(
       seconds=_SECONDS.value, systems=','.join(_SYSTEMS.value), table=text, stages=stages, batches=_STAGE_BATCHES
     )
-    results.write_text(pathlib.Path(_DOCS.value), page)
+    files.write_text(pathlib.Path(_DOCS.value), page)
 
 
 if __name__ == '__main__':

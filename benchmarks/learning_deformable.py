@@ -33,7 +33,7 @@ from absl import flags
 from flax import nnx
 
 from experiments import common
-from vqm_jax import cli, data, losses, restorers
+from vqm_jax import cli, data, files, losses, restorers
 from vqm_jax.layers import deform_conv, diagnostics, edvr
 from vqm_jax.layers.initializers import ParameterKeys, passing, scaled, torch_kernel, wired
 from vqm_jax.report import results
@@ -232,7 +232,7 @@ def main(argv):
   for name, row in ROWS.items():
     path = out / f'{re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")}.json'
     if not path.exists() and re.search(_ONLY.value, name):
-      results.write_json(path, run(row))
+      files.write_json(path, run(row))
       print(name, path.read_text(), flush=True)
     if path.exists():
       finished[name] = json.loads(path.read_text())
@@ -240,7 +240,7 @@ def main(argv):
   print(text)
   if _DOCS.value:
     page = _PAGE.format(dataset=_DATASET.value, steps=_STEPS.value, table=text)
-    results.write_text(pathlib.Path(_DOCS.value), page)
+    files.write_text(pathlib.Path(_DOCS.value), page)
 
 
 if __name__ == '__main__':

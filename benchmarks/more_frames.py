@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from vqm_jax import cli, data, errors, inference, metrics
+from vqm_jax import cli, data, errors, files, inference, metrics
 from vqm_jax.metrics import statistics
 from vqm_jax.report import results
 from vqm_jax.training.supervised import Supervised
@@ -92,7 +92,7 @@ def run(system: str, neighbours: bool) -> dict:
   path = pathlib.Path(_OUT.value) / f'{system}_{"window" if neighbours else "still"}.json'
   if not path.exists():
     network, curve = train(config_of(system), neighbours)
-    results.write_json(path, {'steps': _STEPS.value, 'curve': curve, 'gains': score(network, neighbours)})
+    files.write_json(path, {'steps': _STEPS.value, 'curve': curve, 'gains': score(network, neighbours)})
   return json.loads(path.read_text())
 
 
@@ -124,7 +124,7 @@ def main(argv):
   text = results.aligned(table, right=range(1, 8))
   print(text)
   if _DOCS.value:
-    results.write_text(pathlib.Path(_DOCS.value), text)
+    files.write_text(pathlib.Path(_DOCS.value), text)
 
 
 if __name__ == '__main__':

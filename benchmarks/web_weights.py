@@ -19,10 +19,9 @@ import av
 import numpy as np
 from absl import flags
 
-from vqm_jax import cli, data, inference, metrics, video
+from vqm_jax import cli, data, files, inference, metrics, video
 from vqm_jax.inference import simple_filters
 from vqm_jax.metrics import statistics
-from vqm_jax.report import results
 from vqm_jax.restorers import baselines
 
 _CLIPS = flags.DEFINE_string('clips', None, 'Folder of original videos.', required=True)
@@ -97,7 +96,7 @@ def scores(path: pathlib.Path, crf: float, restores) -> dict[str, list[float]]:
     hq = list(clip.frames(0, stop))[_EVERY.value - 1 :: _EVERY.value]
     for name, restore in missing.items():
       found[name] = [float(metrics.psnr(a, b)) for a, b in zip(restore(iter(lq), qp), hq, strict=True)]
-      results.write_json(kept, found)
+      files.write_json(kept, found)
   return {name: found[name] for name in restores}
 
 
@@ -138,7 +137,7 @@ def main(argv):
   text = '\n'.join(lines)
   print(text)
   if _DOCS.value:
-    results.write_text(pathlib.Path(_DOCS.value), text + '\n')
+    files.write_text(pathlib.Path(_DOCS.value), text + '\n')
 
 
 if __name__ == '__main__':

@@ -22,9 +22,8 @@ from inference.whole import assert_same
 from PIL import Image
 from report.parsed_page import Parsed, pixels
 
-from vqm_jax import enhance, enhancers, errors, inference, metrics, restorers, video
+from vqm_jax import enhance, enhancers, errors, inference, metrics, pictures, restorers, video
 from vqm_jax.inference import shipped, streaming
-from vqm_jax.report import pictures
 from vqm_jax.restorers.ecnu import C2CNet
 
 COUNT = 24

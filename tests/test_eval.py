@@ -15,10 +15,9 @@ import shipped_weights
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vqm_jax import checkpoints, errors, metrics, video
+from vqm_jax import checkpoints, errors, metrics, pictures, video
 from vqm_jax.inference import evaluation
 from vqm_jax.inference.folders import folder_clips
-from vqm_jax.report import pictures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

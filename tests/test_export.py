@@ -17,7 +17,7 @@ from flax import nnx
 import vqm_jax
 from vqm_jax import checkpoints, inference
 from vqm_jax.inference import exporting, shipped
-from vqm_jax.perceptual import files
+from vqm_jax.perceptual import weight_files
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -130,7 +130,7 @@ def test_weights_are_those_of_the_checkpoint(run):
 def test_weights_that_ship_come_out_as_they_are(run):
   folder = run[0]
   original = folder / 'checkout' / 'vqm_jax' / 'weights' / 'web-small.safetensors'
-  written = [files.read(path, lambda name: True) for path in (folder / 'web.safetensors', original)]
+  written = [weight_files.read(path, lambda name: True) for path in (folder / 'web.safetensors', original)]
   assert written[0].keys() == written[1].keys()
   for name, array in written[0].items():
     np.testing.assert_array_equal(array, written[1][name])

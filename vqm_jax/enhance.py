@@ -24,10 +24,10 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from vqm_jax import cli, errors, inference, video
+from vqm_jax import cli, errors, inference, pictures, video
 from vqm_jax.inference import shipped
 from vqm_jax.inference.reference import AgainstOriginal, Restore
-from vqm_jax.report import page_pictures, pictures, preview
+from vqm_jax.report import page_pictures, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')

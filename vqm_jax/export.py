@@ -16,12 +16,11 @@ import pathlib
 
 from absl import flags, logging
 
-from vqm_jax import cli, errors, inference
+from vqm_jax import cli, errors, files, inference
 from vqm_jax.inference import exporting
 
 # What notebooks call; `inference.exporting` has them without the flags.
 from vqm_jax.inference.exporting import export_onnx, export_stablehlo, load_safetensors, save_safetensors
-from vqm_jax.report import results
 
 __all__ = ['export_onnx', 'export_stablehlo', 'load_safetensors', 'save_safetensors']
 
@@ -87,7 +86,7 @@ def main(argv):
     data = export_onnx(run, size)
   else:
     data = export_stablehlo(run, size, _PLATFORMS.value)
-  with results.replacing(output) as partial:
+  with files.replacing(output) as partial:
     partial.write_bytes(data)
   height, width, multiple = *(size or ('H', 'W')), run.network.size_multiple
   sizes = '' if size else f', H and W any multiples of {multiple} from {2 * multiple} on'

@@ -13,7 +13,7 @@ from flax import nnx
 
 from vqm_jax import errors, restorers
 from vqm_jax.inference import basicsr
-from vqm_jax.perceptual import files
+from vqm_jax.perceptual import weight_files
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'edvr.npz')
 
@@ -119,7 +119,7 @@ def save(path, tree, legacy=False):
   arrays = []
   state = b'\x80\x02' + pickled(tree, arrays) + b'.'
   if legacy:
-    head = files._LEGACY_MAGIC, files._LEGACY_PROTOCOL, {'protocol_version': 1001, 'little_endian': True}
+    head = weight_files._LEGACY_MAGIC, weight_files._LEGACY_PROTOCOL, {'protocol_version': 1001, 'little_endian': True}
     keys = pickle.dumps([str(k) for k in range(len(arrays))], 2)
     data = b''.join(struct.pack('<q', array.size) + array.tobytes() for array in arrays)
     path.write_bytes(b''.join(pickle.dumps(value, 2) for value in head) + state + keys + data)

@@ -15,7 +15,7 @@ from flax import nnx
 
 from vqm_jax import enhancers, errors, restorers
 from vqm_jax.inference import exporting
-from vqm_jax.perceptual import files
+from vqm_jax.perceptual import weight_files
 
 UNET = dict(width=4, depth=2)
 EDVR = dict(width=4, num_frames=3, num_front=1, num_blocks=1, groups=2)
@@ -163,7 +163,7 @@ def test_the_format_is_that_of_its_own_package(tmp_path):
   net = network('tcl_unet', UNET)
   exporting.save_safetensors(net, tmp_path / 'x.safetensors', system='tcl_unet', system_args=UNET)
   found = safetensors.load_file(tmp_path / 'x.safetensors')
-  expected = files.read(tmp_path / 'x.safetensors', lambda name: True)
+  expected = weight_files.read(tmp_path / 'x.safetensors', lambda name: True)
   assert found.keys() == expected.keys()
   for name, array in found.items():
     np.testing.assert_array_equal(array, expected[name])
@@ -207,7 +207,7 @@ def test_safetensors_that_do_not_fit_are_told(tmp_path):
     exporting.save_safetensors(net, path, system='unet')
   assert not any(tmp_path.iterdir())
   exporting.save_safetensors(net, path)
-  assert len(files.read(path, lambda name: True)) == len(exporting._weights(net))
+  assert len(weight_files.read(path, lambda name: True)) == len(exporting._weights(net))
   with pytest.raises(
     errors.DataError, match=r'x\.safetensors: expected metadata with system, .*, found \[.*num_frames'
   ):

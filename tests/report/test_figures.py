@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqm_jax import errors, metrics
-from vqm_jax.report import panels, pictures, plots, results, saved_frames
+from vqm_jax import errors, files, metrics, pictures
+from vqm_jax.report import panels, plots, saved_frames
 
 RNG = np.random.default_rng(0)
 TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', 'b')}
@@ -49,12 +49,12 @@ def workdir(folder, outputs, method='ecnu (step 9)', keep=True, train=True, **ch
     'frame_indices': {clip: list(range(4)) for clip in TARGETS}, 'category': {},
     'folders': {side: f'../f00d/test/{side}' for side in ('output', 'input', 'target')} if keep else None,
   }  # fmt: skip
-  results.write_json(folder / 'eval' / 'test' / 'summary.json', summary | changes)
+  files.write_json(folder / 'eval' / 'test' / 'summary.json', summary | changes)
   if train:
     lines = [{'step': step, 'time': 1.0, 'train/loss': 1 / step, 'train/lr': 0.1} for step in (100, 200, 300, 301)]
     lines += [{'step': 301, 'time': 1.0, 'val/psnr': 30.5, 'val/gain': 0.5}]
-    results.write_text(folder / 'metrics.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
-    results.write_json(folder / 'config.json', {'config': {'loss': 'l2'}})
+    files.write_text(folder / 'metrics.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
+    files.write_json(folder / 'config.json', {'config': {'loss': 'l2'}})
   return folder
 
 
@@ -238,7 +238,7 @@ def test_frames_of_scored_folders(tmp_path):
       pictures.save_png(tmp_path / 'groups' / f'{clip}_{index + 8}.png', INPUTS[clip][index])
   summary['folders'] = {'output': str(tmp_path / 'groups'), 'target': str(tmp_path / 'folders')}
   summary['frame_indices'] = {'a': [1, 3], 'b': [1, 3]}
-  results.write_json(tmp_path / 's' / 'summary.json', summary)
+  files.write_json(tmp_path / 's' / 'summary.json', summary)
   frames = saved(tmp_path / 's')
   assert [side.label for side in frames.sides] == ['ecnu', 'Target'] and frames.input is None
   at = frames.at('b', 3)
@@ -246,7 +246,7 @@ def test_frames_of_scored_folders(tmp_path):
   np.testing.assert_array_equal(at['Target'], TARGETS['b'][3])
   np.testing.assert_array_equal(list(frames.read(frames.target, 'a')), TARGETS['a'][[1, 3]])
   summary['frame_indices'] = {'a': list(range(5)), 'b': [1]}
-  results.write_json(tmp_path / 's' / 'summary.json', summary)
+  files.write_json(tmp_path / 's' / 'summary.json', summary)
   with pytest.raises(errors.DataError, match='groups: of clip a there are no 1 of 5 frames'):
     saved(tmp_path / 's').check(['a'])
 

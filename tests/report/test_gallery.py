@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqm_jax.report import panels, pictures, results
+from vqm_jax import files, pictures
+from vqm_jax.report import panels
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 30, 50, 3), dtype=np.uint8)
 
@@ -20,7 +21,7 @@ def scored(folder, name, frames):
     'metrics': {'psnr': psnr}, 'frame_indices': {'clip': [0, 1, 2]},
     'folders': {'output': 'output', 'target': 'target'},
   }  # fmt: skip
-  results.write_json(folder / name / 'summary.json', summary)
+  files.write_json(folder / name / 'summary.json', summary)
   return folder / name / 'summary.json'
 
 

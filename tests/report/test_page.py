@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from report.parsed_page import Parsed, pixels
 
-from vqm_jax import errors, metrics
-from vqm_jax.report import layout, page_build, page_html, page_pictures, panels, pictures, plots, results, saved_frames
+from vqm_jax import errors, files, metrics, pictures
+from vqm_jax.report import layout, page_build, page_html, page_pictures, panels, plots, saved_frames
 
 RNG = np.random.default_rng(0)
 ODD = 'b<i>"&\' ü'  # a clip, which is a folder
@@ -47,7 +47,7 @@ def workdir(folder, outputs, method, keep=True, **changes):
     'folders': {side: f'../f00d/test/{side}' for side in ('output', 'input', 'target')} if keep else None,
     'created': '2026-11-26T03:37:05+00:00',
   }  # fmt: skip
-  results.write_json(folder / 'eval' / 'test' / 'summary.json', summary | changes)
+  files.write_json(folder / 'eval' / 'test' / 'summary.json', summary | changes)
   return folder
 
 
@@ -198,7 +198,7 @@ def parsed(pair, tmp_path_factory):
   """A page with all that there is."""
   for folder in pair:
     lines = [{'step': step, 'time': 1.0, 'train/loss': 1 / step, 'val/psnr': 30.0 + step / 99} for step in (10, 20)]
-    results.write_text(folder / 'metrics.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
+    files.write_text(folder / 'metrics.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
   return make(tmp_path_factory.mktemp('page') / 'page.html', *pair)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from report import page_browser
 
-from vqm_jax import metrics
-from vqm_jax.report import page_build, pictures, results
+from vqm_jax import files, metrics, pictures
+from vqm_jax.report import page_build
 
 pytestmark = page_browser.MARKS
 webdriver = page_browser.webdriver
@@ -62,9 +62,9 @@ def page_file(tmp_path_factory):
       'folders': {side: f'../f/test/{side}' for side in ('output', 'input', 'target')},
       'timing': {'seconds_per_frame': 1 / params, 'device': 'CPU', 'frame_size': [HEIGHT, WIDTH]},
     }  # fmt: skip
-    results.write_json(run / 'eval/test/summary.json', summary)
+    files.write_json(run / 'eval/test/summary.json', summary)
     lines = [json.dumps({'step': k, 'train/loss': 1 / k, 'val/psnr': 30 + k}) for k in (1, 2, 3)]
-    results.write_text(run / 'metrics.jsonl', '\n'.join(lines))
+    files.write_text(run / 'metrics.jsonl', '\n'.join(lines))
   page_build.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)
   return folder / 'a page.html'
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 
 import pytest
 
@@ -58,18 +57,6 @@ def test_csv_has_full_precision():
 )
 def test_format_params(count, text):
   assert results.format_params(count) == text
-
-
-def test_json_names_what_json_lacks_and_is_atomic(tmp_path):
-  path = tmp_path / 'new' / 'a.json'
-  value = {'psnr': [float('inf'), 1.5], 'b': (float('nan'), -float('inf'), None, 3)}
-  results.write_json(path, value)
-  text = path.read_text()
-  assert json.loads(text) == {'psnr': ['inf', 1.5], 'b': ['nan', '-inf', None, 3]}
-  with pytest.raises(TypeError):
-    results.write_json(path, {'bad': object()})
-  assert path.read_text() == text
-  assert [p.name for p in path.parent.iterdir()] == ['a.json']
 
 
 def summary(protocol='ntire', no_processing=True, **more):

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from vqm_jax import errors
-from vqm_jax.report import layout, rendering, results, summaries
+from vqm_jax import errors, files
+from vqm_jax.report import layout, rendering, summaries
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'
 INTVID = [f'{number:03d}' for number in range(76, 92)]
@@ -113,7 +113,7 @@ def records(text):
 
 
 def save(path, value):
-  results.write_json(path, value)
+  files.write_json(path, value)
   return path
 
 

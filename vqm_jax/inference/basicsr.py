@@ -68,7 +68,7 @@ from flax import nnx
 
 from vqm_jax import checkpoints, errors
 from vqm_jax.layers.initializers import ParameterKeys
-from vqm_jax.perceptual import files
+from vqm_jax.perceptual import weight_files
 from vqm_jax.restorers.tcl import TCLEDVR
 
 # Names of the published code -> BasicSR's.
@@ -171,7 +171,7 @@ def read_edvr(path: str | pathlib.Path) -> Weights:
     OSError: it cannot be opened.
   """
   path = pathlib.Path(path)
-  state = {_basicsr_name(name): array for name, array in files.read(path, lambda name: True).items()}
+  state = {_basicsr_name(name): array for name, array in weight_files.read(path, lambda name: True).items()}
   modules = _modules(state)
   params, unused = {}, []
   for name, array in state.items():

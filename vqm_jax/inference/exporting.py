@@ -25,10 +25,9 @@ import numpy as np
 from flax import nnx
 
 import vqm_jax
-from vqm_jax import checkpoints, errors
+from vqm_jax import checkpoints, errors, files
 from vqm_jax.inference.run import Run, create_network
-from vqm_jax.perceptual import files
-from vqm_jax.report import results
+from vqm_jax.perceptual import weight_files
 from vqm_jax.restorers.base import Restorer
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -94,7 +93,7 @@ def save_safetensors(
     header[name] = {'dtype': code, 'shape': array.shape, 'data_offsets': [end, end := end + array.nbytes]}
   text = json.dumps(header).encode()
   text += b' ' * (-len(text) % 8)  # numbers begin at a multiple of eight, as readers that map the file like them
-  with results.replacing(pathlib.Path(path)) as partial, partial.open('wb') as file:
+  with files.replacing(pathlib.Path(path)) as partial, partial.open('wb') as file:
     file.write(len(text).to_bytes(8, 'little') + text)
     for array in arrays.values():
       file.write(array.tobytes())
@@ -116,7 +115,7 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, An
   Errors as of `load_safetensors`.
   """
   path = pathlib.Path(path)
-  arrays = files.read(path, lambda name: True)
+  arrays = weight_files.read(path, lambda name: True)
   with path.open('rb') as file:
     start = file.read(9)
     if start[8:] != b'{':

@@ -14,11 +14,10 @@ import numpy as np
 from flax import nnx
 
 import vqm_jax
-from vqm_jax import checkpoints, errors, restorers
+from vqm_jax import checkpoints, errors, files, restorers
 from vqm_jax.data import ClipReader
 from vqm_jax.inference import streaming
 from vqm_jax.inference.run import Run
-from vqm_jax.report import results
 from vqm_jax.restorers.mixture import Mixture
 
 # Of the first member's config: what `eval` and `enhance` need of the mix.
@@ -151,8 +150,8 @@ def write(runs: Sequence[Run], weights: Sequence[float], workdir: pathlib.Path, 
   ]  # fmt: skip
   partial = workdir.with_name(f'.{workdir.name}.{os.getpid()}.partial')
   try:
-    results.write_json(partial / 'config.json', {'config': config, 'version': vqm_jax.__version__, 'command': sys.argv})
-    results.write_json(partial / 'combination.json', {'members': members, **notes})
+    files.write_json(partial / 'config.json', {'config': config, 'version': vqm_jax.__version__, 'command': sys.argv})
+    files.write_json(partial / 'combination.json', {'members': members, **notes})
     step = max(run.step for run in runs)
     with checkpoints.Checkpoints(partial / 'checkpoints') as saver:
       saver.save(step, {'params': nnx.to_pure_dict(nnx.state(network, nnx.Param))}, {'step': step, 'members': members})

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import metrics
+from vqm_jax import files, metrics
 from vqm_jax.inference.evaluation import ClipFrames
-from vqm_jax.report import results
 
 _SIDES = ('output', 'input', 'target')
 
@@ -51,7 +50,7 @@ class PatchFeatures:
 
   def save(self, folder: pathlib.Path, clip: ClipFrames) -> None:
     """Writes what was collected, whole or not at all."""
-    with results.replacing(self.path(folder, clip)) as partial, partial.open('wb') as file:
+    with files.replacing(self.path(folder, clip)) as partial, partial.open('wb') as file:
       np.savez(file, **{side: np.concatenate(rows) for side, rows in self._features.items() if rows})
 
   def distances(self, folder: pathlib.Path, clips: Sequence[ClipFrames]) -> Mapping[str, float]:

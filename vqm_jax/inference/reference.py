@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vqm_jax import errors, metrics
+from vqm_jax import errors, metrics, pictures
 from vqm_jax.inference import streaming
-from vqm_jax.report import pictures
 from vqm_jax.video import VideoSource
 
 Restore = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]

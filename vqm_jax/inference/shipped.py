@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from vqm_jax import checkpoints, errors
+from vqm_jax import checkpoints, errors, files
 from vqm_jax.inference import exporting
 from vqm_jax.inference.run import Run, count_params
 from vqm_jax.report import results
@@ -214,9 +214,9 @@ def add(
     strength_by_qp=[list(pair) for pair in strength_by_qp],
   )
   content = {key: {k: v for k, v in dataclasses.asdict(e).items() if k != 'name'} for key, e in entries.items()}
-  with results.replacing(_file(name)) as partial:
+  with files.replacing(_file(name)) as partial:
     shutil.copyfile(path, partial)
-  results.write_json(FOLDER / INDEX, {'schema_version': SCHEMA_VERSION, 'weights': content})
+  files.write_json(FOLDER / INDEX, {'schema_version': SCHEMA_VERSION, 'weights': content})
   return entries[name]
 
 

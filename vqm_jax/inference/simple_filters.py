@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 from vqm_jax.data import ClipReader, FrameStrip
 from vqm_jax.data.records import DataSource, Records, describe
 from vqm_jax.inference import evaluation, streaming
 from vqm_jax.inference.stored_scores import fingerprint, score_resumably, source_identity
-from vqm_jax.report import results
 from vqm_jax.restorers import baselines
 
 LEAST_SQUARES = '5x5 least squares (fitted on train)'
@@ -60,7 +59,7 @@ def score_filters(
   choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
   if overwrite or not choice.exists():
     logging.info('Choosing among %d classic filters on these clips ...', len(classic))
-    results.write_json(choice, best_of(classic, reader, every=every))
+    files.write_json(choice, best_of(classic, reader, every=every))
   best = json.loads(choice.read_text())
   # Fitted when the first frame asks for it: not at all when every score is stored.
   weights = functools.cache(lambda: baselines.fit_linear(training_pairs(tiles)))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from vqm_jax import metrics
+from vqm_jax import files, metrics, pictures
 from vqm_jax.data import ClipReader
 from vqm_jax.data.records import DataSource
 from vqm_jax.inference.evaluation import (
@@ -25,7 +25,6 @@ from vqm_jax.inference.evaluation import (
   ticking,
 )
 from vqm_jax.inference.patch_features import PatchFeatures
-from vqm_jax.report import pictures, results
 
 # Sub-folders of the frames that are kept.
 FRAMES = ('output', 'input', 'target')
@@ -116,7 +115,7 @@ def score_resumably(
       if patches:
         patches.save(folder, clip)
       scores[clip.name] = _joined(scores.get(clip.name), new)
-      results.write_json(folder / f'{clip.name}.json', dataclasses.asdict(scores[clip.name]))
+      files.write_json(folder / f'{clip.name}.json', dataclasses.asdict(scores[clip.name]))
   return {name: scores[name] for name in indices}
 
 
@@ -139,7 +138,7 @@ def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrit
     kind = f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else device.device_kind
     seconds = seconds_per_frame(functools.partial(restore, devices=[device]), frame)
     size = list(frame.shape[:2])
-    results.write_json(path, {'seconds_per_frame': seconds, 'device': kind, 'frame_size': size})
+    files.write_json(path, {'seconds_per_frame': seconds, 'device': kind, 'frame_size': size})
   return json.loads(path.read_text())
 
 

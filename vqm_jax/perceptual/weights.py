@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from vqm_jax import errors
-from vqm_jax.perceptual import files, networks
+from vqm_jax.perceptual import networks, weight_files
 from vqm_jax.perceptual.networks import Weights
 
 # The folder of converted weights, when neither a flag nor a config names one.
@@ -93,7 +93,7 @@ def load(
     if allow_random:
       return random(net)
     raise errors.MissingWeightsError(_missing(net, path, needed_by, setting, instead))
-  stored = files.read(path, lambda name: True)
+  stored = weight_files.read(path, lambda name: True)
   again = f'convert it again with python -m vqm_jax.perceptual.convert --net={net}'
   try:
     meta = json.loads(str(stored.pop('__meta__')))
@@ -154,7 +154,7 @@ def convert(net: str, source: pathlib.Path, output: pathlib.Path, check_hash: bo
   if net in networks.HEADS and sha256[:8] in _LPIPS_V00:
     raise errors.DataError(f'{source}: the heads of LPIPS v0.0; expected those of v0.1, the folder beside.')
   try:
-    arrays = from_source(net, files.read(source, lambda name: _published_name(name) is not None))
+    arrays = from_source(net, weight_files.read(source, lambda name: _published_name(name) is not None))
   except errors.DataError as error:
     raise errors.DataError(str(error) if str(source) in str(error) else f'{source}: {error}') from None
   meta = {'net': net, 'source': source.name, 'sha256': sha256, 'converter': VERSION, 'digest': _digest(arrays)}

@@ -18,10 +18,9 @@ from typing import Any
 
 from absl import logging
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 from vqm_jax.prepare import driver
 from vqm_jax.prepare.builder import Shard, VqmBuilder
-from vqm_jax.report import results
 
 # Beam's own default, DirectRunner, downloads a program and starts it.
 _RUNNER = 'runner=FnApiRunner'
@@ -107,7 +106,7 @@ class _Worker:
         for file in (shard.name, f'{shard.name}.json'):
           pathlib.Path(own, file).rename(self.folder / file)
     except (errors.VqmError, OSError) as error:
-      results.write_text(_error_note(self.folder, name), str(error))
+      files.write_text(_error_note(self.folder, name), str(error))
 
   @functools.cached_property
   def _builder(self) -> VqmBuilder:

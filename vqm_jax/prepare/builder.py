@@ -22,9 +22,8 @@ from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, files
 from vqm_jax.prepare.configs import ClipPair, RecordsConfig
-from vqm_jax.report import results
 
 S, T = TypeVar('S'), TypeVar('T')
 
@@ -134,7 +133,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       file.close()
       partial.rename(folder / shard.name)
       clips = [(pair.clip_id, counts[pair.clip_id], config.note(pair, counts[pair.clip_id])) for pair in shard.clips]
-      results.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size, 'clips': clips})
+      files.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size, 'clips': clips})
     finally:
       partial.unlink(missing_ok=True)
 

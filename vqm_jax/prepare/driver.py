@@ -18,9 +18,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 import vqm_jax
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, files
 from vqm_jax.prepare.builder import Shard, VqmBuilder, write
-from vqm_jax.report import results
 
 _REPLACED = 'replaced'
 # In the folder of an unfinished build: what its files depend on.
@@ -114,7 +113,7 @@ def _unfinished(
     logging.warning('%s: was left by a build with other settings or input, starting afresh.', folder)
     shutil.rmtree(folder)
   if not note.exists():
-    results.write_json(note, settings)
+    files.write_json(note, settings)
   try:
     yield folder, shards
   finally:

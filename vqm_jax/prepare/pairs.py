@@ -27,10 +27,9 @@ import numpy as np
 from absl import logging
 
 import vqm_jax
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, files
 from vqm_jax.prepare import calibrate, degradation, footage, scenes, transcode
 from vqm_jax.prepare.degradation import Coding, Degradation
-from vqm_jax.report import results
 
 T = TypeVar('T')
 
@@ -196,7 +195,7 @@ class _Journal(dict):
     self._path = path
 
   def save(self) -> None:
-    results.write_text(self._path, json.dumps(self, indent=1))
+    files.write_text(self._path, json.dumps(self, indent=1))
 
 
 def _open_journal(output: pathlib.Path, settings: dict[str, Any], overwrite: bool) -> _Journal:
@@ -435,4 +434,4 @@ def _write_manifest(output: pathlib.Path, rows: list[Mapping[str, Any]]) -> None
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
-  results.write_text(output / 'manifest.csv', text.getvalue())
+  files.write_text(output / 'manifest.csv', text.getvalue())

@@ -15,10 +15,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from vqm_jax import cli, data, errors, metrics
+from vqm_jax import cli, data, errors, metrics, pictures
 from vqm_jax.data.records import DataSource, Records, open_builder
 from vqm_jax.data.segments import FIELDS
-from vqm_jax.report import pictures
 from vqm_jax.video import remux
 
 _DATASET = flags.DEFINE_string('dataset', None, 'Name of a prepared data set.', required=True)

@@ -21,10 +21,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 from vqm_jax.prepare import configs, layout, tiles, weak
 from vqm_jax.prepare.configs import ClipPair, Example, WindowsConfig
-from vqm_jax.report import results
 from vqm_jax.video import VideoSource
 
 _GIVEN = 'given by the user'
@@ -395,7 +394,7 @@ class StoredPairings:
     """Keeps the estimate of a clip; where nothing can be written, it warns."""
     self._entries[pair.clip_id] = {'digest': _digest(pair), 'pairing': pair.pairing.to_json()}
     try:
-      results.write_json(self.path, self._entries)
+      files.write_json(self.path, self._entries)
     except OSError as error:
       logging.warning('%s: estimates are not kept (%s); the build makes them again.', self.path, error.strerror)
 

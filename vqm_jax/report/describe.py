@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vqm_jax import files
 from vqm_jax.report import published, results
 
 NOTES = (
@@ -86,8 +87,8 @@ def write(folder: pathlib.Path, table: Sequence[Mapping[str, Any]], height: int,
   """Writes `describe.md` and `describe.json` into `folder`; returns their paths."""
   paths = [folder / 'describe.md', folder / 'describe.json']
   said = notes(height, width)
-  results.write_text(paths[0], markdown(table, said))
-  results.write_json(paths[1], {'schema_version': 1, 'frame_size': [height, width], 'systems': table, 'notes': said})
+  files.write_text(paths[0], markdown(table, said))
+  files.write_json(paths[1], {'schema_version': 1, 'frame_size': [height, width], 'systems': table, 'notes': said})
   return paths
 
 

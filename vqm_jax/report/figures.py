@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags, logging
 
-from vqm_jax import cli, errors, metrics
-from vqm_jax.report import panels, pictures, plots, results, saved_frames
+from vqm_jax import cli, errors, files, metrics, pictures
+from vqm_jax.report import panels, plots, saved_frames
 
 PIXELS = ('profile', 'comparison', 'errors')
 KINDS = (*PIXELS, 'frames', 'training', 'tradeoff')
@@ -73,7 +73,7 @@ def draw(out: pathlib.Path, paths: Sequence[str], kinds: Sequence[str], demanded
       if 'errors' in kinds:
         save(f'errors_{clip}', *panels.error_maps(saved, block, clip, index))
     if record:
-      results.write_json(out / 'crops.json', record)
+      files.write_json(out / 'crops.json', record)
       written.append(out / 'crops.json')
 
   curves = {'frames': lambda: _frames(block, raw, clips)}
@@ -92,7 +92,7 @@ def draw(out: pathlib.Path, paths: Sequence[str], kinds: Sequence[str], demanded
 
 def _caption(out: pathlib.Path, name: str, text: str) -> pathlib.Path:
   path = out / f'{name}.txt'
-  results.write_text(path, text + '\n')
+  files.write_text(path, text + '\n')
   return path
 
 

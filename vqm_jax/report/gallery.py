@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from vqm_jax import cli, errors
-from vqm_jax.report import panels, pictures, saved_frames
+from vqm_jax import cli, errors, pictures
+from vqm_jax.report import panels, saved_frames
 
 _RESULTS = flags.DEFINE_list('results', None, 'Summaries, folders of scores and workdirs, with commas.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for the pictures.')

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import errors, metrics
-from vqm_jax.report import page_html, page_pictures, plots, rendering, results, saved_frames
+from vqm_jax import errors, files, metrics
+from vqm_jax.report import page_html, page_pictures, plots, rendering, saved_frames
 from vqm_jax.report.summaries import Block
 
 _SPARE = 20_000  # bytes for what the script is told beside pictures,
@@ -44,7 +44,7 @@ def write(
   if pictures:
     page = _with_pictures(bare, block, raw, wanted, extremes, motion, max_mb, size, progress)
     text = page_html.render(page)
-  results.write_text(out, text)
+  files.write_text(out, text)
   return page
 
 

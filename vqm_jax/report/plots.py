@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vqm_jax import errors, metrics
-from vqm_jax.report import panels, pictures, published, results, saved_frames
+from vqm_jax import errors, files, metrics, pictures
+from vqm_jax.report import panels, published, saved_frames
 from vqm_jax.report.summaries import Block, Result
 
 _COLUMN, _PAGE = 3.4, 7.0  # inches
@@ -69,7 +69,7 @@ def save(stem: pathlib.Path, figure: Figure) -> list[pathlib.Path]:
     pictures.save_png(png, np.asarray(canvas.buffer_rgba())[..., :3])
     text = io.StringIO()
     figure.savefig(text, format='svg', metadata={'Date': None, 'Creator': None})
-  results.write_text(svg, text.getvalue())
+  files.write_text(svg, text.getvalue())
   return [png, svg]
 
 

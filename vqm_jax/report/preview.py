@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vqm_jax import errors
-from vqm_jax.report import page_html, page_pictures, results
+from vqm_jax import errors, files
+from vqm_jax.report import page_html, page_pictures
 
 MAX_MB = 20.0  # of 10^6 bytes: what can be sent by mail
 
@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
 
 def write(out: pathlib.Path, preview: Preview, max_mb: float = MAX_MB) -> None:
   """Writes the page. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
-  results.write_text(out, render(preview, max_mb))
+  files.write_text(out, render(preview, max_mb))
 
 
 def render(preview: Preview, max_mb: float = MAX_MB) -> str:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import metrics
+from vqm_jax import files, metrics
 from vqm_jax.metrics import statistics
 from vqm_jax.report import layout, published, results
 from vqm_jax.report.layout import Cell, Table
@@ -197,22 +197,22 @@ def documents(blocks: Sequence[Block]) -> dict[str, str]:
   titles = 'Table 1: restoration (Track 1)', 'Table 2: weakly supervised mapping (Track 2)'
   return {
     'table1.md': layout.markdown(titles[0], first),
-    'table1.csv': results.csv_of(*_records1(blocks)),
+    'table1.csv': files.csv_of(*_records1(blocks)),
     'table1.tex': layout.latex('Track 1', first),
     'table2.md': layout.markdown(titles[1], second),
-    'table2.csv': results.csv_of(*_records2(blocks)),
+    'table2.csv': files.csv_of(*_records2(blocks)),
     'table2.tex': layout.latex('Track 2', second),
     'categories.md': layout.markdown('By scene category', by_category, 'No clip has a category.'),
-    'categories.csv': results.csv_of(*_records_of_categories(by_category)),
+    'categories.csv': files.csv_of(*_records_of_categories(by_category)),
     'comparison.md': layout.markdown('Methods in pairs', _comparison_tables(pairs), 'No two methods to compare.'),
-    'comparison.csv': results.csv_of(*_records_of_pairs(pairs)),
+    'comparison.csv': files.csv_of(*_records_of_pairs(pairs)),
   }
 
 
 def write(folder: pathlib.Path, texts: Mapping[str, str]) -> list[pathlib.Path]:
   """Writes `documents` into `folder`; returns their paths."""
   for name, text in texts.items():
-    results.write_text(folder / name, text)
+    files.write_text(folder / name, text)
   return [folder / name for name in texts]
 
 

@@ -1,16 +1,11 @@
-"""Result rows as Markdown, CSV and JSON files; every file is written whole or not at all."""
+"""Result rows as Markdown, CSV and JSON files."""
 
-import contextlib
-import csv
 import dataclasses
-import io
-import json
-import math
-import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vqm_jax import files
 from vqm_jax.metrics import statistics
 
 
@@ -149,7 +144,7 @@ def csv_text(table: Sequence[Row]) -> str:
     after = {'gain': row.gain, 'gain_low': low, 'gain_high': high, 'params': row.params, 'seconds': row.seconds}
     counts = {'device': row.device, 'frames': row.frames, 'clips': row.clips}
     lines.append({'method': row.method} | dict(row.scores) | after | counts)
-  return csv_of((), lines)
+  return files.csv_of((), lines)
 
 
 def clips_csv(summary: Mapping[str, Any]) -> str:
@@ -160,7 +155,7 @@ def clips_csv(summary: Mapping[str, Any]) -> str:
     for suffix, table in _sides(summary):
       line |= {name + suffix: found['per_clip'][clip] for name, found in table.items() if name in table}
     lines.append(line)
-  return csv_of((), lines)
+  return files.csv_of((), lines)
 
 
 def frames_csv(summary: Mapping[str, Any]) -> str:
@@ -175,22 +170,13 @@ def frames_csv(summary: Mapping[str, Any]) -> str:
           for index, value in zip(indices[len(indices) - len(values) :], values, strict=True):
             at[index][name + suffix] = value
     lines += at.values()
-  return csv_of((), lines)
+  return files.csv_of((), lines)
 
 
 def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   sides = {'': 'metrics', '_input': 'no_processing', '_target': 'target'}
   tables = [(suffix, summary[side] or {}) for suffix, side in sides.items()]
   return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
-
-
-def csv_of(fields: Iterable[str], lines: Sequence[Mapping[str, Any]]) -> str:
-  """RFC 4180 with a header: the fields given, then whatever else the lines have."""
-  out = io.StringIO()
-  writer = csv.DictWriter(out, list(dict.fromkeys([*fields, *(name for line in lines for name in line)])))
-  writer.writeheader()
-  writer.writerows(lines)
-  return out.getvalue()
 
 
 def format_params(count: int) -> str:
@@ -200,45 +186,14 @@ def format_params(count: int) -> str:
   return f'{count / 1e3:.1f}k' if count >= 1000 else str(count)
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes nested dicts, lists and numbers; numbers that JSON lacks become "inf", "-inf", "nan"."""
-  write_text(path, json.dumps(_finite(value), indent=1) + '\n')
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes `text` to `path` under a temporary name first, making folders as needed."""
-  with replacing(path) as partial, partial.open('w', encoding='utf-8', newline='') as file:
-    file.write(text)
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A temporary name beside `path` to write to; it becomes `path` when all went well, folders made as needed."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    yield partial
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
-
-
 def write_report(
   folder: pathlib.Path, summary: Mapping[str, Any], table: Sequence[Row], notes: Iterable[str] = ()
 ) -> list[pathlib.Path]:
   """Writes `table.md`, `table.csv`, `clips.csv`, `frames.csv` and `summary.json` into `folder`; returns their paths."""
   paths = [folder / name for name in ('table.md', 'table.csv', 'clips.csv', 'frames.csv', 'summary.json')]
-  write_text(paths[0], markdown(table, summary['measures'], notes, summary['missing']))
-  write_text(paths[1], csv_text(table))
-  write_text(paths[2], clips_csv(summary))
-  write_text(paths[3], frames_csv(summary))
-  write_json(paths[4], dict(summary))
+  files.write_text(paths[0], markdown(table, summary['measures'], notes, summary['missing']))
+  files.write_text(paths[1], csv_text(table))
+  files.write_text(paths[2], clips_csv(summary))
+  files.write_text(paths[3], frames_csv(summary))
+  files.write_json(paths[4], dict(summary))
   return paths
-
-
-def _finite(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {key: _finite(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_finite(item) for item in value]
-  return str(value) if isinstance(value, float) and not math.isfinite(value) else value

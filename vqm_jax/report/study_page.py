@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vqm_jax import errors
-from vqm_jax.report import frame_folders, results, trials
+from vqm_jax import errors, files
+from vqm_jax.report import frame_folders, trials
 
 FORMAT = 1
 KEY, ANSWERS = 'vqm_jax study key', 'vqm_jax study answers'
@@ -92,10 +92,10 @@ def build(
       media[token] = _write(partial / 'media' / token, _frames(study, *stimulus, best))
     page, key = _describe(study, clips, tokens, media, orders)
     for name, target in _FILES.items():
-      results.write_text(partial / target, (ASSETS / name).read_text(encoding='utf-8'))
+      files.write_text(partial / target, (ASSETS / name).read_text(encoding='utf-8'))
     text = json.dumps(page, separators=(',', ':'), ensure_ascii=True).replace('</', '<\\/')
-    results.write_text(partial / 'trials.js', f'window.STUDY = {text};\n')
-    results.write_json(key_path, key)
+    files.write_text(partial / 'trials.js', f'window.STUDY = {text};\n')
+    files.write_json(key_path, key)
     try:
       partial.rename(out)
     except OSError:
@@ -184,8 +184,8 @@ def _check(study: Study) -> list[str]:
   return clips
 
 
-def _size(files: Sequence[pathlib.Path]) -> tuple[int, int]:
-  picture = frame_folders.head(files[0].read_bytes(), str(files[0]))
+def _size(images: Sequence[pathlib.Path]) -> tuple[int, int]:
+  picture = frame_folders.head(images[0].read_bytes(), str(images[0]))
   return picture.width, picture.height
 
 

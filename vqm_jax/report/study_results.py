@@ -12,8 +12,8 @@ import pathlib
 
 from absl import flags
 
-from vqm_jax import cli, errors
-from vqm_jax.report import forest, ratings, results, study_tables
+from vqm_jax import cli, errors, files
+from vqm_jax.report import forest, ratings, study_tables
 
 _KEY = flags.DEFINE_string('key', None, 'Key that report.study wrote.')
 _EXPORTS = flags.DEFINE_list('exports', None, 'Files of answers, or folders of them.')
@@ -39,8 +39,8 @@ def main(argv):
   out = pathlib.Path(_OUT.value)
   paths = [out / name for name in texts]
   for path, text in zip(paths, texts.values(), strict=True):
-    results.write_text(path, text)
-  results.write_json(out / 'study.json', found['numbers'])
+    files.write_text(path, text)
+  files.write_json(out / 'study.json', found['numbers'])
   paths.append(out / 'study.json')
   if _PLOT.value and found['numbers']['votes']:
     paths += forest.save(out, found['estimates'], *_LABELS[key['mode']])

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vqm_jax.report import layout, preference, results
+from vqm_jax import files
+from vqm_jax.report import layout, preference
 from vqm_jax.report.layout import Cell, Table
 from vqm_jax.report.ratings import Rater
 
@@ -40,13 +41,13 @@ def documents(key: Mapping[str, Any], raters: Sequence[Rater], resamples: int, s
   texts = {
     'study.md': layout.markdown(f'Blind study: {key.get("question", "")}', tables),
     'study.tex': layout.latex('Blind study', tables[: 1 if key['mode'] == 'mos' else 2]),
-    'study.csv': results.csv_of(['method'], [_plain(record) for record in records]),
-    'raters.csv': results.csv_of(['participant'], [_plain(_rater_record(rater)) for rater in raters]),
-    'votes.csv': results.csv_of(_VOTE, [vars(vote) for rater in raters for vote in rater.votes]),
+    'study.csv': files.csv_of(['method'], [_plain(record) for record in records]),
+    'raters.csv': files.csv_of(['participant'], [_plain(_rater_record(rater)) for rater in raters]),
+    'votes.csv': files.csv_of(_VOTE, [vars(vote) for rater in raters for vote in rater.votes]),
   }
   if duels:
     lines = [{'a': a, 'b': b} | vars(duel) for (a, b), duel in duels.items()]
-    texts['pairs.csv'] = results.csv_of(['a', 'b'], [_plain(line) for line in lines])
+    texts['pairs.csv'] = files.csv_of(['a', 'b'], [_plain(line) for line in lines])
   numbers = {
     'schema_version': 1,
     'study': key['study'],

@@ -15,8 +15,8 @@ from typing import Any
 
 from absl import flags
 
-from vqm_jax import cli, errors
-from vqm_jax.report import archive, frame_folders, results, summaries
+from vqm_jax import cli, errors, files
+from vqm_jax.report import archive, frame_folders, summaries
 
 _FRAMES = flags.DEFINE_string('frames', None, 'Frames to pack: a workdir, a summary.json, or a folder.')
 _OUT = flags.DEFINE_string('out', None, 'The zip (default submission.zip); with --verify the scores.')
@@ -110,12 +110,12 @@ def pack() -> None:
 
 
 def _check_inputs(frames, inputs) -> None:
-  for clip, files in frames.items():
-    if files.keys() != inputs[clip].keys():
+  for clip, numbered in frames.items():
+    if numbered.keys() != inputs[clip].keys():
       raise errors.DataError(
-        f'clip {clip}: {len(files)} frames are chosen, {len(inputs[clip])} of --input_dir; complete the clip.'
+        f'clip {clip}: {len(numbered)} frames are chosen, {len(inputs[clip])} of --input_dir; complete the clip.'
       )
-    for number, file in files.items():
+    for number, file in numbered.items():
       found, given = (_size(path) for path in (file, inputs[clip][number]))
       if found != given:
         raise errors.DataError(
@@ -151,7 +151,7 @@ def verify() -> None:
   if targets:
     text = ''.join(f'{name}:{value:f}\n' for name, value in _scores(path, targets).items())
     out = pathlib.Path(_OUT.value) if _OUT.value else path.with_name('scores.txt')
-    results.write_text(out, text)
+    files.write_text(out, text)
     print(text + str(out))
 
 

@@ -18,8 +18,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from vqm_jax import checkpoints, data, enhancers, errors, inference, parallel, restorers
-from vqm_jax.report import results
+from vqm_jax import checkpoints, data, enhancers, errors, files, inference, parallel, restorers
 from vqm_jax.training import workdir as workdirs
 from vqm_jax.training import writer as writers
 from vqm_jax.training.adversarial import Adversarial
@@ -374,7 +373,7 @@ def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str,
     folder, step = workdir / 'diverged', number // per_step + 1
     if jax.process_index() == 0:
       record = [{k: str(v) for k, v in s.items()} for s in values]
-      results.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
+      files.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
       np.savez(folder / f'batch_{index // per_step + 1}.npz', **batch)
     good = checkpoints.steps(saver.directory)
     raise errors.DivergenceError(

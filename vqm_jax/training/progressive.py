@@ -25,8 +25,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from vqm_jax import checkpoints, errors, inference
-from vqm_jax.report import results
+from vqm_jax import checkpoints, errors, files, inference
 from vqm_jax.training import loop
 from vqm_jax.training import workdir as workdirs
 
@@ -149,5 +148,5 @@ def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
       'copied': report['copied'],
       'new': report['new'],
     }
-    results.write_json(stage.workdir / 'growth.json', record)
+    files.write_json(stage.workdir / 'growth.json', record)
   return ease_in(params, report['new'])

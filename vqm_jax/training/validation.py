@@ -7,9 +7,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vqm_jax import data, enhancers, inference, metrics
+from vqm_jax import data, enhancers, inference, metrics, pictures
 from vqm_jax.inference import evaluation
-from vqm_jax.report import pictures
 
 _PICTURES = 3  # clips that are shown
 _ANIMATED = 24  # frames of a sample clip

@@ -8,8 +8,7 @@ import jax
 from absl import logging
 
 import vqm_jax
-from vqm_jax import errors, inference
-from vqm_jax.report import results
+from vqm_jax import errors, files, inference
 
 ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 
@@ -82,7 +81,7 @@ def claim(workdir: pathlib.Path, config, trained_on: dict[str, list[float]] | No
   elif workdir.exists() and any(workdir.iterdir()):
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
   content = {'config': wanted, 'version': vqm_jax.__version__, 'command': sys.argv, 'trained_on': trained_on or {}}
-  results.write_json(path, content)
+  files.write_json(path, content)
 
 
 def rollbacks(workdir: pathlib.Path) -> list[dict]:
@@ -110,5 +109,5 @@ def add_rollback(
   logging.error('%s Going back to step %d with %g of the learning rate.', error, to_step, factor)
   all_of_them = [*past, {'to_step': to_step, 'lr_factor': factor, 'reason': str(error)}]
   if jax.process_index() == 0:
-    results.write_json(workdir / 'rollbacks.json', all_of_them)
+    files.write_json(workdir / 'rollbacks.json', all_of_them)
   return all_of_them

@@ -9,8 +9,7 @@ import jax
 import numpy as np
 import tensorboardX
 
-from vqm_jax import errors
-from vqm_jax.report import pictures, results
+from vqm_jax import errors, files, pictures
 
 
 class Writer:
@@ -88,4 +87,4 @@ def _keep_until(path: pathlib.Path, last_step: int) -> None:
         kept.append(line + '\n')
     except (ValueError, KeyError):
       continue  # a line cut off by a kill
-  results.write_text(path, ''.join(kept))
+  files.write_text(path, ''.join(kept))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vqm_jax.report import results
+from vqm_jax import files
 
 _GAP = 4  # pixels between panels
 _BAR = 18  # pixels for the label above each panel
@@ -65,7 +65,7 @@ def save_animation(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: f
 
 def _save(path: str | os.PathLike, frames: Sequence[np.ndarray], **options) -> None:
   first, *others = map(Image.fromarray, frames)
-  with results.replacing(pathlib.Path(path)) as partial:
+  with files.replacing(pathlib.Path(path)) as partial:
     first.save(partial, **options, **({'append_images': others} if others else {}))
 
 

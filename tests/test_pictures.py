@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from vqm_jax.report import pictures
+from vqm_jax import pictures
 
 RNG = np.random.default_rng(0)
 LQ, PRED, HQ = RNG.integers(0, 256, (3, 20, 60, 3), dtype=np.uint8)

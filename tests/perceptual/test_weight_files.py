@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.perceptual import files
+from vqm_jax.perceptual import weight_files
 from vqm_jax.perceptual.weights import random_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'
@@ -21,7 +21,7 @@ BY_FORMAT = pytest.mark.parametrize('path', PTH, ids=['zip', 'legacy'])
 
 
 def read(path):
-  return files.read(path, lambda name: True)
+  return weight_files.read(path, lambda name: True)
 
 
 def safetensors(header, data=b''):
@@ -50,7 +50,7 @@ def test_files_of_torch(path):
   assert found.keys() == expected.keys()
   for name, array in found.items():
     np.testing.assert_array_equal(array, expected[name])
-  assert files.read(path, 'lin3.model.1.weight'.__eq__).keys() == {'lin3.model.1.weight'}
+  assert weight_files.read(path, 'lin3.model.1.weight'.__eq__).keys() == {'lin3.model.1.weight'}
 
 
 @pytest.mark.parametrize('zipped', [True, False])

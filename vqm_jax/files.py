@@ -1,0 +1,51 @@
+"""Text, JSON and CSV files, written whole or not at all."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary name beside `path` to write to; it becomes `path` when all went well, folders made as needed."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    yield partial
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes `text` to `path` under a temporary name first, making folders as needed."""
+  with replacing(path) as partial, partial.open('w', encoding='utf-8', newline='') as file:
+    file.write(text)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes nested dicts, lists and numbers; numbers that JSON lacks become "inf", "-inf", "nan"."""
+  write_text(path, json.dumps(_finite(value), indent=1) + '\n')
+
+
+def csv_of(fields: Iterable[str], lines: Sequence[Mapping[str, Any]]) -> str:
+  """RFC 4180 with a header: the fields given, then whatever else the lines have."""
+  out = io.StringIO()
+  writer = csv.DictWriter(out, list(dict.fromkeys([*fields, *(name for line in lines for name in line)])))
+  writer.writeheader()
+  writer.writerows(lines)
+  return out.getvalue()
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(item) for item in value]
+  return str(value) if isinstance(value, float) and not math.isfinite(value) else value
