@@ -21,7 +21,8 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['vqm_jax', 'vqm_jax.*']),
   package_data={
     'vqm_jax': ['weights/index.json', 'weights/*.safetensors'],
-    'vqm_jax.report': ['assets/*'],  # the pages' HTML, CSS and JavaScript
+    'vqm_jax.report.page': ['assets/*'],  # HTML, CSS and JavaScript
+    'vqm_jax.report.study': ['assets/*'],
   },
   entry_points={'console_scripts': ['vqm-enhance = vqm_jax.enhance:program']},
   install_requires=[

@@ -20,9 +20,8 @@ import numpy as np
 from absl import flags
 
 from vqm_jax import cli, data, files, inference, metrics, video
-from vqm_jax.inference import simple_filters
+from vqm_jax.evaluation import filter_scores, filters
 from vqm_jax.metrics import statistics
-from vqm_jax.restorers import baselines
 
 _CLIPS = flags.DEFINE_string('clips', None, 'Folder of original videos.', required=True)
 _MATCH = flags.DEFINE_string('match', '', 'Only clips in whose name this regex is found.')
@@ -72,10 +71,10 @@ def methods():
 
   found = {'no processing': single(lambda frames: frames)}
   if _DATA_DIR.value:
-    weights = baselines.fit_linear(
-      simple_filters.training_pairs(data.open_training('web', 'tiles_t1p128', _DATA_DIR.value))
+    weights = filters.fit_linear(
+      filter_scores.training_pairs(data.open_training('web', 'tiles_t1p128', _DATA_DIR.value))
     )
-    linear = simple_filters.frame_by_frame(lambda frames: baselines.linear(frames, weights), every)
+    linear = filter_scores.frame_by_frame(lambda frames: filters.linear(frames, weights), every)
     found['linear 5x5, fitted'] = lambda frames, qp: linear(frames)
   found |= {name: single(libav_filter(name)) for name in _FILTERS.value if name}
   return found | {name: trained(inference.open_run(name)) for name in _WEIGHTS.value}

@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vqm_jax import checkpoints, errors, metrics, pictures, video
-from vqm_jax.inference import evaluation
-from vqm_jax.inference.folders import folder_clips
+from vqm_jax.evaluation import scoring
+from vqm_jax.evaluation.folders import folder_clips
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -302,7 +302,7 @@ def test_frames_that_cannot_be_scored_are_named(triples):
   small = {'a': gt['a'][:, :8], 'b': gt['b'][:, :8]}
   write_clips(folder / 'small', small)
   with pytest.raises(errors.DataError, match='at least 11 pixels a side'):
-    evaluation.score_clip(folder_clips(folder / 'small', folder / 'small')[0][0], evaluation.fidelity())
+    scoring.score_clip(folder_clips(folder / 'small', folder / 'small')[0][0], scoring.fidelity())
   (folder / 'gap/a').mkdir(parents=True)
   for t in (0, 2, 3):
     pictures.save_png(folder / f'gap/a/{t:04d}.png', gt['a'][0])
@@ -315,7 +315,7 @@ def test_frames_that_cannot_be_scored_are_named(triples):
       image.save(folder / name / 'a' / f'{t:04d}.png')
     with pytest.raises(errors.VideoError, match='alpha|16'):
       clips, _ = folder_clips(folder / name, folder / name)
-      evaluation.score_clip(clips[0], evaluation.fidelity())
+      scoring.score_clip(clips[0], scoring.fidelity())
 
 
 # Runs with another folder of weights that ship: FOLDER, then the flags.
@@ -371,7 +371,7 @@ def test_one_clip_against_one_clip_whatever_their_names(triples):
   video.encode(frames, folder / 'film.mp4', fps=Fraction(25), colour=colour, crf=10)
   decoded = np.stack(list(video.open_video(folder / 'film.mp4').frames()))
   clips, identity = folder_clips(folder / 'film.mp4', folder / 'gt' / 'b')
-  scores = evaluation.score_clip(clips[0], evaluation.fidelity())
+  scores = scoring.score_clip(clips[0], scoring.fidelity())
   np.testing.assert_allclose(scores.psnr, metrics.psnr(decoded, gt['b']), atol=1e-12)
   assert len(identity) == 2 and len(identity[1]) == 4
   # A folder that holds one clip is matched by name.

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from vqm_jax import checkpoints, cli, data, enhancers, errors, inference, restorers
-from vqm_jax.inference import evaluation
+from vqm_jax.evaluation import scoring
 from vqm_jax.training import progressive, workdir
 
 EXPERIMENTS = sorted(path.stem for path in (cli.ROOT / 'experiments').glob('*.py') if path.stem != 'common')
@@ -49,7 +49,7 @@ def evaluate(folder):
   run = inference.open_run(folder)
   source = data.open_source('vqm_demo', 'micro_frames', 'test', run.config['data_dir'])
   restore = functools.partial(inference.restore_frames, run.network)
-  return evaluation.mean_scores(evaluation.evaluate_clips(restore, data.ClipReader(source)))
+  return scoring.mean_scores(scoring.evaluate_clips(restore, data.ClipReader(source)))
 
 
 def test_every_trainable_system_has_an_experiment():

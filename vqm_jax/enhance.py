@@ -27,7 +27,7 @@ from absl import flags, logging
 from vqm_jax import cli, errors, inference, pictures, video
 from vqm_jax.inference import shipped
 from vqm_jax.inference.reference import AgainstOriginal, Restore
-from vqm_jax.report import page_pictures, preview
+from vqm_jax.report.page import media, preview
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
@@ -208,7 +208,7 @@ def write_preview(
   """
   strengths = sorted({*PREVIEW_STRENGTHS, strength})
   commands = {strength: command(output, strength, weights) for strength in strengths}
-  indices = page_pictures.spread(range(source.num_frames), PREVIEW_FRAMES)
+  indices = media.spread(range(source.num_frames), PREVIEW_FRAMES)
   network = f'{weights} ({run.config["system"]})' if weights else run.config['system']
   pairs = inference.restore_at(run.network, source, indices, list(commands), **options)
   before, after = zip(*cli.progress(pairs, len(indices), 'preview', 'frames'), strict=True)

@@ -26,11 +26,12 @@ from typing import Any
 from absl import flags, logging
 
 from vqm_jax import checkpoints, cli, data, errors, inference, metrics
-from vqm_jax.inference import cost, evaluation
-from vqm_jax.inference.choice import FRECHET, Choice, choose
-from vqm_jax.inference.folders import folder_clips
-from vqm_jax.inference.simple_filters import score_filters
-from vqm_jax.inference.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
+from vqm_jax.evaluation import scoring
+from vqm_jax.evaluation.choice import FRECHET, Choice, choose
+from vqm_jax.evaluation.filter_scores import score_filters
+from vqm_jax.evaluation.folders import folder_clips
+from vqm_jax.evaluation.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
+from vqm_jax.inference import cost
 from vqm_jax.report import describe, published, results
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
@@ -81,18 +82,18 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
   if _BASELINES.value and not aligned:
     raise errors.ConfigError('--baselines are filters for aligned pairs; these clips are of two cameras.')
   choice = _choice(every, aligned=aligned)
-  scoring = source_identity(source) | {'frames': _FRAMES.value, 'aligned': aligned}
+  identity = source_identity(source) | {'frames': _FRAMES.value, 'aligned': aligned}
   ships = run.workdir.is_file()
   digests = run.workdir if ships else workdir / 'checkpoints' / str(run.checkpoint) / checkpoints.DIGESTS
   views = {'self_ensemble': _SELF_ENSEMBLE.value}
   if tile := inference.parse_tile(_TILE.value):
     views |= {'tile': tile, 'overlap': _OVERLAP.value}
   name = fingerprint(
-    scoring | {'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()], **views}
+    identity | {'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()], **views}
   )
   folder = workdir / 'eval' / name / _SPLIT.value
   restore = functools.partial(inference.restore_frames, run.network, **views)
-  clips = evaluation.restored_clips(functools.partial(restore, every=every), reader, every=every)
+  clips = scoring.restored_clips(functools.partial(restore, every=every), reader, every=every)
   system = (
     run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '') + (f' tiled {_TILE.value}' if tile else '')
   )
@@ -110,7 +111,7 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
     'train': run.training,
     'config_hash': fingerprint(run.config),
     'fingerprint': name,
-    'data_fingerprint': fingerprint(scoring),
+    'data_fingerprint': fingerprint(identity),
     'folders': {side: f'../{name}/{_SPLIT.value}/{side}' for side in FRAMES} if _SAVE_FRAMES.value else None,
   }
   summary |= _measured(clips, folder, choice, aligned, save_frames=_SAVE_FRAMES.value)
@@ -118,7 +119,7 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
     options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
-    others = score_filters(reader, tiles, workdir / 'eval', scoring, every=every, **options)
+    others = score_filters(reader, tiles, workdir / 'eval', identity, every=every, **options)
   latest = workdir / 'eval' / _SPLIT.value
   _report([summary, *({**summary, **_row(method, more)} for method, more in others.items())], latest)
   shutil.rmtree(latest / 'pictures', ignore_errors=True)
@@ -180,7 +181,7 @@ def _choice(every: int, aligned: bool, inputs: bool = True) -> Choice:
 
 
 def _measured(
-  clips: list[evaluation.ClipFrames], folder: pathlib.Path, choice: Choice, aligned: bool, save_frames: bool = False
+  clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choice, aligned: bool, save_frames: bool = False
 ) -> dict[str, Any]:
   """What `summary.json` holds of scores, taken now or found in `folder`."""
   scores = score_resumably(
@@ -188,7 +189,7 @@ def _measured(
     patches=choice.patches, progress=_PROGRESS,
   )  # fmt: skip
   # Of measures that were taken earlier only those that are asked for now are shown.
-  measured = evaluation.summarise(scores, [m.name for m in choice.measures])
+  measured = scoring.summarise(scores, [m.name for m in choice.measures])
   if choice.patches:
     for side, value in choice.patches.distances(folder, clips).items():
       table = {'output': 'metrics', 'input': 'no_processing'}.get(side, side)
@@ -207,9 +208,9 @@ def _measured(
   }
 
 
-def _row(method: str, scores: Mapping[str, evaluation.ClipScores]) -> dict[str, Any]:
+def _row(method: str, scores: Mapping[str, scoring.ClipScores]) -> dict[str, Any]:
   """What tells the summary of a simple filter from that of the network beside it."""
-  return {'method': method, 'params': None, 'timing': None, **evaluation.summarise(scores)}
+  return {'method': method, 'params': None, 'timing': None, **scoring.summarise(scores)}
 
 
 def _report(summaries: list[dict[str, Any]], folder: pathlib.Path | None) -> None:

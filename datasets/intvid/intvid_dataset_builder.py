@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from vqm_jax.prepare import layout
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig, tile_configs
-from vqm_jax.prepare.segments import SegmentsConfig
+from vqm_jax.prepare.challenge import packing
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import ClipPair, FramesConfig, TilesConfig, tile_configs
+from vqm_jax.prepare.records.segments import SegmentsConfig
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class IntvidFrames(FramesConfig):
 
 
 class Builder(VqmBuilder):
-  """What `vqm_jax.prepare.layout` finds in <manual_dir> or <manual_dir>/intvid."""
+  """What `vqm_jax.prepare.challenge.packing` finds in <manual_dir> or <manual_dir>/intvid."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'Initial release.'}
@@ -53,7 +53,7 @@ class Builder(VqmBuilder):
 
   def __init__(self, **kwargs):
     # Looking at a folder reads each of its videos once.
-    self._layouts: dict[pathlib.Path, layout.Layout] = {}
+    self._layouts: dict[pathlib.Path, packing.Layout] = {}
     super().__init__(**kwargs)
 
   def clips(self, split: str, manual_dir: pathlib.Path) -> Iterator[ClipPair]:
@@ -71,8 +71,8 @@ class Builder(VqmBuilder):
     """Digest of the names and sizes of the split's files and of what the manifest says of its clips."""
     return self._layout(manual_dir).digest(split)
 
-  def _layout(self, manual_dir: pathlib.Path) -> layout.Layout:
+  def _layout(self, manual_dir: pathlib.Path) -> packing.Layout:
     if manual_dir not in self._layouts:
       suffix = self.builder_config.source_suffix
-      self._layouts[manual_dir] = layout.resolve(manual_dir, 'intvid', source_suffix=suffix)
+      self._layouts[manual_dir] = packing.resolve(manual_dir, 'intvid', source_suffix=suffix)
     return self._layouts[manual_dir]

@@ -8,10 +8,10 @@ from fractions import Fraction
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import ClipPair, FramesConfig, tile_configs
-from vqm_jax.prepare.layout import short_hash
-from vqm_jax.prepare.segments import SegmentsConfig
+from vqm_jax.prepare.challenge.packing import short_hash
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import ClipPair, FramesConfig, tile_configs
+from vqm_jax.prepare.records.segments import SegmentsConfig
 from vqm_jax.video import list_videos, open_video
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from vqm_jax.prepare import layout, two_cameras
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import FramesConfig
-from vqm_jax.prepare.two_cameras import TwoCameras, UnpairedTilesConfig, WeakTilesConfig
+from vqm_jax.prepare.challenge import packing, two_cameras
+from vqm_jax.prepare.challenge.two_cameras import TwoCameras, UnpairedTilesConfig, WeakTilesConfig
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import FramesConfig
 
 
 class Builder(VqmBuilder):
-  """The ZED (source) and the Canon 5D Mark IV (target), as `vqm_jax.prepare.layout` finds them in <manual_dir>."""
+  """The ZED (source) and the Canon 5D Mark IV (target), as `challenge.packing` finds them in <manual_dir>."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'Initial release.'}
@@ -43,7 +43,7 @@ class Builder(VqmBuilder):
 
   def __init__(self, **kwargs):
     # Looking at a folder reads each of its videos once.
-    self._layouts: dict[pathlib.Path, layout.Layout] = {}
+    self._layouts: dict[pathlib.Path, packing.Layout] = {}
     super().__init__(**kwargs)
 
   def clips(self, split: str, manual_dir: pathlib.Path) -> Iterator[TwoCameras]:
@@ -58,7 +58,7 @@ class Builder(VqmBuilder):
     found = self._layout(manual_dir)
     return f'{found.digest(split)} {two_cameras.offsets_digest(found, split)}'.strip()
 
-  def _layout(self, manual_dir: pathlib.Path) -> layout.Layout:
+  def _layout(self, manual_dir: pathlib.Path) -> packing.Layout:
     if manual_dir not in self._layouts:
-      self._layouts[manual_dir] = layout.resolve(manual_dir, 'vid3oc')
+      self._layouts[manual_dir] = packing.resolve(manual_dir, 'vid3oc')
     return self._layouts[manual_dir]

@@ -4,10 +4,10 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from vqm_jax.prepare import demo_scenes
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig
-from vqm_jax.prepare.two_cameras import UnpairedTilesConfig, WeakTilesConfig
+from vqm_jax.prepare.challenge.two_cameras import UnpairedTilesConfig, WeakTilesConfig
+from vqm_jax.prepare.demo import rendered
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import ClipPair, FramesConfig, TilesConfig
 
 # Holdout scenes show training photographs that are filmed once more.
 _NUM_SCENES = {'train': 24, 'val': 3, 'test': 3, 'holdout': 2}
@@ -64,11 +64,11 @@ class Builder(VqmBuilder):
       shape = _RIG_SHAPE | dict(num_frames=_EVALUATED_FRAMES)
     # Every scene of a photograph has a number of its own, from which its randomness comes.
     source, first = ('train', _NUM_SCENES['train']) if split == 'holdout' else (split, 0)
-    photos = demo_scenes.PHOTOGRAPHS[source]
-    scenes = [
-      demo_scenes.Scene(
+    photos = rendered.PHOTOGRAPHS[source]
+    chosen = [
+      rendered.Scene(
         clip_id=f'{split}_{index:02d}', split=source, photo=photos[index % len(photos)], index=first + index, **shape
       )
       for index in range((_NUM_MICRO_SCENES if micro else _NUM_RIG_SCENES if rig else _NUM_SCENES)[split])
     ]
-    return demo_scenes.rig_clips(scenes) if rig else demo_scenes.clips(scenes)
+    return rendered.rig_clips(chosen) if rig else rendered.clips(chosen)

@@ -12,10 +12,10 @@ from windows import assert_equal, draw
 from paired_videos import paired_videos_dataset_builder
 from vqm_jax import data, errors
 from vqm_jax.data import records
-from vqm_jax.inference import simple_filters
-from vqm_jax.prepare import driver
-from vqm_jax.prepare.configs import TilesConfig
-from vqm_jax.prepare.segments import SegmentsConfig
+from vqm_jax.evaluation import filter_scores
+from vqm_jax.prepare.records import driver
+from vqm_jax.prepare.records.configs import TilesConfig
+from vqm_jax.prepare.records.segments import SegmentsConfig
 from vqm_jax.video import VideoFile, remux
 
 LENGTHS = {'a': 40, 'b': 30}
@@ -280,4 +280,4 @@ def test_damaged_file_is_named(data_folder, tmp_path):
 
 def test_a_linear_filter_is_not_fitted_on_them(source):
   with pytest.raises(errors.DataError, match='least squares is fitted on a tiles config, found lq=Text'):
-    next(simple_filters.training_pairs(source))
+    next(filter_scores.training_pairs(source))

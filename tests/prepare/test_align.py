@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.prepare import align
+from vqm_jax.prepare.pairs import align
 from vqm_jax.video import VideoFile
 
 

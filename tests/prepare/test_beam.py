@@ -6,9 +6,9 @@ import pytest
 
 from vqm_jax import cli, errors
 from vqm_jax.data import ClipReader, open_source
-from vqm_jax.prepare import beam as beam_lib
-from vqm_jax.prepare import builder as builder_lib
-from vqm_jax.prepare import driver
+from vqm_jax.prepare.records import beam as beam_lib
+from vqm_jax.prepare.records import builder as builder_lib
+from vqm_jax.prepare.records import driver
 
 DATASETS = cli.ROOT / 'datasets'
 TWO_PROCESSES = ['direct_running_mode=multi_processing', 'direct_num_workers=2']

@@ -10,7 +10,7 @@ import pytest
 
 from vqm_jax import errors
 from vqm_jax.data import open_source
-from vqm_jax.prepare import driver
+from vqm_jax.prepare.records import driver
 
 # Reads records as a training process would: without builder code, codecs, OpenCV or TensorFlow.
 READ = """
@@ -234,8 +234,8 @@ OWN = """
 import numpy as np
 import tensorflow_datasets as tfds
 from fractions import Fraction
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import ClipPair, FramesConfig, TilesConfig
 
 class Grey:
   name, fps, num_frames, height, width = 'grey', Fraction(10), 4, 20, 30

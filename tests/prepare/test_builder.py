@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 
 from vqm_jax import errors
 from vqm_jax.data import open_source
-from vqm_jax.prepare import builder as builder_lib
-from vqm_jax.prepare import driver, tiles
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import ClipPair, FramesConfig, TilesConfig
+from vqm_jax.prepare.records import builder as builder_lib
+from vqm_jax.prepare.records import driver, tiles
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import ClipPair, FramesConfig, TilesConfig
 
 
 class Video:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.prepare import calibrate
+from vqm_jax.prepare.pairs import calibrate
 
 
 def _curve(crf):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.prepare import degradation, footage, pairs
-from vqm_jax.prepare.degradation import Coding, Degradation
+from vqm_jax.prepare.pairs import degradation, footage, making
+from vqm_jax.prepare.pairs.degradation import Coding, Degradation
 from vqm_jax.video import VideoFile, compression_of
 
 CODED = (Coding({'crf': 24.0}, 'veryfast'), Coding({'crf': 33.0}, 'ultrafast', 'h265'))
@@ -79,8 +79,8 @@ def test_web_draws_by_name_and_holds_what_it_says():
 def test_copies_of_a_video_are_pairs_of_their_own(video, tmp_path, monkeypatch):
   drawn = [Degradation(CODED, scale=1.5, grain=1.0), Degradation(CODED[:1])]
   monkeypatch.setitem(degradation.MIXES, 'web', lambda name, copy, *_: drawn[copy])
-  settings = pairs.Settings(mix='web', copies=2, clip_frames=12, counts=dict(val=0, test=0))
-  rows = pairs.run(video.parent, tmp_path / 'out', settings)
+  settings = making.Settings(mix='web', copies=2, clip_frames=12, counts=dict(val=0, test=0))
+  rows = making.run(video.parent, tmp_path / 'out', settings)
   assert [row['clip'] for row in rows] == ['a@0', 'a@1']
   assert [row['degradation'] for row in rows] == [str(one) for one in drawn]
   assert [(row['height'], row['width'], row['crf']) for row in rows] == [('64', '86', '33.0'), ('96', '128', '24.0')]
@@ -99,8 +99,8 @@ def test_csv_says_how_many_copies(video, tmp_path):
   table = tmp_path / 'split.csv'
   with table.open('w', newline='') as file:
     csv.writer(file).writerows([('video', 'split', 'copies', 'licence'), ('a.mp4', 'holdout', 3, 'CC0')])
-  settings = pairs.Settings(mix='web', split_csv=str(table), clip_frames=12)
-  rows = pairs.run(video.parent, tmp_path / 'out', settings)
+  settings = making.Settings(mix='web', split_csv=str(table), clip_frames=12)
+  rows = making.run(video.parent, tmp_path / 'out', settings)
   assert [(row['split'], row['clip']) for row in rows] == [('holdout', f'a@{k}') for k in range(3)]
   assert len({row['degradation'] for row in rows}) == 3
   for text in ('0', '1.5', '²', 'many'):
@@ -119,11 +119,11 @@ def test_csv_says_how_many_copies(video, tmp_path):
 )
 def test_settings_that_do_not_fit(fields, told):
   with pytest.raises(errors.ConfigError, match=told):
-    pairs.Settings(**fields)
+    making.Settings(**fields)
 
 
 def test_pairs_of_before_the_mix_go_on(video, tmp_path):
-  settings = pairs.Settings(rate='crf=33', counts=dict(val=0, test=0))
-  described = pairs._described(settings, footage.find(video.parent))
+  settings = making.Settings(rate='crf=33', counts=dict(val=0, test=0))
+  described = making._described(settings, footage.find(video.parent))
   assert not {'mix', 'copies'} & described.keys()
-  assert pairs._described(pairs.Settings(rate='crf=28:38', copies=2), {})['copies'] == 2
+  assert making._described(making.Settings(rate='crf=28:38', copies=2), {})['copies'] == 2

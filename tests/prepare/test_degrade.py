@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors, metrics
-from vqm_jax.prepare import align, footage, pairs, transcode
+from vqm_jax.prepare.pairs import align, footage, making, transcode
 from vqm_jax.video import VideoFile, encode, open_video
 
 PLAIN = dict(rate='crf=33', clip_frames=12, preset='veryfast')
@@ -31,7 +31,7 @@ def videos(tmp_path_factory):
 def made(videos, tmp_path_factory):
   """(output, rows) of one plain run."""
   output = tmp_path_factory.mktemp('made')
-  return output, pairs.run(videos, output, pairs.Settings(**PLAIN))
+  return output, making.run(videos, output, making.Settings(**PLAIN))
 
 
 def test_manifest_tells_everything(made, videos):
@@ -57,7 +57,7 @@ def test_manifest_tells_everything(made, videos):
   journal = json.loads((output / 'degrade.json').read_text())
   assert journal['settings']['rate'] == 'crf=33' and 'av' in journal['versions']
   assert str(videos) not in (output / 'degrade.json').read_text()
-  assert 'val' in pairs.summary(output)
+  assert 'val' in making.summary(output)
   assert sorted(p.name for p in output.iterdir()) == ['degrade.json', 'manifest.csv', 'test', 'train', 'val']
 
 
@@ -84,8 +84,8 @@ def test_window_is_cut_from_the_coded_scene(made, videos, tmp_path):
 
 
 def test_target_psnr_is_met_on_val(videos, tmp_path):
-  settings = pairs.Settings(target_psnr=31.0, clip_frames=12, preset='veryfast')
-  rows = pairs.run(videos, tmp_path / 'out', settings)
+  settings = making.Settings(target_psnr=31.0, clip_frames=12, preset='veryfast')
+  rows = making.run(videos, tmp_path / 'out', settings)
   assert float(next(row['psnr'] for row in rows if row['split'] == 'val')) == pytest.approx(31.0, abs=0.05)
   assert len({row['crf'] for row in rows}) == 1
   calibration = json.loads((tmp_path / 'out' / 'degrade.json').read_text())['calibration']
@@ -93,8 +93,8 @@ def test_target_psnr_is_met_on_val(videos, tmp_path):
 
 
 def test_bitrate(videos, tmp_path):
-  settings = pairs.Settings(**PLAIN | {'rate': 'bitrate=60k', 'counts': dict(val=0, test=0, holdout=1)})
-  rows = pairs.run(videos, tmp_path / 'out', settings)
+  settings = making.Settings(**PLAIN | {'rate': 'bitrate=60k', 'counts': dict(val=0, test=0, holdout=1)})
+  rows = making.run(videos, tmp_path / 'out', settings)
   assert [row['split'] for row in rows] == ['train', 'train', 'holdout']
   for row in rows:
     assert math.isnan(float(row['crf']))
@@ -103,17 +103,17 @@ def test_bitrate(videos, tmp_path):
 
 
 def test_drawn_rate_belongs_to_the_video(videos, tmp_path):
-  settings = pairs.Settings(**PLAIN | {'rate': 'crf=28:38'})
-  crfs = {row['clip']: float(row['crf']) for row in pairs.run(videos, tmp_path / 'out', settings)}
+  settings = making.Settings(**PLAIN | {'rate': 'crf=28:38'})
+  crfs = {row['clip']: float(row['crf']) for row in making.run(videos, tmp_path / 'out', settings)}
   assert len(set(crfs.values())) == 3 and all(28 <= crf <= 38 for crf in crfs.values())
   (tmp_path / 'one').mkdir()
   shutil.copy(videos / 'b.mkv', tmp_path / 'one')
-  (row,) = pairs.run(tmp_path / 'one', tmp_path / 'out_one', settings)
+  (row,) = making.run(tmp_path / 'one', tmp_path / 'out_one', settings)
   assert (row['split'], float(row['crf'])) == ('train', crfs['b'])
 
 
 def test_resumes_without_trusting_half_written_files(videos, tmp_path, monkeypatch):
-  output, settings, made = tmp_path / 'out', pairs.Settings(**PLAIN), []
+  output, settings, made = tmp_path / 'out', making.Settings(**PLAIN), []
   make = transcode.make
 
   def killed_at_second(job, output):
@@ -129,36 +129,36 @@ def test_resumes_without_trusting_half_written_files(videos, tmp_path, monkeypat
 
   monkeypatch.setattr(transcode, 'make', killed_at_second)
   with pytest.raises(KeyboardInterrupt):
-    pairs.run(videos, output, settings)
-  assert [row['clip'] for row in pairs.read_manifest(output)] == made
+    making.run(videos, output, settings)
+  assert [row['clip'] for row in making.read_manifest(output)] == made
 
   monkeypatch.setattr(transcode, 'make', lambda job, output: made.append(job.name) or make(job, output))
   monkeypatch.setattr(footage.scenes_lib, 'detect', lambda video: pytest.fail('examined again'))
-  rows = pairs.run(videos, output, settings)
+  rows = making.run(videos, output, settings)
   assert sorted(made) == ['a', 'b', 'sub_folder_c']
   for row in rows:
     assert open_video(output / row['lq']).num_frames == int(row['frames'])
   assert not (output / '.work').exists()
 
   os.remove(output / rows[0]['hq'])
-  assert pairs.run(videos, output, settings) == rows
+  assert making.run(videos, output, settings) == rows
   assert made[3:] == [rows[0]['clip']]
 
 
 def test_other_settings_or_videos_need_another_folder(made, videos, tmp_path):
   output = tmp_path / 'out'
   shutil.copytree(made[0], output)
-  other = pairs.Settings(**PLAIN | {'rate': 'crf=34'})
+  other = making.Settings(**PLAIN | {'rate': 'crf=34'})
   with pytest.raises(errors.ConfigError, match="rate was 'crf=33', now 'crf=34'.*--overwrite"):
-    pairs.run(videos, output, other)
+    making.run(videos, output, other)
   more = tmp_path / 'more'
   shutil.copytree(videos, more)
   generated_video.write(more / 'd.mp4', generated_video.frames(8, 9))
   with pytest.raises(errors.ConfigError, match='other videos .*d'):
-    pairs.run(more, output, pairs.Settings(**PLAIN))
-  assert pairs.read_manifest(output) == made[1]
-  assert {row['crf'] for row in pairs.run(videos, output, other, overwrite=True)} == {'34.0'}
-  assert {row['crf'] for row in pairs.read_manifest(output)} == {'34.0'}
+    making.run(more, output, making.Settings(**PLAIN))
+  assert making.read_manifest(output) == made[1]
+  assert {row['crf'] for row in making.run(videos, output, other, overwrite=True)} == {'34.0'}
+  assert {row['crf'] for row in making.read_manifest(output)} == {'34.0'}
 
 
 def test_unusable_files_are_skipped_and_listed(videos, tmp_path, caplog):
@@ -171,7 +171,7 @@ def test_unusable_files_are_skipped_and_listed(videos, tmp_path, caplog):
   (folder / 'notes.txt').write_text('no video, not listed')
   (folder / 'z_copy.mp4').write_bytes(whole)
   generated_video.write(folder / 'short.mp4', generated_video.scene(9, 5))
-  rows = pairs.run(folder, tmp_path / 'out', pairs.Settings(**PLAIN))
+  rows = making.run(folder, tmp_path / 'out', making.Settings(**PLAIN))
   assert len(rows) == 3
   refused = json.loads((tmp_path / 'out' / 'degrade.json').read_text())['refused']
   assert sorted(refused) == ['old.wmv', 'short.mp4', 'text.mp4', 'truncated.mp4', 'z_copy.mp4']
@@ -183,21 +183,21 @@ def test_unusable_files_are_skipped_and_listed(videos, tmp_path, caplog):
 def test_nothing_left(tmp_path):
   (tmp_path / 'in').mkdir()
   with pytest.raises(errors.DataError, match='no video in this folder'):
-    pairs.run(tmp_path / 'in', tmp_path / 'out', pairs.Settings(**PLAIN))
+    making.run(tmp_path / 'in', tmp_path / 'out', making.Settings(**PLAIN))
   with pytest.raises(errors.DataError, match='no such folder'):
-    pairs.run(tmp_path / 'missing', tmp_path / 'out', pairs.Settings(**PLAIN))
+    making.run(tmp_path / 'missing', tmp_path / 'out', making.Settings(**PLAIN))
   (tmp_path / 'in' / 'text.mp4').write_text('no video')
   with pytest.raises(errors.DataError, match='none of the 1 videos can be used, for example text.mp4'):
-    pairs.run(tmp_path / 'in', tmp_path / 'out', pairs.Settings(**PLAIN))
+    making.run(tmp_path / 'in', tmp_path / 'out', making.Settings(**PLAIN))
 
 
 def test_bad_output_folders(videos, tmp_path):
   for output in (videos / 'out', videos, videos.parent):
     with pytest.raises(errors.ConfigError, match='must not lie in --input or hold it'):
-      pairs.run(videos, output, pairs.Settings(**PLAIN))
+      making.run(videos, output, making.Settings(**PLAIN))
   (tmp_path / 'letter.txt').write_text('mine')
   with pytest.raises(errors.ConfigError, match='holds other files'):
-    pairs.run(videos, tmp_path, pairs.Settings(**PLAIN), overwrite=True)
+    making.run(videos, tmp_path, making.Settings(**PLAIN), overwrite=True)
   assert (tmp_path / 'letter.txt').read_text() == 'mine'
 
 
@@ -213,14 +213,14 @@ def test_pair_out_of_step_fails_alone(videos, tmp_path, monkeypatch):
 
   monkeypatch.setattr(transcode, '_code', late)
   with pytest.raises(errors.DataError, match='1 of 3 videos failed, the others are finished: b.mkv: frames are out'):
-    pairs.run(videos, tmp_path / 'out', pairs.Settings(**PLAIN))
-  assert [row['clip'] for row in pairs.read_manifest(tmp_path / 'out')] == ['a', 'sub_folder_c']
+    making.run(videos, tmp_path / 'out', making.Settings(**PLAIN))
+  assert [row['clip'] for row in making.read_manifest(tmp_path / 'out')] == ['a', 'sub_folder_c']
 
 
 def test_odd_sizes_are_cropped(tmp_path):
   images = generated_video.scene(3, 20, 65, 97)
   generated_video.write(tmp_path / 'in' / 'odd.mp4', images)
-  (row,) = pairs.run(tmp_path / 'in', tmp_path / 'out', pairs.Settings(**PLAIN))
+  (row,) = making.run(tmp_path / 'in', tmp_path / 'out', making.Settings(**PLAIN))
   assert (row['height'], row['width']) == ('64', '96')
   lq, hq = (VideoFile(tmp_path / 'out' / row[side]) for side in ('lq', 'hq'))
   assert hq.pixel_format == lq.pixel_format == 'yuv420p'
@@ -288,19 +288,19 @@ def test_csv_files(tmp_path):
 @pytest.mark.parametrize('rate', ['crf', 'crf=0', 'crf=60', 'crf=38:28', 'bitrate=5', 'bitrate=k', 'qp=3', 'crf=x'])
 def test_bad_rates(rate):
   with pytest.raises(errors.ConfigError, match='expected crf=33'):
-    pairs.Settings(rate=rate)
+    making.Settings(rate=rate)
 
 
 def test_rates():
-  assert pairs.parse_rate('crf=28:38.5') == ('crf', 28, 38.5)
-  assert pairs.parse_rate('bitrate=500k') == ('bitrate', 5e5, 5e5)
-  assert pairs.parse_rate('bitrate=1.5M') == ('bitrate', 1.5e6, 1.5e6)
+  assert making.parse_rate('crf=28:38.5') == ('crf', 28, 38.5)
+  assert making.parse_rate('bitrate=500k') == ('bitrate', 5e5, 5e5)
+  assert making.parse_rate('bitrate=1.5M') == ('bitrate', 1.5e6, 1.5e6)
   with pytest.raises(errors.ConfigError, match='set one of'):
-    pairs.Settings()
+    making.Settings()
   with pytest.raises(errors.ConfigError, match='set one of'):
-    pairs.Settings(rate='crf=33', target_psnr=30.0)
+    making.Settings(rate='crf=33', target_psnr=30.0)
   with pytest.raises(errors.ConfigError, match='exclude each other'):
-    pairs.Settings(rate='crf=33', split_csv='x', counts=dict(val=1))
+    making.Settings(rate='crf=33', split_csv='x', counts=dict(val=1))
 
 
 def test_command_line_with_workers(videos, tmp_path, binary):

@@ -8,8 +8,9 @@ from vqm_demo import vqm_demo_dataset_builder
 from vqm_jax import video
 from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
-from vqm_jax.prepare import demo_scenes, driver
-from vqm_jax.prepare.demo_scenes import PHOTOGRAPHS, Scene
+from vqm_jax.prepare.demo import rendered
+from vqm_jax.prepare.demo.rendered import PHOTOGRAPHS, Scene
+from vqm_jax.prepare.records import driver
 
 
 def psnr(a, b):
@@ -34,7 +35,7 @@ def micro(tmp_path_factory):
 def test_every_photograph_loads():
   for names in PHOTOGRAPHS.values():
     for name in names:
-      image = demo_scenes._photograph(name)
+      image = rendered._photograph(name)
       assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
 
 
@@ -44,14 +45,14 @@ def test_splits_share_no_photograph():
 
 
 def test_frames_of_a_scene():
-  frames = list(demo_scenes.render(scene()))
+  frames = list(rendered.render(scene()))
   assert len(frames) == 6 and frames[0].shape == (90, 160, 3) and frames[0].dtype == np.uint8
-  again = list(demo_scenes.render(scene()))
+  again = list(rendered.render(scene()))
   np.testing.assert_array_equal(frames, again)
   for other in (
-    demo_scenes.render(scene(), seed=1),
-    demo_scenes.render(scene(index=8)),
-    demo_scenes.render(scene(split='val')),
+    rendered.render(scene(), seed=1),
+    rendered.render(scene(index=8)),
+    rendered.render(scene(split='val')),
   ):
     assert psnr(next(other), frames[0]) < 25
 
@@ -62,7 +63,7 @@ def test_scenes_move_half_a_pixel_or_more():
 
   paths = []
   for index, photo in enumerate(PHOTOGRAPHS['train'][:4]):
-    frames = [f.mean(axis=2) for f in demo_scenes.render(scene(photo, index=index, num_frames=9))]
+    frames = [f.mean(axis=2) for f in rendered.render(scene(photo, index=index, num_frames=9))]
     (dx, dy), _ = cv2.phaseCorrelate(frames[0], frames[-1], cv2.createHanningWindow((160, 90), cv2.CV_64F))
     paths.append(np.hypot(dx, dy) / 8)
   assert 0.4 < np.median(paths) < 2.2 and min(paths) > 0.2
@@ -72,7 +73,7 @@ def test_training_scenes_are_recoloured():
   """A grey photograph gets a colour in training, and stays grey elsewhere (but for cut-outs)."""
 
   def saturation(split):
-    frame = next(demo_scenes.render(scene('moon', split, num_frames=1))).astype(int)
+    frame = next(rendered.render(scene('moon', split, num_frames=1))).astype(int)
     return np.median(frame.max(axis=2) - frame.min(axis=2))
 
   assert saturation('train') > 5 > saturation('val')
@@ -81,25 +82,25 @@ def test_training_scenes_are_recoloured():
 def test_recolouring_turns_the_hue():
   image = np.zeros((4, 4, 3), np.float32)
   image[..., 2] = 200
-  hues = [demo_scenes._recolour(image, np.random.default_rng(k))[0, 0].argmax() for k in range(30)]
+  hues = [rendered._recolour(image, np.random.default_rng(k))[0, 0].argmax() for k in range(30)]
   assert set(hues) == {0, 1, 2}
 
 
 def test_grain_has_its_strength():
-  sheet = demo_scenes._grain(scene(), np.random.default_rng(0))
+  sheet = rendered._grain(scene(), np.random.default_rng(0))
   assert sheet.std() == pytest.approx(1, abs=0.01)
 
 
 def coded_pair(scene):
   """(lq, hq) uint8 (T, H, W, 3) of what is written for a scene."""
   with tempfile.TemporaryDirectory() as folder:
-    return [np.stack(list(video.VideoFile(p).frames())) for p in demo_scenes.write_pair(scene, pathlib.Path(folder))]
+    return [np.stack(list(video.VideoFile(p).frames())) for p in rendered.write_pair(scene, pathlib.Path(folder))]
 
 
 @pytest.mark.parametrize('split, photo', [('train', 'astronaut'), ('val', 'rocket')])
 def test_coding_costs_a_plausible_amount(split, photo):
   lq, hq = coded_pair(scene(photo, split, num_frames=8, height=180, width=320))
-  source = np.stack(list(demo_scenes.render(scene(photo, split, num_frames=8, height=180, width=320))))
+  source = np.stack(list(rendered.render(scene(photo, split, num_frames=8, height=180, width=320))))
   assert 25 < psnr(lq, hq) < 38
   assert psnr(hq, source) > psnr(lq, hq) + 4
   # Aligned: the next frame fits worse, and so does a shift by a pixel.
@@ -109,7 +110,7 @@ def test_coding_costs_a_plausible_amount(split, photo):
 
 def test_clips_are_read_in_any_order():
   scenes = [scene(index=k, num_frames=3, height=64, width=96) for k in range(3)]
-  clips = demo_scenes.clips(scenes)
+  clips = rendered.clips(scenes)
   later = list(clips[2].frames(1, 3))
   earlier = list(clips[0].frames(0, 3))
   np.testing.assert_array_equal(earlier, np.stack(coded_pair(scenes[0]), axis=1))

@@ -15,8 +15,8 @@ from intvid import intvid_dataset_builder
 from vqm_jax import cli, errors, video
 from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
-from vqm_jax.prepare import driver
-from vqm_jax.prepare.configs import ClipPair
+from vqm_jax.prepare.records import driver
+from vqm_jax.prepare.records.configs import ClipPair
 
 DUMMY = cli.ROOT / 'datasets' / 'intvid' / 'dummy_data'
 CONFIGS = {config.name: config for config in intvid_dataset_builder.Builder.BUILDER_CONFIGS}

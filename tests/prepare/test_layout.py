@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors
-from vqm_jax.prepare import layout
+from vqm_jax.prepare.challenge import packing
 from vqm_jax.video import open_video
 
 
@@ -50,8 +50,8 @@ def pair(root, lq='train/lq/a', hq='train/hq/a', **kwargs) -> None:
     folder(root / place, numbered(**kwargs))
 
 
-def resolved(root, dataset='intvid', **kwargs) -> layout.Layout:
-  return layout.resolve(root, dataset, **kwargs)
+def resolved(root, dataset='intvid', **kwargs) -> packing.Layout:
+  return packing.resolve(root, dataset, **kwargs)
 
 
 def found(root, *args, **kwargs) -> list[tuple]:
@@ -459,10 +459,10 @@ def test_manifests_that_are_none(tmp_path, data):
 def test_the_digest_follows_the_files(tmp_path):
   pair(tmp_path)
   zipped(tmp_path / 'ValidationSource.zip', numbered('a/{}.png'))
-  first = {split: resolved(tmp_path).digest(split) for split in layout.SPLITS}
+  first = {split: resolved(tmp_path).digest(split) for split in packing.SPLITS}
   assert len(set(first.values())) == 3
   (tmp_path / 'train/hq/a/000002.png').write_bytes(picture() + b'some more')
-  second = {split: resolved(tmp_path).digest(split) for split in layout.SPLITS}
+  second = {split: resolved(tmp_path).digest(split) for split in packing.SPLITS}
   assert second['train'] != first['train'] and second['val'] == first['val']
   zipped(tmp_path / 'ValidationSource.zip', numbered('a/{}.png') | {'a/2.png': picture() + b'some more'})
   assert resolved(tmp_path).digest('val') != first['val']
@@ -524,7 +524,7 @@ def test_damaged_files_are_problems_and_nothing_worse(tmp_path):
     result = resolved(tmp_path)
     noticed += len(result.problems)
     assert result.problems and all(problem.isprintable() for problem in result.problems)
-    for split in layout.SPLITS:
+    for split in packing.SPLITS:
       result.digest(split)
   assert noticed > 75
 

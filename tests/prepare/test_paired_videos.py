@@ -9,8 +9,8 @@ from paired_videos import paired_videos_dataset_builder
 from vqm_jax import errors, video
 from vqm_jax.data import open_source
 from vqm_jax.data.clips import ClipReader
-from vqm_jax.prepare import driver
-from vqm_jax.prepare.configs import TilesConfig
+from vqm_jax.prepare.records import driver
+from vqm_jax.prepare.records.configs import TilesConfig
 
 COLOUR = video.Colour('bt709')
 

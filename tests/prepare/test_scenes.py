@@ -2,7 +2,7 @@ import generated_video
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.prepare import scenes
+from vqm_jax.prepare.pairs import scenes
 from vqm_jax.video import VideoFile
 
 

@@ -14,7 +14,7 @@ from paired_videos import paired_videos_dataset_builder
 from vid3oc import vid3oc_dataset_builder
 from vqm_jax import cli, errors
 from vqm_jax.data import open_source
-from vqm_jax.prepare import driver, segments
+from vqm_jax.prepare.records import driver, segments
 from vqm_jax.video import VideoFile, remux
 
 # Groups of pictures that begin at other places on both sides, one side with open ones.

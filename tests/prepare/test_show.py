@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqm_jax.prepare import driver
+from vqm_jax.prepare.records import driver
 
 
 def shown(command, data_dir, *args):

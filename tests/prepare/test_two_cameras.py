@@ -9,9 +9,8 @@ import tensorflow_datasets as tfds
 
 from vqm_jax import errors
 from vqm_jax.data import open_source
-from vqm_jax.prepare import demo_scenes, driver, weak
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.two_cameras import (
+from vqm_jax.prepare.challenge import weak
+from vqm_jax.prepare.challenge.two_cameras import (
   Pairing,
   Reduced,
   Resampled,
@@ -21,6 +20,9 @@ from vqm_jax.prepare.two_cameras import (
   WeakTilesConfig,
   estimate,
 )
+from vqm_jax.prepare.demo import rendered
+from vqm_jax.prepare.records import driver
+from vqm_jax.prepare.records.builder import VqmBuilder
 
 
 class Camera:
@@ -180,8 +182,8 @@ def test_reduction_is_the_mean_of_blocks():
 
 
 def test_estimate_finds_the_cameras_of_a_rig():
-  scene = demo_scenes.Scene('a', 'train', 'stereo_motorcycle', 1, num_frames=96, height=180, width=320)
-  (rig,) = demo_scenes.rig_clips([scene])
+  scene = rendered.Scene('a', 'train', 'stereo_motorcycle', 1, num_frames=96, height=180, width=320)
+  (rig,) = rendered.rig_clips([scene])
   assert rig.pairing.offset.frames == rig.truth['offset'] and rig.pairing.offset.reason == ''
   corners = np.array([[0, 319, 0, 319], [0, 0, 179, 179], [1, 1, 1, 1]])
   found, true = ((m @ corners)[:2] / (m @ corners)[2] for m in (rig.pairing.homography.matrix, rig.truth['matrix']))

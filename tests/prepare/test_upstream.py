@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from vqm_jax import cli
 from vqm_jax.data.features import FrameStrip
-from vqm_jax.prepare import driver
+from vqm_jax.prepare.records import driver
 
 tf = pytest.importorskip('tensorflow')
 pytest.importorskip('dill')

@@ -9,7 +9,7 @@ import pytest
 from vid3oc import vid3oc_dataset_builder
 from vqm_jax import cli, errors, video
 from vqm_jax.data import ClipReader, open_source
-from vqm_jax.prepare import driver
+from vqm_jax.prepare.records import driver
 
 DUMMY = cli.ROOT / 'datasets' / 'vid3oc' / 'dummy_data'
 CONFIGS = {config.name: config for config in vid3oc_dataset_builder.Builder.BUILDER_CONFIGS}

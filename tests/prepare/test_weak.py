@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors
-from vqm_jax.prepare import demo_scenes, tiles, weak
-from vqm_jax.prepare.demo_scenes import Scene
+from vqm_jax.prepare.challenge import weak
+from vqm_jax.prepare.demo import rendered
+from vqm_jax.prepare.demo.rendered import Scene
+from vqm_jax.prepare.records import tiles
 
 # Photographs with enough to see, of all splits; true offsets -2, 3, -6 and 6 frames. Smooth ones (a cell, a retina) are
 # refused or less exact: over all fourteen photographs the median corner error was 0.5 px, the largest 3.0 px.
@@ -36,22 +38,22 @@ def motion(seed, num_frames=300):
 def recorded():
   """(clip id, truth, lq, hq) of each scene, decoded."""
   return [
-    (scene.clip_id, demo_scenes.rig(scene), *(np.stack(list(side.frames())) for side in (clip.lq, clip.hq)))
-    for scene, clip in zip(SCENES, demo_scenes.rig_clips(SCENES), strict=True)
+    (scene.clip_id, rendered.rig(scene), *(np.stack(list(side.frames())) for side in (clip.lq, clip.hq)))
+    for scene, clip in zip(SCENES, rendered.rig_clips(SCENES), strict=True)
   ]
 
 
 def test_offsets_of_two_cameras_are_exact(recorded):
   truths = [truth.offset for _, truth, _, _ in recorded]
   assert truths == [-2, 3, -6, 6]
-  found = [weak.estimate_offset(iter(lq), iter(hq), fps=demo_scenes.FPS) for _, _, lq, hq in recorded]
+  found = [weak.estimate_offset(iter(lq), iter(hq), fps=rendered.FPS) for _, _, lq, hq in recorded]
   assert [offset.frames for offset in found] == truths
   assert min(offset.confidence for offset in found) > 0.9 and not any(offset.reason for offset in found)
 
 
 def test_swapped_cameras_swap_the_sign(recorded):
   _, truth, lq, hq = recorded[1]
-  assert truth.offset and weak.estimate_offset(hq, lq, fps=demo_scenes.FPS).frames == -truth.offset
+  assert truth.offset and weak.estimate_offset(hq, lq, fps=rendered.FPS).frames == -truth.offset
 
 
 def test_homographies_of_two_cameras(recorded):
@@ -99,7 +101,7 @@ def test_scale_beyond_a_lens_is_refused(recorded):
 
 def test_unrelated_scenes_are_refused(recorded):
   for (_, _, lq, _), (_, _, _, hq) in itertools.permutations(recorded, 2):
-    offset = weak.estimate_offset(lq, hq, fps=demo_scenes.FPS)
+    offset = weak.estimate_offset(lq, hq, fps=rendered.FPS)
     assert offset.frames == 0 and offset.reason and offset.confidence < 0.85
   (_, _, lq, _), (_, _, _, hq) = recorded[:2]
   small = [frame[::2, ::2] for frame in lq[:2]]
@@ -310,9 +312,9 @@ def test_crop_shows_what_the_tile_shows(recorded):
 
 
 def test_rig_of_a_scene():
-  rigs = [demo_scenes.rig(Scene('c', 'train', 'camera', index)) for index in range(100)]
-  assert {rig.offset for rig in rigs} == set(range(-demo_scenes.MAX_OFFSET, demo_scenes.MAX_OFFSET + 1))
-  again = demo_scenes.rig(Scene('c', 'train', 'camera', 3))
+  rigs = [rendered.rig(Scene('c', 'train', 'camera', index)) for index in range(100)]
+  assert {rig.offset for rig in rigs} == set(range(-rendered.MAX_OFFSET, rendered.MAX_OFFSET + 1))
+  again = rendered.rig(Scene('c', 'train', 'camera', 3))
   np.testing.assert_array_equal(again.matrix, rigs[3].matrix)
   for rig in rigs:
     assert 0.8 < weak._scale(rig.matrix, 180, 320) < 1.25
@@ -326,7 +328,7 @@ def test_cameras_differ_as_the_rig_says(recorded):
     assert source.std() < 0.95 * target.std(), name
 
     def fit(shift, truth=truth, source=source, target=target):
-      matrix = demo_scenes._translation(np.array(shift)) @ truth.matrix
+      matrix = rendered._translation(np.array(shift)) @ truth.matrix
       warped = cv2.warpPerspective(source, matrix, (320, 180))
       inner = np.s_[40:140, 60:260]
       return np.corrcoef(warped[inner].ravel(), target[inner].ravel())[0, 1]
@@ -336,7 +338,7 @@ def test_cameras_differ_as_the_rig_says(recorded):
 
 def test_film_repeats_and_depends_on_the_camera():
   scene = Scene('c', 'train', 'camera', 0, num_frames=3, height=64, width=96)
-  source, target = (np.stack(list(demo_scenes.film(scene, camera))) for camera in ('source', 'target'))
+  source, target = (np.stack(list(rendered.film(scene, camera))) for camera in ('source', 'target'))
   assert source.shape == target.shape == (3, 64, 96, 3) and source.dtype == np.uint8
-  np.testing.assert_array_equal(source, np.stack(list(demo_scenes.film(scene, 'source'))))
+  np.testing.assert_array_equal(source, np.stack(list(rendered.film(scene, 'source'))))
   assert np.abs(source.astype(int) - target).mean() > 5

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vqm_jax.report import preview
+from vqm_jax.report.page import preview
 
 RNG = np.random.default_rng(0)
 ODD = 'a"<b>.mp4'

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors, files, metrics, pictures
-from vqm_jax.report import panels, plots, saved_frames
+from vqm_jax.report import panels, saved_frames
+from vqm_jax.report.figures import plots
 
 RNG = np.random.default_rng(0)
 TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', 'b')}

@@ -8,7 +8,10 @@ import pytest
 from report.parsed_page import Parsed, pixels
 
 from vqm_jax import errors, files, metrics, pictures
-from vqm_jax.report import layout, page_build, page_html, page_pictures, panels, plots, saved_frames
+from vqm_jax.report import panels, saved_frames
+from vqm_jax.report.figures import plots
+from vqm_jax.report.page import build, markup, media
+from vqm_jax.report.tables import layout
 
 RNG = np.random.default_rng(0)
 ODD = 'b<i>"&\' ü'  # a clip, which is a folder
@@ -63,7 +66,7 @@ def pair(tmp_path_factory):
 @pytest.fixture
 def no_plots(monkeypatch):
   """They take most of the time."""
-  monkeypatch.setattr(page_build, '_plots', lambda *_: ([], []))
+  monkeypatch.setattr(build, '_plots', lambda *_: ([], []))
 
 
 def read(*folders):
@@ -71,7 +74,7 @@ def read(*folders):
 
 
 def make(out, *folders, **options):
-  page_build.write(out, [str(folder) for folder in folders], **options)
+  build.write(out, [str(folder) for folder in folders], **options)
   return Parsed(out.read_text(encoding='utf-8'))
 
 
@@ -79,12 +82,12 @@ def make(out, *folders, **options):
 
 
 def test_frames_are_spread_over_a_clip():
-  assert page_pictures.spread(range(24), 3) == [4, 12, 20] and page_pictures.spread(range(10, 34), 1) == [22]
-  assert page_pictures.spread([3, 13], 5) == [3, 13]
-  assert page_pictures.parse_frames('3') == 3 and page_pictures.parse_frames('at:9, 0,9') == [0, 9]
+  assert media.spread(range(24), 3) == [4, 12, 20] and media.spread(range(10, 34), 1) == [22]
+  assert media.spread([3, 13], 5) == [3, 13]
+  assert media.parse_frames('3') == 3 and media.parse_frames('at:9, 0,9') == [0, 9]
   for text in ('0', 'at:', '1,2', 'at:x', '-1', 'every:10'):
     with pytest.raises(errors.ConfigError, match=f'^--frames={text}: expected how many'):
-      page_pictures.parse_frames(text)
+      media.parse_frames(text)
 
 
 def test_worst_and_best_frames():
@@ -94,31 +97,31 @@ def test_worst_and_best_frames():
     'Input': base,
     'm': {c: {k: base[c][k] + gain for k, gain in zip(base[c], gains[c], strict=True)} for c in base},
   }
-  found = page_pictures.find_extremes(scores, ['a', 'b'], 2)
+  found = media.find_extremes(scores, ['a', 'b'], 2)
   # Frame 2 of a and frame 11 are next to others of their kind; the infinite one is none.
   assert [(one.kind, one.clip, one.frame, one.gain) for one in found] == [
     ('worst', 'a', 1, -5.0), ('worst', 'b', 100, -3.0), ('best', 'a', 10, 9.0), ('best', 'b', 107, 7.0),
   ]  # fmt: skip
-  assert [one.clip for one in page_pictures.find_extremes(scores, ['b'], 1)] == ['b', 'b']
-  assert not page_pictures.find_extremes({'m': scores['m']}, ['a'], 2) and not page_pictures.find_extremes({}, ['a'], 2)
-  both = page_pictures.find_extremes({'Input': {'a': {0: 1.0}}, 'm': {'a': {0: 2.0}}}, ['a'], 3)
+  assert [one.clip for one in media.find_extremes(scores, ['b'], 1)] == ['b', 'b']
+  assert not media.find_extremes({'m': scores['m']}, ['a'], 2) and not media.find_extremes({}, ['a'], 2)
+  both = media.find_extremes({'Input': {'a': {0: 1.0}}, 'm': {'a': {0: 2.0}}}, ['a'], 3)
   assert [one.kind for one in both] == ['worst']  # one frame is not both
 
 
 def test_scores_and_gains_of_frames(pair):
   block, raw = read(*pair)
   saved = saved_frames.SavedFrames(block, raw)
-  scores = page_pictures.frame_scores(saved, block, raw)
+  scores = media.frame_scores(saved, block, raw)
   assert list(scores) == ['Input', 'ecnu', EVIL]
   want = metrics.psnr(frames_of(6)['a'], TARGETS['a'])
   np.testing.assert_allclose(list(scores[EVIL]['a'].values()), want)
-  found = page_pictures.find_extremes(scores, list(TARGETS), 1)
+  found = media.find_extremes(scores, list(TARGETS), 1)
   gains = {(c, k): scores['ecnu'][c][k] - scores['Input'][c][k] for c in TARGETS for k in range(4)}
   assert (found[0].clip, found[0].frame) == min(gains, key=gains.get)
   assert (found[1].clip, found[1].frame) == max(gains, key=gains.get)
-  page_pictures.check_frames(saved, ['a'], [0, 3])
+  media.check_frames(saved, ['a'], [0, 3])
   with pytest.raises(errors.ConfigError, match='^--frames: frame 9 of a was not scored; there are 4 from 0 to 3, the'):
-    page_pictures.check_frames(saved, ['a'], [0, 9])
+    media.check_frames(saved, ['a'], [0, 9])
 
 
 # Pixels and sizes.
@@ -174,18 +177,18 @@ def test_page_keeps_its_size(no_plots, tmp_path, pair):
 
 
 def test_what_is_given_up_first():
-  first, *_, last = rungs = page_pictures.rungs(3, 4)
-  assert first == page_pictures.Rung(3, 4) and last == page_pictures.Rung(1, 1, 75, 4) and len(set(rungs)) == len(rungs)
-  assert {rung.frames for rung in page_pictures.rungs([1, 5, 9, 11], 0)} == {4}
-  moving = page_pictures.motion_rungs(24, 9)
+  first, *_, last = rungs = media.rungs(3, 4)
+  assert first == media.Rung(3, 4) and last == media.Rung(1, 1, 75, 4) and len(set(rungs)) == len(rungs)
+  assert {rung.frames for rung in media.rungs([1, 5, 9, 11], 0)} == {4}
+  moving = media.motion_rungs(24, 9)
   assert moving[0].clips == 9 and moving[-1].clips == 1
   assert [one.frames for one in moving] == sorted((one.frames for one in moving), reverse=True)
-  assert page_pictures._middle(range(100, 110), 4) == (103, 104, 105, 106)
+  assert media._middle(range(100, 110), 4) == (103, 104, 105, 106)
 
 
 def test_shrunk_frames_are_means(pair):
   block, raw = read(*pair)
-  still = page_pictures.Maker(saved_frames.SavedFrames(block, raw), True).still('a', 1, None, 4)
+  still = media.Maker(saved_frames.SavedFrames(block, raw), True).still('a', 1, None, 4)
   assert (still.width, still.height) == (15, 10)
   np.testing.assert_array_equal(pixels(still.pictures[3]), panels.resized(TARGETS['a'][1], 15))
 
@@ -232,7 +235,7 @@ def test_names_survive(parsed, pair):
   }
   assert EVIL in parsed.text and f'clip {ODD}, frame' in parsed.text and 'no <weights>' in parsed.text
   value = {'x': '</script><!-- \u2028 &', 'y': [1.5, None]}
-  text = page_html.json_block(value)
+  text = markup.json_block(value)
   assert json.loads(text) == value and text.isascii() and not set('<>&') & set(text)
 
 
@@ -265,11 +268,11 @@ def test_cells():
   row = {'method': layout.Cell('<a>'), 'x': layout.Cell('1.0', 1.0, 'bold'), 'parameters': layout.Cell('≈22.75M')}
   table = layout.Table('t', {'method': 'Method', 'x': '↓X', 'parameters': 'P', 'empty': 'E'}, [row])
   row['empty'] = layout.Cell()
-  text = page_html.html_table(table, {}, 'a "t"')
+  text = markup.html_table(table, {}, 'a "t"')
   assert '<th scope="row" class="word" data-value="&lt;a&gt;">&lt;a&gt;</th>' in text
   assert '<td data-value="1.0"><b>1.0</b></td><td data-value="22.75">≈22.75M</td></tr>' in text
   assert 'aria-label="a &quot;t&quot;"' in text and '>E<' not in text
-  assert page_html._sort_value('psnr', layout.Cell('nan', float('nan')), None) is None
+  assert markup._sort_value('psnr', layout.Cell('nan', float('nan')), None) is None
 
 
 def test_plots_stand_beside_each_other(parsed):
@@ -283,13 +286,13 @@ def test_plots_stand_beside_each_other(parsed):
   )
   svg += '<use xlink:href="#g"/></g></svg>\n'
   want = '<svg width="3pt"><defs></defs><g id="p-g" clip-path="url(#p-g)"><use href="#p-g"/></g></svg>'
-  assert page_html.inline_svg(svg, 'p') == want
+  assert markup.inline_svg(svg, 'p') == want
 
 
 def test_dates():
-  assert page_build.dates(['2026-11-26T03:37:05+00:00', None, 'x']) == '26 November 2026'
-  assert page_build.dates([None]) == ''
-  assert page_build.dates(['2026-11-26', '2026-02-01T00:00:00']) == '1 February 2026 to 26 November 2026'
+  assert build.dates(['2026-11-26T03:37:05+00:00', None, 'x']) == '26 November 2026'
+  assert build.dates([None]) == ''
+  assert build.dates(['2026-11-26', '2026-02-01T00:00:00']) == '1 February 2026 to 26 November 2026'
 
 
 # Other results, and bad ones.

@@ -11,7 +11,7 @@ import pytest
 from report import page_browser
 
 from vqm_jax import files, metrics, pictures
-from vqm_jax.report import page_build
+from vqm_jax.report.page import build
 
 pytestmark = page_browser.MARKS
 webdriver = page_browser.webdriver
@@ -65,7 +65,7 @@ def page_file(tmp_path_factory):
     files.write_json(run / 'eval/test/summary.json', summary)
     lines = [json.dumps({'step': k, 'train/loss': 1 / k, 'val/psnr': 30 + k}) for k in (1, 2, 3)]
     files.write_text(run / 'metrics.jsonl', '\n'.join(lines))
-  page_build.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)
+  build.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)
   return folder / 'a page.html'
 
 

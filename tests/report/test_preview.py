@@ -9,7 +9,8 @@ from report.parsed_page import Parsed, pixels
 from report.previews import EVIL, INDICES, ODD, STRENGTHS, frames, make
 
 from vqm_jax import errors
-from vqm_jax.report import panels, preview
+from vqm_jax.report import panels
+from vqm_jax.report.page import preview
 
 
 @pytest.fixture(scope='module')

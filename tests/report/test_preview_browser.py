@@ -8,7 +8,7 @@ import pytest
 from report import page_browser
 from report.previews import INDICES, ODD, STRENGTHS, frames, make
 
-from vqm_jax.report import preview
+from vqm_jax.report.page import preview
 
 pytestmark = page_browser.MARKS
 

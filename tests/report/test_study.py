@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors
-from vqm_jax.report import study_page, trials
+from vqm_jax.report.study import making, trials
 
 METHODS, CLIPS = ['a', 'b', 'c', 'd'], [f'clip{k}' for k in range(6)]
 PAIRS = list(itertools.combinations(METHODS, 2))
@@ -177,7 +177,7 @@ def test_what_is_written(binary, tmp_path):
 
 
 def test_page_loads_nothing_from_elsewhere():
-  texts = {name: (study_page.ASSETS / name).read_text() for name in study_page._FILES}
+  texts = {name: (making.ASSETS / name).read_text() for name in making._FILES}
   for text in texts.values():
     assert not re.search(r'https?:|//[a-z]|@import|url\(|fetch\(|XMLHttpRequest|sendBeacon|WebSocket|cookie\b', text)
   html, script = texts['study.html'], texts['study.js']
@@ -223,7 +223,7 @@ def study(tmp_path):
     found = {method: frame_folders.wanted(clips, found[methods[0]], method) for method, clips in found.items()}
     fields = dict(mode='pair', title='', question='', contact='', fps=24, first=0, frames=3, crop=(99, 99))
     fields |= dict(slots=2, max_trials=9, seed=0) | changes
-    return study_page.build(study_page.Study(methods=found, target=target, **fields), tmp_path / out, tmp_path / key)
+    return making.build(making.Study(methods=found, target=target, **fields), tmp_path / out, tmp_path / key)
 
   return make
 

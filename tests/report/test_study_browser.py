@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqm_jax.report import ratings, study_page, trials
+from vqm_jax.report.study import making, ratings, trials
 
 webdriver = pytest.importorskip('selenium.webdriver')
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -107,11 +107,11 @@ def make_study(tmp_path):
           Image.fromarray(np.roll(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), 9 * k, 0)).save(path)
         frames[method][str(clip)] = paths
     target = frames.pop('target')
-    study = study_page.Study(
+    study = making.Study(
       frames, target, mode, 'A study', 'Which?', 'us', fps=30, first=0, frames=3, crop=(600, 450), slots=7,
       max_trials=6, seed=0,
     )  # fmt: skip
-    return tmp_path / 'study', study_page.build(study, tmp_path / 'study', tmp_path / 'key.json')
+    return tmp_path / 'study', making.build(study, tmp_path / 'study', tmp_path / 'key.json')
 
   return make
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from vqm_jax import errors
-from vqm_jax.report import preference, ratings, study_tables, trials
+from vqm_jax.report.study import preference, ratings, rendering, trials
 
 METHODS, CLIPS = ['a', 'b', 'c', 'd', 'e'], [f'clip{k}' for k in range(6)]
 STRENGTHS = np.array([0.9, 0.4, 0.0, -0.4, -0.9])
@@ -283,7 +283,7 @@ def test_screening(tmp_path):
   }
   share, repeats = raters[1].consistency
   assert share == 1 and repeats == 2
-  texts, _ = study_tables.documents(key, raters, 50, 0)
+  texts, _ = rendering.documents(key, raters, 50, 0)
   page = texts['study.md']
   assert '(2 raters, ' in page and 'careless (2 of 2 checks failed); hasty (median answer after 0.30 s)' in page
   assert 'Not finished, but counted: partial (7 of ' in page
@@ -303,7 +303,7 @@ def test_repeats_have_their_sides_swapped(tmp_path):
 
 def test_without_answers_there_are_no_scores(tmp_path):
   for key in (make_key(), make_key('mos', ['a', 'b'], 'target')):
-    texts, found = study_tables.documents(key, [], 50, 0)
+    texts, found = rendering.documents(key, [], 50, 0)
     page = texts['study.md']
     assert '(0 raters, no votes)' in page and page.count('no votes') >= 3
     assert found['numbers']['votes'] == 0 and all(math.isnan(value[0]) for value in found['estimates'].values())
@@ -312,7 +312,7 @@ def test_without_answers_there_are_no_scores(tmp_path):
 
 def test_tables(voted):
   key, raters = voted
-  texts, found = study_tables.documents(key, raters, 50, 0)
+  texts, found = rendering.documents(key, raters, 50, 0)
   page = texts['study.md']
   lines = [line.split('|')[1].strip() for line in page.split('## ')[1].splitlines() if line.startswith('|')]
   assert lines == ['Method', '-' * max(6, len(lines[1])), *METHODS]
@@ -344,7 +344,7 @@ def test_binary(binary, tmp_path):
 
 def test_plot_is_the_same_each_time(tmp_path):
   pytest.importorskip('matplotlib')
-  from vqm_jax.report import forest
+  from vqm_jax.report.study import forest
 
   estimates = {'$a_b$': (0.5, 0.3, 0.8), 'b': (-0.5, math.nan, math.nan), 'none': (math.nan,) * 3}
   paths = [forest.save(tmp_path / name, estimates, 'Log-strength', 0.0) for name in 'xy']

@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from vqm_jax import errors
-from vqm_jax.report import archive, frame_folders
+from vqm_jax.report import frame_folders
+from vqm_jax.report.submission import archive
 
 RNG = np.random.default_rng(0)
 README = archive.Readme(1.23, cpu=False, extra_data=False, other='one H100, JAX')

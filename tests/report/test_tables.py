@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vqm_jax import errors, files
-from vqm_jax.report import layout, rendering, summaries
+from vqm_jax.report import summaries
+from vqm_jax.report.tables import layout, rendering
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'
 INTVID = [f'{number:03d}' for number in range(76, 92)]

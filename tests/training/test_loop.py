@@ -10,7 +10,7 @@ import pytest
 import shipped_weights
 
 from vqm_jax import checkpoints, errors, inference
-from vqm_jax.prepare.demo_scenes import LQ_CRF
+from vqm_jax.prepare.demo.rendered import LQ_CRF
 from vqm_jax.training import loop
 from vqm_jax.training.supervised import Supervised
 

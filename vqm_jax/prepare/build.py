@@ -24,10 +24,10 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import beam, driver
-from vqm_jax.prepare.builder import VqmBuilder
-from vqm_jax.prepare.configs import FramesConfig, TilesConfig
-from vqm_jax.prepare.segments import SegmentsConfig
+from vqm_jax.prepare.records import beam, driver
+from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax.prepare.records.configs import FramesConfig, TilesConfig
+from vqm_jax.prepare.records.segments import SegmentsConfig
 
 _DATASET = flags.DEFINE_string(
   'dataset', None, 'vqm_demo, paired_videos, … or a data set folder of your own.', required=True

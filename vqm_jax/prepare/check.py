@@ -18,10 +18,10 @@ import numpy as np
 from absl import flags
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import layout
+from vqm_jax.prepare.challenge import packing
 from vqm_jax.video import VideoSource
 
-_DATASET = flags.DEFINE_enum('dataset', None, layout.DATASETS, 'Whose layout is expected.', required=True)
+_DATASET = flags.DEFINE_enum('dataset', None, packing.DATASETS, 'Whose layout is expected.', required=True)
 _MANUAL_DIR = flags.DEFINE_string('manual_dir', None, 'Folder with the data as downloaded.', required=True)
 _SOURCE_SUFFIX = flags.DEFINE_string(
   'source_suffix', '', 'Which source folders to take where several differ in their bitrate, such as 500k.'
@@ -32,7 +32,7 @@ _PAIRING = flags.DEFINE_bool('pairing', True, 'Whether to estimate how two camer
 def main(_: Sequence[str]) -> None:
   """Prints what is found; raises DataError if there are problems."""
   folder = pathlib.Path(_MANUAL_DIR.value).expanduser()
-  found = layout.resolve(folder, _DATASET.value, source_suffix=_SOURCE_SUFFIX.value)
+  found = packing.resolve(folder, _DATASET.value, source_suffix=_SOURCE_SUFFIX.value)
   print(f'{_DATASET.value} in {found.root}')
   if found.clips:
     print('\n' + _table([_SPLIT_HEADER, *_split_rows(found)]))
@@ -54,9 +54,9 @@ _SPLIT_HEADER = ('split', 'clips', 'with target', 'frames', 'size', 'fps')
 _CLIP_HEADER = ('split', 'clip', 'frames', 'size', 'fps', 'first', 'source', 'target')
 
 
-def _split_rows(found: layout.Layout) -> list[tuple[str, ...]]:
+def _split_rows(found: packing.Layout) -> list[tuple[str, ...]]:
   rows = []
-  for split in layout.SPLITS:
+  for split in packing.SPLITS:
     clips = [clip for clip in found.clips if clip.split == split]
     if clips:
       sources = [source for clip in clips for source in list(clip.sources.values())[:1]]
@@ -67,7 +67,7 @@ def _split_rows(found: layout.Layout) -> list[tuple[str, ...]]:
   return rows
 
 
-def _clip_row(found: layout.Layout, clip: layout.Clip) -> tuple[str, ...]:
+def _clip_row(found: packing.Layout, clip: packing.Clip) -> tuple[str, ...]:
   sides = [clip.sources.get(side) for side in ('lq', 'hq') if getattr(clip, side) is not None]
   facts = (
     # Both sides where they differ.
@@ -81,9 +81,9 @@ def _clip_row(found: layout.Layout, clip: layout.Clip) -> tuple[str, ...]:
 _PAIRING_HEADER = ('clip', 'offset', 'ncc', 'drift/min', 'enlarges', 'inliers', 'remarks')
 
 
-def _pairing_rows(found: layout.Layout) -> list[tuple[str, ...]]:
+def _pairing_rows(found: packing.Layout) -> list[tuple[str, ...]]:
   """The estimates for the training clips, which are kept as they come."""
-  from vqm_jax.prepare import two_cameras  # TFDS takes a while to start
+  from vqm_jax.prepare.challenge import two_cameras  # TFDS takes a while to start
 
   pairs = list(two_cameras.clips(found, 'train'))
   stored = two_cameras.StoredPairings(found.root)

@@ -17,7 +17,7 @@ import jax
 from absl import flags, logging
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import degradation, pairs
+from vqm_jax.prepare.pairs import degradation, making
 from vqm_jax.video.codec import PRESETS
 
 _PRESETS = PRESETS[:-1]  # placebo is slow to no effect
@@ -61,7 +61,7 @@ def main(argv):
   # Scoring needs no accelerator, and every worker would claim its memory.
   os.environ['JAX_PLATFORMS'] = 'cpu'
   jax.config.update('jax_platforms', 'cpu')
-  settings = pairs.Settings(
+  settings = making.Settings(
     rate=_RATE.value,
     target_psnr=_TARGET_PSNR.value,
     counts={split: flag.value for split, flag in _COUNTS.items()},
@@ -75,8 +75,8 @@ def main(argv):
   )
   output = pathlib.Path(_OUTPUT.value)
   workers = _WORKERS.value or os.cpu_count() or 1
-  rows = pairs.run(pathlib.Path(_INPUT.value), output, settings, workers=workers, overwrite=_OVERWRITE.value)
-  print(pairs.summary(output))
+  rows = making.run(pathlib.Path(_INPUT.value), output, settings, workers=workers, overwrite=_OVERWRITE.value)
+  print(making.summary(output))
   logging.info('%s holds %d pairs, described in manifest.csv and degrade.json', output, len(rows))
   smallest = min((min(int(r['height']), int(r['width'])) for r in rows if r['split'] == 'train'), default=0)
   configs = ['tiles' if smallest >= 256 else 'tiles_t7p128'] if smallest else []

@@ -8,10 +8,10 @@ import pathlib
 from absl import flags
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare import demo_scenes
+from vqm_jax.prepare.demo import rendered
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the two videos; made if absent.')
-_PHOTO = flags.DEFINE_enum('photo', 'coffee', demo_scenes.PHOTOGRAPHS['test'], 'Photograph to film.')
+_PHOTO = flags.DEFINE_enum('photo', 'coffee', rendered.PHOTOGRAPHS['test'], 'Photograph to film.')
 _FRAMES = flags.DEFINE_integer('frames', 48, 'Length at 25 frames per second.', lower_bound=1)
 
 
@@ -21,9 +21,9 @@ def main(argv):
     raise errors.ConfigError('--output is required; see --help.')
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
-  index = demo_scenes.PHOTOGRAPHS['test'].index(_PHOTO.value)
-  scene = demo_scenes.Scene(_PHOTO.value, 'test', _PHOTO.value, index, num_frames=_FRAMES.value)
-  print(*demo_scenes.write_pair(scene, folder), sep='\n')
+  index = rendered.PHOTOGRAPHS['test'].index(_PHOTO.value)
+  scene = rendered.Scene(_PHOTO.value, 'test', _PHOTO.value, index, num_frames=_FRAMES.value)
+  print(*rendered.write_pair(scene, folder), sep='\n')
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import pathlib
 from absl import flags
 
 from vqm_jax import cli, errors, files
-from vqm_jax.report import forest, ratings, study_tables
+from vqm_jax.report.study import forest, ratings, rendering
 
 _KEY = flags.DEFINE_string('key', None, 'Key that report.study wrote.')
 _EXPORTS = flags.DEFINE_list('exports', None, 'Files of answers, or folders of them.')
@@ -35,7 +35,7 @@ def main(argv):
   key = ratings.read_key(pathlib.Path(_KEY.value))
   raters = ratings.read(key, ratings.find(_EXPORTS.value))
   raters = ratings.screened(raters, _MAX_FAILED.value, _MIN_SECONDS.value)
-  texts, found = study_tables.documents(key, raters, _RESAMPLES.value, _SEED.value)
+  texts, found = rendering.documents(key, raters, _RESAMPLES.value, _SEED.value)
   out = pathlib.Path(_OUT.value)
   paths = [out / name for name in texts]
   for path, text in zip(paths, texts.values(), strict=True):

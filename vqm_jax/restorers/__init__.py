@@ -19,12 +19,12 @@ from vqm_jax.layers.edvr import INPUT_MEAN
 from vqm_jax.layers.initializers import ParameterKeys
 from vqm_jax.restorers import bossgao, tcl
 from vqm_jax.restorers.base import Restorer
-from vqm_jax.restorers.baselines import NoProcessing, SeventhStandIn
 from vqm_jax.restorers.ecnu import C2CNet
 from vqm_jax.restorers.gil import GIL
 from vqm_jax.restorers.gtq import GTQ
 from vqm_jax.restorers.jojo_mvig import JOJO
 from vqm_jax.restorers.mixture import Mixture
+from vqm_jax.restorers.seventh import NoProcessing, SeventhStandIn
 
 NETWORKS = {
   'gtq': GTQ,

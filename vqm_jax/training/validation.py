@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vqm_jax import data, enhancers, inference, metrics, pictures
-from vqm_jax.inference import evaluation
+from vqm_jax.evaluation import scoring
 
 _PICTURES = 3  # clips that are shown
 _ANIMATED = 24  # frames of a sample clip
@@ -48,7 +48,7 @@ class Validation:
     if self._enhances:
       self._measures = [metrics.create(name, reference='input') for name in ('colour', 'change')]
     else:
-      self._measures = evaluation.fidelity()
+      self._measures = scoring.fidelity()
 
   def __call__(self, network) -> Found:
     """Scores `network` and makes sample pictures from the first frames of up to three clips."""
@@ -62,7 +62,7 @@ class Validation:
         frames, _ = animations.setdefault(clip, ([], self._reader.clips[clip].fps))
         frames.append(pictures.unaligned(lq, output, hq))
 
-    scores = evaluation.evaluate_clips(
+    scores = scoring.evaluate_clips(
       functools.partial(inference.restore_frames, network),
       self._reader,
       clips=mine,
@@ -70,7 +70,7 @@ class Validation:
       measures=self._measures,
       on_frame=keep,
     )
-    means = self._over_processes({name: evaluation.mean_scores({name: score}) for name, score in scores.items()})
+    means = self._over_processes({name: scoring.mean_scores({name: score}) for name, score in scores.items()})
     if self._enhances:
       found = {'val/colour': means['colour'], 'val/colour_source': means['colour_input'], 'val/change': means['change']}
       text = 'colour distance {val/colour:.2f} (source {val/colour_source:.2f}), mean change {val/change:.2f} levels'

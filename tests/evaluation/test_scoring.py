@@ -1,0 +1,220 @@
+"""Scoring of clips: what the network sees, what is averaged, what is kept."""
+
+import dataclasses
+import itertools
+import json
+import time
+
+import numpy as np
+import pytest
+
+from vqm_jax import errors, metrics
+from vqm_jax.data.clips import Clip
+from vqm_jax.evaluation import filter_scores, scoring, stored_scores
+from vqm_jax.inference import restore_frames
+from vqm_jax.restorers.seventh import NoProcessing
+
+LENGTHS = {'cat': 5, 'dog': 3}
+
+
+class Reader:
+  """A ClipReader over noise that counts the frames it hands out."""
+
+  def __init__(self, withheld=False):
+    rng = np.random.default_rng(0)
+    self.clips, self.pairs, self.read = {}, {}, []
+    for first, (name, frames) in enumerate(LENGTHS.items()):
+      self.clips[name] = Clip(name, 10 * first, frames, 12, 16, 25.0, 'pet' if first else 'cats')
+      hq = rng.integers(20, 230, (frames, 12, 16, 3), dtype=np.uint8)
+      lq = (hq + rng.integers(-9, 10, hq.shape)).astype(np.uint8)
+      self.pairs[name] = lq, None if withheld else hq
+
+  def frames(self, name, start=0, stop=None):
+    lq, hq = self.pairs[name]
+    for t in range(start, len(lq) if stop is None else stop):
+      self.read.append((name, t))
+      yield lq[t], None if hq is None else hq[t]
+
+
+def identity(frames):
+  return frames
+
+
+def test_scores_are_those_of_the_metrics():
+  reader = Reader()
+  scores = scoring.evaluate_clips(lambda frames: (f ^ 1 for f in frames), reader)
+  assert list(scores) == list(LENGTHS)
+  for name, (lq, hq) in reader.pairs.items():
+    np.testing.assert_array_equal(scores[name].psnr, metrics.psnr(lq ^ 1, hq))
+    np.testing.assert_array_equal(scores[name].ssim, metrics.ssim(lq ^ 1, hq))
+    np.testing.assert_array_equal(scores[name].psnr_input, metrics.psnr(lq, hq))
+    np.testing.assert_array_equal(scores[name].ssim_input, metrics.ssim(lq, hq))
+    assert scores[name].frames == list(range(LENGTHS[name]))
+  means = scoring.mean_scores(scores)
+  expected = np.mean([metrics.psnr(lq ^ 1, hq).mean() for lq, hq in reader.pairs.values()])
+  assert means['psnr'] == pytest.approx(expected, abs=1e-12)
+  assert means['gain'] == pytest.approx(means['psnr'] - means['psnr_input'], abs=1e-12)
+
+
+def test_no_processing_through_the_streaming_gains_nothing():
+  restore, measures = (lambda frames: restore_frames(NoProcessing(), frames)), scoring.fidelity(ssim=False)
+  scores = scoring.evaluate_clips(restore, Reader(), measures=measures)
+  means = scoring.mean_scores(scores)
+  assert means['gain'] == 0.0
+  assert 'ssim' not in means and scores['cat'].ssim == []
+
+
+def test_max_frames_every_and_clips():
+  reader = Reader()
+  scores = scoring.evaluate_clips(identity, reader, max_frames=4, clips=['cat'])
+  assert scores['cat'].frames == [0, 1, 2, 3]
+  assert reader.read == [('cat', t) for t in range(4)]
+  scores = scoring.evaluate_clips(lambda frames: itertools.islice(frames, 1, None, 2), reader, every=2)
+  assert [s.frames for s in scores.values()] == [[1, 3], [1]]
+  with pytest.raises(errors.DataError, match="'dog' has 3 frames, none of them is every 4th"):
+    scoring.evaluate_clips(identity, reader, every=4)
+  with pytest.raises(errors.DataError, match="No clip 'cow'; available: cat, dog"):
+    scoring.evaluate_clips(identity, reader, clips=['cow'])
+
+
+def test_another_protocol_comes_beside_ntire():
+  scores = scoring.evaluate_clips(identity, Reader(), measures=scoring.fidelity('y601'))['dog']
+  lq, hq = Reader().pairs['dog']
+  np.testing.assert_array_equal(scores.psnr, metrics.psnr(lq, hq))
+  np.testing.assert_array_equal(scores.output['psnr_y601'], metrics.psnr(lq, hq, 'y601'))
+  np.testing.assert_array_equal(scores.input['ssim_y601'], metrics.ssim(lq, hq, 'y601'))
+
+
+def test_wrong_outputs_and_missing_targets_are_refused():
+  with pytest.raises(errors.DataError, match="'cat': 3 frames to score, expected 5"):
+    scoring.evaluate_clips(lambda frames: itertools.islice(frames, 3), Reader())
+  with pytest.raises(errors.DataError, match=r"'cat', frame 0: output is \(12, 15, 3\)"):
+    scoring.evaluate_clips(lambda frames: (f[:, 1:] for f in frames), Reader())
+  with pytest.raises(errors.DataError, match="'cat' has no targets"):
+    scoring.evaluate_clips(identity, Reader(withheld=True))
+
+
+def test_memory_is_bounded_by_what_the_network_holds_back():
+  reader, ahead = Reader(), []
+  scoring.evaluate_clips(identity, reader, on_frame=lambda clip, t, *_: ahead.append(len(reader.read) - len(ahead)))
+  assert max(ahead) == 1
+
+
+def test_progress_is_advanced_once_per_frame():
+  seen = []
+
+  def progress(items):
+    for item in items:
+      yield item
+      seen.append(item)
+
+  scoring.evaluate_clips(identity, Reader(), progress=progress)
+  assert seen == list(range(8))
+
+
+def test_summary_means_and_categories():
+  reader = Reader()
+  reader.pairs['dog'][0][1] = reader.pairs['dog'][1][1]  # one frame equals its target
+  scores = scoring.evaluate_clips(identity, reader)
+  summary = scoring.summarise(scores)
+  psnr = summary['metrics']['psnr']
+  assert np.isinf(psnr['per_frame']['dog'][1])
+  assert psnr['identical_frames'] == 1
+  dog = [min(v, 100.0) for v in scores['dog'].psnr]
+  assert psnr['per_clip']['dog'] == pytest.approx(np.mean(dog))
+  assert psnr['mean'] == pytest.approx((np.mean(scores['cat'].psnr) + np.mean(dog)) / 2)
+  assert psnr['mean_of_frames'] == pytest.approx(np.mean(scores['cat'].psnr + dog))
+  assert summary['gain'] == {'psnr': 0.0, 'ssim': 0.0}
+  assert (summary['n_clips'], summary['n_frames']) == (2, 8)
+  assert summary['category'] == {'cat': 'cats', 'dog': 'pet'}
+  assert summary['per_category']['pet']['psnr'] == pytest.approx(np.mean(dog))
+
+
+def test_killed_after_one_clip_it_goes_on_with_the_next(tmp_path):
+  reader = Reader()
+
+  def killed(frames):
+    if ('dog', 0) in reader.read or len(reader.read) == 5:
+      raise KeyboardInterrupt
+    yield from frames
+
+  with pytest.raises(KeyboardInterrupt):
+    stored_scores.score_resumably(scoring.restored_clips(killed, reader), tmp_path)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['cat.json', 'pictures']
+  reader.read.clear()
+  clips = scoring.restored_clips(identity, reader)
+  resumed = stored_scores.score_resumably(clips, tmp_path)
+  assert {name for name, _ in reader.read} == {'dog'}
+  whole = scoring.evaluate_clips(identity, Reader())
+
+  def without_time(scores):
+    return {name: dataclasses.replace(s, seconds=0) for name, s in scores.items()}
+
+  assert without_time(resumed) == without_time(whole)
+  reader.read.clear()
+  stored_scores.score_resumably(clips, tmp_path)
+  assert reader.read == []
+  stored_scores.score_resumably(clips, tmp_path, overwrite=True)
+  assert len(reader.read) == 8
+
+
+def test_damaged_scores_and_missing_frames_are_made_again(tmp_path):
+  reader = Reader()
+  clips = scoring.restored_clips(identity, reader)
+  stored_scores.score_resumably(clips, tmp_path)
+  (tmp_path / 'cat.json').write_text('{"psnr": [')
+  reader.read.clear()
+  stored_scores.score_resumably(clips, tmp_path)
+  assert {name for name, _ in reader.read} == {'cat'}
+  stored_scores.score_resumably(clips, tmp_path, save_frames=True)
+  assert len(list(tmp_path.glob('output/*/*.png'))) == 8
+  assert len(list(tmp_path.glob('pictures/*.png'))) == 2
+  reader.read.clear()
+  stored_scores.score_resumably(clips, tmp_path, save_frames=True)
+  assert reader.read == []
+
+
+def test_infinite_scores_survive_the_file(tmp_path):
+  reader = Reader()
+  reader.pairs['cat'] = reader.pairs['cat'][1], reader.pairs['cat'][1]
+  clips = scoring.restored_clips(identity, reader)
+  stored_scores.score_resumably(clips, tmp_path)
+  assert json.loads((tmp_path / 'cat.json').read_text())['output']['psnr'] == ['inf'] * 5
+  assert stored_scores.score_resumably(clips, tmp_path)['cat'].psnr == [np.inf] * 5
+
+
+def test_fingerprint_depends_on_every_value():
+  one = {'step': 3, 'clips': {'a': 1}}
+  assert stored_scores.fingerprint(one) == stored_scores.fingerprint(dict(reversed(one.items())))
+  assert stored_scores.fingerprint(one) != stored_scores.fingerprint(one | {'step': 4})
+
+
+def test_seconds_per_frame_is_the_steady_state():
+  def restore(frames):
+    for index, frame in enumerate(frames):
+      time.sleep(0.2 if index < 3 else 0.01)
+      yield frame
+
+  frame = np.zeros((4, 4, 3), np.uint8)
+  assert 0.01 <= scoring.seconds_per_frame(restore, frame, frames=5) < 0.1
+  started = time.perf_counter()
+  scoring.seconds_per_frame(restore, frame, frames=10**6, budget=0.1)
+  assert time.perf_counter() - started < 3
+
+
+def test_best_filter_is_the_one_with_the_highest_psnr():
+  reader = Reader()
+  candidates = {
+    'worse': lambda frames: frames * 0.9,
+    'same': lambda frames: frames,
+    'dark': lambda frames: frames * 0.0,
+  }
+  assert filter_scores.best_of(candidates, reader) == 'same'
+
+
+def test_filters_are_rounded_half_to_even_and_clipped():
+  frame = np.array([[[1, 3, 255]] * 12] * 12, np.uint8)
+  half = filter_scores.frame_by_frame(lambda frames: frames / 2)
+  assert next(iter(half([frame])))[0, 0].tolist() == [0, 2, 128]
+  double = filter_scores.frame_by_frame(lambda frames: 2 * frames - 1)
+  assert next(iter(double([frame])))[0, 0].tolist() == [0, 0, 255]

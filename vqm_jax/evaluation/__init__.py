@@ -1,0 +1,1 @@
+"""Scores of restored clips: taken, kept, compared with simple filters."""

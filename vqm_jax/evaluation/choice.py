@@ -1,0 +1,94 @@
+"""Which measures an evaluation takes, and why some of those asked for cannot be taken."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from vqm_jax import errors, metrics
+from vqm_jax.evaluation.patch_features import PatchFeatures
+from vqm_jax.evaluation.scoring import fidelity
+
+# Between domains there is no target to be equal to: how far the look is, and what the mapping does to motion.
+WEAK = ('lpips_alex', 'fd_lpips', 'colour', 'sharpness', 'warping', 'flicker')
+FRECHET = 'fd_lpips'
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """What to measure.
+
+  Attributes:
+    measures: of frames and clips.
+    patches: for the Fréchet distance, a measure of the whole data set; None when it was not asked for.
+    missing: {measure: why it cannot be taken} of the others that were asked for.
+  """
+
+  measures: list[metrics.Measure]
+  patches: PatchFeatures | None
+  missing: dict[str, str]
+
+  def described(self) -> dict[str, dict[str, Any]]:
+    """{measure: label, better, decimals} of all that were asked for, as `summary.json` tells them."""
+    names = ('label', 'better', 'decimals')
+    out = {m.name: {name: getattr(m, name) for name in names} for m in self.measures}
+    extra = [*([FRECHET] if self.patches else []), *self.missing]
+    return out | {name: {'label': metrics.label(name), 'better': 'lower', 'decimals': 3} for name in extra}
+
+
+def choose(
+  names: Sequence[str],
+  *,
+  protocol: str = 'ntire',
+  aligned: bool = True,
+  every: int = 1,
+  inputs: bool = True,
+  perceptual_dir: str | None = None,
+) -> Choice:
+  """The measures of these names.
+
+  On weakly aligned pairs PSNR and SSIM measure misalignment: asked for by name they are called `unaligned_psnr`, so
+  that no table takes them by mistake, and measures of motion compare with the input.
+
+  Args:
+    names: of `metrics.create`, or 'fd_lpips'; 'auto' stands for PSNR and SSIM by `protocol`, or for WEAK.
+    protocol: of `metrics.PROTOCOLS`.
+    aligned: whether targets show the inputs pixel by pixel.
+    every: n when only every n-th frame is scored.
+    inputs: whether the unprocessed inputs are at hand.
+    perceptual_dir: folder of converted weights.
+
+  Raises:
+    ConfigError: an unknown name.
+  """
+  measures, patches, missing = [], None, {}
+  for name in names:
+    if name == 'auto':
+      if aligned:
+        measures += fidelity(protocol)
+      else:
+        rest = choose(WEAK, aligned=False, every=every, inputs=inputs, perceptual_dir=perceptual_dir)
+        measures, patches, missing = measures + rest.measures, patches or rest.patches, missing | rest.missing
+      continue
+    try:
+      if name == FRECHET:
+        patches = PatchFeatures(metrics.lpips_weights('alex', perceptual_dir, setting='--perceptual_dir'))
+        continue
+      measure = metrics.create(
+        name, reference='target' if aligned else 'input', perceptual_dir=perceptual_dir, setting='--perceptual_dir'
+      )
+    except errors.MissingWeightsError as error:
+      missing[name] = str(error)
+      continue
+    if name in metrics.FLOW and importlib.util.find_spec('cv2') is None:
+      missing[name] = f'{name} needs OpenCV, which is not installed (pip install opencv-python)'
+    elif measure.consecutive and every > 1:
+      missing[name] = f'{name} compares neighbouring frames; score all of them (--frames=all)'
+    elif measure.reference == 'input' and not inputs:
+      missing[name] = f'{name} compares with the input here; give it (--lq_dir)'
+    elif measure.aligned and not aligned:
+      label = f'{measure.label}, unaligned'
+      measures.append(dataclasses.replace(measure, name=f'unaligned_{name}', label=label))
+    else:
+      measures.append(measure)
+  return Choice(list({m.name: m for m in measures}.values()), patches, missing)

@@ -1,0 +1,161 @@
+"""Scores kept per clip, under a name for all they depend on, so that no clip is scored twice."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+
+from vqm_jax import files, metrics, pictures
+from vqm_jax.data import ClipReader
+from vqm_jax.data.records import DataSource
+from vqm_jax.evaluation.patch_features import PatchFeatures
+from vqm_jax.evaluation.scoring import (
+  ClipFrames,
+  ClipScores,
+  Restore,
+  fidelity,
+  score_clip,
+  seconds_per_frame,
+  ticking,
+)
+
+# Sub-folders of the frames that are kept.
+FRAMES = ('output', 'input', 'target')
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+  """A name for all that scores depend on beside the measures; `identity` holds plain JSON values."""
+  return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def source_identity(source: DataSource) -> dict[str, Any]:
+  """What tells the records of a source from any others, for `fingerprint`."""
+  info = source.dataset_info
+  part = info.splits[source.split]
+  return {
+    'dataset': info.full_name,
+    'split': source.split,
+    'records': part.num_examples,
+    'bytes': part.num_bytes,
+    'shards': list(part.shard_lengths),
+    'clips': (info.metadata or {}).get('clips', {}).get(source.split),
+  }
+
+
+def score_resumably(
+  clips: Sequence[ClipFrames],
+  folder: pathlib.Path,
+  measures: Sequence[metrics.Measure] | None = None,
+  *,
+  aligned: bool = True,
+  overwrite: bool = False,
+  save_frames: bool = False,
+  patches: PatchFeatures | None = None,
+  progress: Callable[..., Iterable[int]] | None = None,
+) -> dict[str, ClipScores]:
+  """Scores clips, without measuring again what lies in `folder` already.
+
+  Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
+  beside input and target) and, with `save_frames`, `output/<clip>/<index>.png`, input and target. The caller names
+  the folder by a `fingerprint` of all that the scores depend on, the measures excepted: more of them are
+  added to the clips that lack them, and learned ones are taken again when their weights are others.
+
+  Args:
+    clips: what to score.
+    folder: made if needed.
+    measures: as of `evaluation.evaluate_clips`.
+    aligned: whether pictures may show the error against the target.
+    overwrite: score every clip again.
+    save_frames: keep the frames, too; clips that were scored without keeping them are redone.
+    patches: also keep features for `frechet`.
+    progress: as of `evaluation.evaluate_clips`.
+
+  Raises:
+    DataError: as `evaluation.score_clip`.
+  """
+  measures = fidelity() if measures is None else measures
+  indices = {clip.name: clip.indices for clip in clips}
+  scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
+
+  def missing(clip: ClipFrames) -> list[metrics.Measure]:
+    old = scores.get(clip.name)
+    return [m for m in measures if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
+
+  def complete(clip: ClipFrames) -> bool:
+    frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
+    return not missing(clip) and frames and (patches is None or (not overwrite and patches.path(folder, clip).exists()))
+
+  pending = [clip for clip in clips if not complete(clip)]
+  if len(pending) < len(clips):
+    logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
+
+  def keep(name, index, lq, restored, hq):
+    if lq is not None and index == indices[name][len(indices[name]) // 2]:
+      panel = pictures.comparison(lq, restored, hq) if aligned else pictures.unaligned(lq, restored, hq)
+      pictures.save_png(folder / 'pictures' / f'{name}.png', panel)
+    if save_frames:
+      for side, frame in zip(FRAMES, (restored, lq, hq), strict=True):
+        if frame is not None:
+          pictures.save_png(frame_path(folder, side, name, index), frame)
+    if patches:
+      patches.add(lq, restored, hq)
+
+  with ticking(pending, progress) as tick:
+    for clip in pending:
+      if patches:
+        patches.start(clip)
+      new = score_clip(clip, missing(clip), on_frame=keep, tick=tick)
+      if patches:
+        patches.save(folder, clip)
+      scores[clip.name] = _joined(scores.get(clip.name), new)
+      files.write_json(folder / f'{clip.name}.json', dataclasses.asdict(scores[clip.name]))
+  return {name: scores[name] for name in indices}
+
+
+def _joined(old: ClipScores | None, new: ClipScores) -> ClipScores:
+  """The new scores and the old ones of other measures."""
+  if old is None:
+    return new
+  joined = {side: getattr(old, side) | getattr(new, side) for side in ('output', 'input', 'target', 'weights')}
+  return dataclasses.replace(new, **joined)
+
+
+def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrite: bool = False) -> dict[str, Any]:
+  """Seconds per frame of the network on one device, with device and frame size; kept in `path`.
+
+  `restore` takes the argument `devices`, as `restore_frames` does.
+  """
+  if overwrite or not path.exists():
+    frame, _ = next(reader.frames(next(iter(reader.clips)), 0, 1))
+    device = jax.local_devices()[0]
+    kind = f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else device.device_kind
+    seconds = seconds_per_frame(functools.partial(restore, devices=[device]), frame)
+    size = list(frame.shape[:2])
+    files.write_json(path, {'seconds_per_frame': seconds, 'device': kind, 'frame_size': size})
+  return json.loads(path.read_text())
+
+
+def _stored(path: pathlib.Path) -> ClipScores | None:
+  """Scores from a file, None when there are none or they are damaged."""
+  try:
+    scores = ClipScores(**json.loads(path.read_text()))
+    for side in (scores.output, scores.input, scores.target):
+      side.update({metric: [float(v) for v in values] for metric, values in side.items()})
+  except FileNotFoundError:
+    return None
+  except (ValueError, TypeError) as error:
+    logging.warning('%s is damaged (%s); the clip is scored again.', path, error)
+    return None
+  return scores
+
+
+def frame_path(folder: pathlib.Path, side: str, clip: str, index: int) -> pathlib.Path:
+  """Where `score_resumably` keeps a frame; `side` is one of FRAMES."""
+  return folder / side / clip / f'{index:06d}.png'

@@ -1,0 +1,1 @@
+"""Pairs made of videos: coded, aligned, scored."""

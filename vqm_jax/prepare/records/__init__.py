@@ -1,0 +1,1 @@
+"""Records of TFDS: what they are, and the builders that write them."""

@@ -1,0 +1,1 @@
+"""Pages of frames and results under a slider."""

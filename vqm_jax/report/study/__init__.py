@@ -1,0 +1,1 @@
+"""Blind studies: made, answered, evaluated."""

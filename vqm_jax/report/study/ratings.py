@@ -1,0 +1,224 @@
+"""Answers of a blind study: read, checked against its key, and screened."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vqm_jax import errors
+from vqm_jax.report.study import making, trials
+
+CHOICES = ('left', 'same', 'right')
+SCALE = (1, 2, 3, 4, 5)  # bad, poor, fair, good, excellent
+_OBVIOUS_AT_MOST = 2  # what the damaged video may be rated
+_LISTED = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Vote:
+  """One answer with what was behind it.
+
+  Attributes:
+    participant, kind, clip: who, which kind of `trials.Trial`, on which clip.
+    left, right: methods; right is None where one video was rated.
+    answer: left, same, right; or 1 to 5.
+    ms: from the first picture to the answer.
+    plays: how often the videos had ended.
+  """
+
+  participant: str
+  kind: str
+  clip: str
+  left: str
+  right: str | None
+  answer: str | int
+  ms: int
+  plays: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rater:
+  """One participant.
+
+  Attributes:
+    name: as entered.
+    votes: in the order given.
+    questions: how many there were.
+    dropped: why the votes do not count; '' if they do.
+  """
+
+  name: str
+  votes: tuple[Vote, ...]
+  questions: int
+  dropped: str = ''
+
+  def of_kind(self, kind: str) -> list[Vote]:
+    """Votes of one kind of trial."""
+    return [vote for vote in self.votes if vote.kind == kind]
+
+  @property
+  def checks(self) -> tuple[int, int]:
+    """Obvious questions answered right, and all of them."""
+    votes = self.of_kind('obvious')
+    return sum(map(_passed, votes)), len(votes)
+
+  @property
+  def consistency(self) -> tuple[float, int]:
+    """How often a repeated question got the same answer (ratings: one step away at most), and how many there were."""
+    first = {(vote.clip, frozenset((vote.left, vote.right))): vote for vote in self.of_kind('main')}
+    pairs = [(vote, first.get((vote.clip, frozenset((vote.left, vote.right))))) for vote in self.of_kind('repeat')]
+    same = [_agree(again, before) for again, before in pairs if before]
+    return (sum(same) / len(same) if same else float('nan')), len(same)
+
+  @property
+  def median_seconds(self) -> float:
+    """Median time of an answer; nan without any."""
+    return float(np.median([vote.ms for vote in self.votes])) / 1000 if self.votes else float('nan')
+
+
+def read_key(path: pathlib.Path) -> dict[str, Any]:
+  """The key of a study. Raises DataError when it is damaged or something else."""
+  key = _read(path, making.KEY, 'give the ..._KEY_keep_private.json that study wrote')
+  needed = {'study': str, 'mode': str, 'methods': list, 'clips': list, 'media': dict, 'orders': list}
+  if wrong := [name for name, kind in needed.items() if not isinstance(key.get(name), kind) or not key[name]]:
+    raise errors.DataError(f'{path} is damaged: {", ".join(wrong)} is missing; take the copy that study wrote.')
+  return key
+
+
+def find(paths: Iterable[str]) -> list[pathlib.Path]:
+  """Files of answers, and those in folders. Raises DataError for a path that does not exist."""
+  found = []
+  for path in map(pathlib.Path, paths):
+    if path.is_dir():
+      found += sorted(path.glob('*.json'))
+    elif path.is_file():
+      found.append(path)
+    else:
+      raise errors.DataError(f'{path}: no such file or folder; --exports takes what raters sent.')
+  return list(dict.fromkeys(found))
+
+
+def read(key: Mapping[str, Any], paths: Iterable[pathlib.Path]) -> list[Rater]:
+  """Raters in the order of their names.
+
+  Raises:
+    DataError: answers of another study or in another order, edited ones, or two files of one participant. The message
+      lists every file that has to go: a table is never made of some of the answers without saying so.
+  """
+  raters, problems, origin = [], [], {}
+  for path in paths:
+    try:
+      rater = _rater(key, _read(path, making.ANSWERS, 'give the files that raters downloaded'), path)
+    except errors.DataError as error:
+      problems.append(str(error).rstrip('.'))
+      continue
+    if rater.name in origin:
+      problems.append(f'{path} is a second file of {rater.name}, the first is {origin[rater.name]}; keep one')
+    origin.setdefault(rater.name, path)
+    raters.append(rater)
+  if problems:
+    more = f'; and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
+    raise errors.DataError('; '.join(problems[:_LISTED]) + more + '. Remove these files, or ask for them again.')
+  return sorted(raters, key=lambda rater: rater.name)
+
+
+def screened(raters: Sequence[Rater], max_failed: float, min_seconds: float) -> list[Rater]:
+  """The raters, with `dropped` set where more than `max_failed` of the checks went wrong or answers came too fast."""
+  out = []
+  for rater in raters:
+    passed, checks = rater.checks
+    reasons = []
+    if not rater.of_kind('main'):
+      reasons.append('no answers')
+    elif checks and checks - passed > max_failed * checks:
+      reasons.append(f'{checks - passed} of {checks} checks failed')
+    if rater.median_seconds < min_seconds:
+      reasons.append(f'median answer after {rater.median_seconds:.2f} s')
+    out.append(dataclasses.replace(rater, dropped=', '.join(reasons)))
+  return out
+
+
+def _read(path: pathlib.Path, kind: str, remedy: str) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError as error:
+    raise errors.DataError(f'{path}: no such file; {remedy}.') from error
+  except ValueError as error:
+    raise errors.DataError(f'{path} is damaged ({error}); {remedy}.') from error
+  if not isinstance(value, dict) or value.get('format') != kind:
+    raise errors.DataError(f'{path} is no {kind}; {remedy}.')
+  if value.get('version') != making.FORMAT:
+    raise errors.DataError(
+      f'{path} has version {value.get("version")!r}, expected {making.FORMAT}; use the program that made the study.'
+    )
+  return value
+
+
+def _rater(key: Mapping[str, Any], export: Mapping[str, Any], path: pathlib.Path) -> Rater:
+  """One export, checked. Every mistake has its own message, since the remedies differ."""
+  study, name, slot, answers = (export.get(field) for field in ('study', 'participant', 'slot', 'answers'))
+  if study != key['study']:
+    raise errors.DataError(f'{path} is of study {study}, the key of {key["study"]}')
+  if not isinstance(name, str) or not name or not isinstance(answers, list):
+    raise errors.DataError(f'{path} has no participant or no list of answers')
+  if slot != trials.slot_of(name, len(key['orders'])):
+    raise errors.DataError(f'{path}: participant {name!r} does not belong to order {slot}, one of them was changed')
+  order = key['orders'][slot]
+  digest = trials.order_digest(study, slot, [trial['media'] for trial in order])
+  if export.get('order') != digest:
+    raise errors.DataError(f'{path}: the questions came in another order than the key has, the page was changed')
+  _check_answers(key['mode'], order, answers, path)
+  if trials.answers_digest(study, name, digest, answers) != export.get('digest'):
+    raise errors.DataError(f'{path} was edited: its checksum does not fit the answers')
+  votes = []
+  for answer in answers:
+    trial = order[answer['trial']]
+    shown = [key['media'][token] for token in trial['media']]
+    methods = [entry['method'] for entry in shown] + [None]
+    details = answer['answer'], answer['ms'], answer['plays']
+    votes.append(Vote(name, trial['kind'], shown[0]['clip'], methods[0], methods[1], *details))
+  return Rater(name, tuple(votes), len(order))
+
+
+def _check_answers(mode: str, order: Sequence[Mapping[str, Any]], answers: Sequence[Any], path: pathlib.Path) -> None:
+  seen = collections.Counter()
+  for place, answer in enumerate(answers):
+    if not isinstance(answer, dict) or {'trial', 'media', 'answer', 'ms', 'plays'} - answer.keys():
+      raise errors.DataError(f'{path}: answer {place + 1} is incomplete')
+    trial = answer['trial']
+    if type(trial) is not int or not 0 <= trial < len(order):
+      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial!r}, which does not exist')
+    seen[trial] += 1
+    if seen[trial] > 1:
+      raise errors.DataError(f'{path}: question {trial + 1} is answered twice')
+    if trial != place:
+      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial + 1}, answers were moved or lost')
+    if answer['media'] != order[trial]['media']:
+      raise errors.DataError(f'{path}: question {trial + 1} shows other videos than in the key')
+    if answer['answer'] not in (CHOICES if mode == 'pair' else SCALE) or isinstance(answer['answer'], bool | float):
+      raise errors.DataError(
+        f'{path}: the answer {answer["answer"]!r} to question {trial + 1} is none that can be given'
+      )
+    if any(type(answer[name]) is not int or answer[name] < 0 for name in ('ms', 'plays')):
+      raise errors.DataError(f'{path}: question {trial + 1} has no proper times')
+
+
+def _passed(vote: Vote) -> bool:
+  if vote.right is None:
+    return vote.answer <= _OBVIOUS_AT_MOST
+  return vote.answer == ('right' if vote.left == trials.DAMAGED else 'left')
+
+
+def preferred(vote: Vote) -> str | None:
+  """The method that a pair's answer prefers; None for neither."""
+  return {'left': vote.left, 'right': vote.right, 'same': None}[vote.answer]
+
+
+def _agree(again: Vote, before: Vote) -> bool:
+  if again.right is None:
+    return abs(again.answer - before.answer) <= 1
+  return preferred(again) == preferred(before)

@@ -1,0 +1,1 @@
+"""Archives for the challenge server."""
