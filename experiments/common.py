@@ -1,88 +1,10 @@
-"""The fields that every experiment has, with defaults that suit most, and what several experiments share."""
+"""What several experiments share. The fields that each has, with their defaults, are in `vqm_jax/config.py`."""
 
 import ml_collections
 
+from vqm_jax.config import adversarial_config, base_config
 
-def base_config() -> ml_collections.ConfigDict:
-  """Returns a config with all shared fields; an experiment sets what is its own."""
-  config = ml_collections.ConfigDict()
-  # What is trained, and on what.
-  config.system = ''  # a name of vqm_jax.restorers or vqm_jax.enhancers
-  config.system_args = ml_collections.ConfigDict()  # constructor arguments that differ from the published network
-  config.dataset = 'intvid'
-  config.dataset_config = 'tiles'
-  config.data_dir = ''  # '' means $TFDS_DATA_DIR, else ~/tensorflow_datasets
-  config.val_config = 'frames'  # whole frames to validate on
-  config.val_split = 'val'
-  config.sampling = 'paired'  # which records make a sample: paired, weak, unpaired, clip, identity
-  config.augment = 'symmetries'  # or flip (left and right), none
-  config.mix_with = ()  # more training records, 'dataset/config' each, in the same data_dir
-  config.mix_weights = ()  # of `dataset` and of each of mix_with; equal when empty
-  config.init_from = ''  # a workdir or a checkpoint folder to start the weights from
-  # One sample: num_frames frames of crop x crop pixels.
-  config.crop = 96
-  config.num_frames = 1
-  config.crops_per_record = 1  # samples from one record at a time; 8 or more for `segments`, whose decoding is costly
-  # One update.
-  config.batch_size = 16  # over all devices and processes
-  config.grad_accum = 1  # micro-batches per update
-  config.steps = 100_000
-  config.seed = 0
-  config.loss = 'l1'  # l1, l2, charbonnier, rmse
-  config.loss_args = ml_collections.ConfigDict()
-  config.optimizer = 'adam'  # adam, adamw, muon, sgd
-  config.optimizer_args = ml_collections.ConfigDict()
-  config.lr = 1e-4
-  config.slow_layers = ''  # regex of the parameters that are trained at slow_rate times lr
-  config.slow_rate = 0.1
-  config.schedule = 'cosine'  # constant, cosine, linear, step
-  config.schedule_args = ml_collections.ConfigDict()
-  config.warmup = 0.0  # fraction of the run
-  config.clip_norm = 0.0  # global norm; 0 is off
-  config.ema = 0.999  # 0 keeps no moving average
-  config.dtype = 'float32'  # or bfloat16: compute only, parameters stay float32
-  # Progressive training: one entry per stage, see vqm_jax/training/progressive.py; empty for a run in one piece.
-  config.stage_names = ()
-  config.stage_args = ()  # what the stage's network has other than system_args
-  config.stage_fields = ()  # what the stage has other than these fields: other records, another rate; may be empty
-  config.stage_new = ()  # paths of the parameters that its parent does not have
-  config.stage_shares = ()  # of the steps
-  # Operation: may change when a run is resumed.
-  config.on_divergence = 'stop'  # or 'rollback' to the last checkpoint with half the rate
-  config.max_rollbacks = 3
-  config.offset_warn = 50.0  # mean |offset| in pixels that is warned of (EDVR's value)
-  config.offset_limit = 500.0  # and from here on a divergence
-  config.log_every = 100
-  config.save_every = 1000
-  config.eval_every = 5000
-  config.eval_clips = 0  # 0: all
-  config.eval_frames = 0  # per clip; 0: all
-  config.keep_last = 2  # checkpoints, besides the best
-  config.num_workers = 0  # processes that decode; 0 decodes in threads
-  return config
-
-
-def adversarial_config() -> ml_collections.ConfigDict:
-  """Returns a config with all fields of the enhancers, Track 2: two sides, each with its optimiser.
-
-  `steps` counts cycles of one generator update and `critic_steps` critic updates, each on a batch of its own;
-  `system_args` are the generator's, `loss_args` those of critics and losses.
-  """
-  config = base_config()
-  config.dataset = 'vid3oc'
-  config.loss = 'adversarial'
-  config.critic_steps = 1
-  config.critic_lr = 1e-4
-  config.critic_optimizer_args = ml_collections.ConfigDict()
-  config.schedule = 'constant'
-  config.augment = 'flip'
-  config.ema = 0.999
-  # Where a loss has left what is usual (lowest, highest) for collapse_steps on end, the log warns, or the run stops.
-  config.generator_bounds = (-1e3, 1e3)
-  config.critic_bounds = (-1e3, 1e3)
-  config.collapse_steps = 1000
-  config.on_collapse = 'warn'  # or stop
-  return config
+__all__ = ['adversarial_config', 'base_config']
 
 
 def check_size(name: str, size: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 from flax import nnx
 
 from vqm_jax import checkpoints, cli, data, enhancers, errors, inference, restorers
+from vqm_jax import config as configs
 from vqm_jax.evaluation import scoring
-from vqm_jax.training import progressive, workdir
+from vqm_jax.training import progressive
 
 EXPERIMENTS = sorted(path.stem for path in (cli.ROOT / 'experiments').glob('*.py') if path.stem != 'common')
 
@@ -61,7 +62,7 @@ def test_every_trainable_system_has_an_experiment():
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_config_fits_its_network(name, size):
   config = get_config(name, size)
-  workdir.check(config)
+  configs.check(config)
   network = nnx.eval_shape(lambda: inference.create_network(config))
   frames = getattr(network, 'num_frames', config.num_frames)  # recurrent generators take any number
   assert (frames, config.crop % network.size_multiple) == (config.num_frames, 0)

@@ -6,7 +6,7 @@
 
 from vqm_jax.inference.excerpts import restore_at
 from vqm_jax.inference.opening import check_weights, load, open_run, read_config, read_params, shipped_name
-from vqm_jax.inference.run import OPERATION, Run, count_params, create_network
+from vqm_jax.inference.run import Run, count_params, create_network
 from vqm_jax.inference.shipped import open_weights
 from vqm_jax.inference.streaming import (
   check_strength,
@@ -17,7 +17,6 @@ from vqm_jax.inference.streaming import (
 )
 
 __all__ = [
-  'OPERATION',
   'Run',
   'check_strength',
   'check_weights',

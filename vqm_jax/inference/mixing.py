@@ -5,7 +5,6 @@ import functools
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import vqm_jax
 from vqm_jax import checkpoints, errors, files, restorers
+from vqm_jax import workdir as workdirs
 from vqm_jax.data import ClipReader
 from vqm_jax.inference import streaming
 from vqm_jax.inference.run import Run
@@ -150,7 +149,7 @@ def write(runs: Sequence[Run], weights: Sequence[float], workdir: pathlib.Path, 
   ]  # fmt: skip
   partial = workdir.with_name(f'.{workdir.name}.{os.getpid()}.partial')
   try:
-    files.write_json(partial / 'config.json', {'config': config, 'version': vqm_jax.__version__, 'command': sys.argv})
+    workdirs.write_config(partial, config)
     files.write_json(partial / 'combination.json', {'members': members, **notes})
     step = max(run.step for run in runs)
     with checkpoints.Checkpoints(partial / 'checkpoints') as saver:

@@ -10,6 +10,7 @@ from absl import logging
 from flax import nnx
 
 from vqm_jax import checkpoints, errors
+from vqm_jax import workdir as workdirs
 from vqm_jax.inference import run as runs
 from vqm_jax.inference import shipped
 from vqm_jax.inference.run import Run
@@ -81,7 +82,7 @@ def read_config(workdir: str | pathlib.Path) -> dict:
   """
   name = shipped_name(workdir)
   if name is None:
-    return runs.read_config(workdir)
+    return workdirs.read_config(workdir)
   entry = shipped.describe(name)
   return {'system': entry.system, 'system_args': entry.system_args}
 

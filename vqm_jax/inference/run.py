@@ -11,15 +11,9 @@ import numpy as np
 from flax import nnx
 
 from vqm_jax import checkpoints, enhancers, errors, restorers
+from vqm_jax import workdir as workdirs
+from vqm_jax.config import OPERATION
 from vqm_jax.layers.initializers import ParameterKeys
-
-# Fields of operation: a resumed run may change them. All others define the run.
-OPERATION = frozenset(
-  ('steps', 'data_dir', 'val_config', 'val_split', 'num_workers', 'keep_last')
-  + ('log_every', 'save_every', 'eval_every', 'eval_clips', 'eval_frames')
-  + ('on_divergence', 'max_rollbacks', 'offset_warn', 'offset_limit')
-  + ('on_collapse', 'collapse_steps', 'generator_bounds', 'critic_bounds')
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,38 +60,6 @@ class Run:
     return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_config(workdir: str | pathlib.Path) -> dict:
-  """Returns the resolved config that `train` wrote to `workdir`. Raises CheckpointError when there is none."""
-  return _read(workdir)['config']
-
-
-def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
-  """Returns what `train` noted as `Run.trained_on`; nothing for runs of before it did. Errors as of `read_config`."""
-  return _read(workdir).get('trained_on', {})
-
-
-def _read(workdir: str | pathlib.Path) -> dict:
-  path = pathlib.Path(workdir) / 'config.json'
-  try:
-    content = json.loads(path.read_text())
-    return content | {'config': _as_it_was(content['config'], content.get('version', ''))}
-  except FileNotFoundError as error:
-    raise errors.CheckpointError(
-      f'{workdir} is not a workdir: no config.json; train first, or check the path.'
-    ) from error
-  except (ValueError, KeyError) as error:
-    raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON that train writes.') from error
-
-
-def _as_it_was(config: dict, version: str) -> dict:
-  """A config with what its version left unsaid because there was one way only: 0.1 took frames as they are."""
-  if version.startswith('0.1.'):
-    for system, args in [(config['system'], config['system_args']), *config['system_args'].get('members', ())]:
-      if system in restorers.SHIFTED:
-        args.setdefault('input_mean', 0.0)
-  return config
-
-
 def create_network(config: dict, seed: int = 0) -> nnx.Module:
   """Builds the restorer or generator that a config describes, freshly initialised from `seed`."""
   create = enhancers.create_generator if config['system'] in enhancers.METHODS else restorers.create
@@ -118,7 +80,7 @@ def read_workdir(
   `open_workdir`.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
-  config = read_config(workdir)
+  config = workdirs.read_config(workdir)
   ema = ema and config['ema'] > 0
   step = checkpoints.select(directory, step)
   arrays = checkpoints.read_arrays(directory, step, 'ema' if ema else 'params')
@@ -142,7 +104,7 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
     CheckpointError: no workdir, no such checkpoint, damaged, or not of this network.
   """
   workdir = pathlib.Path(workdir)
-  config = read_config(workdir)
+  config = workdirs.read_config(workdir)
   arrays, checkpoint, ema = read_workdir(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
   graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
@@ -155,7 +117,7 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
     )
   network = nnx.merge(graphdef, params)
   meta = checkpoints.read_meta(workdir / 'checkpoints', checkpoint)
-  training, trained_on = _training(config, meta), read_trained_on(workdir)
+  training, trained_on = _training(config, meta), workdirs.read_trained_on(workdir)
   return Run(network, config, workdir, meta['step'], checkpoint, ema, count_params(network), training, trained_on)
 
 

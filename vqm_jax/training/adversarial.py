@@ -50,7 +50,7 @@ class Adversarial:
   """The updates of one config on one mesh; what the loop asks of it is what `Supervised` has, too.
 
   Args:
-    config: a ConfigDict with the fields of `experiments/common.py` and of its `adversarial_config`.
+    config: a ConfigDict with the fields of `config.adversarial_config`.
     devices: all devices of all processes by default.
 
   Attributes:

@@ -19,7 +19,8 @@ import tqdm
 from absl import logging
 
 from vqm_jax import checkpoints, data, enhancers, errors, files, inference, parallel, restorers
-from vqm_jax.training import workdir as workdirs
+from vqm_jax import config as configs
+from vqm_jax import workdir as workdirs
 from vqm_jax.training import writer as writers
 from vqm_jax.training.adversarial import Adversarial
 from vqm_jax.training.collapse import CollapseGuard, IdentityGuard
@@ -147,7 +148,7 @@ def train(
     DivergenceError: loss or gradients are not finite or offsets exploded; the state is not saved.
   """
   workdir = pathlib.Path(workdir).resolve()
-  workdirs.check(config)
+  configs.check(config)
   # Everything that can be wrong is looked at before the folder is touched.
   trainer = make_trainer(config, devices)
   _check_fit(config, trainer)

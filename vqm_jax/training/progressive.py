@@ -26,8 +26,8 @@ import jax
 from absl import logging
 
 from vqm_jax import checkpoints, errors, files, inference
+from vqm_jax import config as configs
 from vqm_jax.training import loop
-from vqm_jax.training import workdir as workdirs
 
 _FIELDS = ('stage_names', 'stage_args', 'stage_new', 'stage_shares')
 
@@ -87,7 +87,7 @@ def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
   if not config.stage_names:
     return loop.train(config, workdir, **options)
   workdir = pathlib.Path(workdir).resolve()
-  workdirs.check(config)
+  configs.check(config)
   todo = stages(config, workdir)
   for index, stage in enumerate(todo):
     if stage is not todo[-1] and checkpoints.steps(todo[index + 1].workdir / 'checkpoints'):

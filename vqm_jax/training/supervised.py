@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vqm_jax import inference, losses, parallel
+from vqm_jax import errors, inference, losses, parallel
 from vqm_jax.layers import diagnostics
 from vqm_jax.training import optimizer
 
@@ -56,6 +56,11 @@ class Supervised:
   updates_per_step = 1
 
   def __init__(self, config, devices: list | None = None):
+    if 'loss' not in config:
+      raise errors.ConfigError(
+        f'system={config.system!r} is trained with a pixel loss, of which this config knows nothing; start from '
+        f'experiments/{config.system}.py or common.base_config().'
+      )
     self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum, devices)
     self._config = config
     self._optimizer, self._rate = optimizer.create(config)
