@@ -28,7 +28,7 @@ from absl import flags
 from flax import nnx
 
 from vqm_jax import cli, data, enhancers, errors, files, inference, losses, restorers
-from vqm_jax.report import results
+from vqm_jax.formats import markdown_table
 from vqm_jax.training import loop, progressive
 
 EXPERIMENTS = (
@@ -221,13 +221,13 @@ def main(argv):
   cli.enable_compilation_cache()
   out = pathlib.Path(_OUT.value)
   if tracks == {True}:
-    text, page = results.aligned(enhancer_table(out), right=range(1, 9)), _PAGE_2
+    text, page = markdown_table(enhancer_table(out), right=range(1, 9)), _PAGE_2
   else:
-    text, page = results.aligned(restorer_table(out), right=range(1, 7)), _PAGE
+    text, page = markdown_table(restorer_table(out), right=range(1, 7)), _PAGE
   print(text)
   staged = [name for name in _SYSTEMS.value if name in STAGED]
   rows = [row for name in staged for row in stage_rows(name, out)]
-  stages = results.aligned([['System', 'Stage', 'Steps', 'Parent', 'Grown', 'Trained'], *rows], right=range(2, 6))
+  stages = markdown_table([['System', 'Stage', 'Steps', 'Parent', 'Grown', 'Trained'], *rows], right=range(2, 6))
   if staged:
     print(stages)
   if _DOCS.value:

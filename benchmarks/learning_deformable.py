@@ -34,9 +34,9 @@ from flax import nnx
 
 from experiments import common
 from vqm_jax import cli, data, files, losses, restorers
+from vqm_jax.formats import markdown_table
 from vqm_jax.layers import deform_conv, diagnostics, edvr
 from vqm_jax.layers.initializers import ParameterKeys, passing, scaled, torch_kernel, wired
-from vqm_jax.report import results
 from vqm_jax.training import optimizer
 
 _DATASET = flags.DEFINE_string('dataset', 'vqm_demo', 'Prepared data set.')
@@ -221,7 +221,7 @@ def table(rows: dict[str, dict]) -> str:
     offsets = ' '.join(f'{offset:.3g}' for offset in found['offsets'])
     weight = 'n/a' if found['temporal'] is None else f'{found["temporal"]:.2f}'
     lines.append([name, f'{found["loss_over_input"]:.4f}', f'{found["gain"]:+.3f}', offsets, weight])
-  return results.aligned(lines, right=range(1, 5))
+  return markdown_table(lines, right=range(1, 5))
 
 
 def main(argv):

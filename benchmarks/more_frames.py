@@ -22,8 +22,8 @@ import numpy as np
 from absl import flags, logging
 
 from vqm_jax import cli, data, errors, files, inference, metrics
+from vqm_jax.formats import markdown_table
 from vqm_jax.metrics import statistics
-from vqm_jax.report import results
 from vqm_jax.training.supervised import Supervised
 
 SYSTEMS = ('tcl_edvr', 'gtq', 'jojo', 'boss_f1', 'gil')
@@ -121,7 +121,7 @@ def main(argv):
   for system in _SYSTEMS.value:
     table.append(row(system))
     print(*table[-1], sep='  ', flush=True)
-  text = results.aligned(table, right=range(1, 8))
+  text = markdown_table(table, right=range(1, 8))
   print(text)
   if _DOCS.value:
     files.write_text(pathlib.Path(_DOCS.value), text)

@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from vqm_jax.formats import format_params
 from vqm_jax.report import results
 
 
@@ -56,7 +57,7 @@ def test_csv_has_full_precision():
   [(0, '0'), (228, '228'), (114_413, '114.4k'), (19_760_000, '19.76M')],
 )
 def test_format_params(count, text):
-  assert results.format_params(count) == text
+  assert format_params(count) == text
 
 
 def summary(protocol='ntire', no_processing=True, **more):

@@ -122,6 +122,6 @@ def luma(images: jax.Array) -> jax.Array:
   return (images * jnp.array([0.299, 0.587, 0.114])).sum(-1, keepdims=True)
 
 
-def leaky_relu(x: jax.Array) -> jax.Array:
+def lrelu(x: jax.Array) -> jax.Array:
   """Slope 0.2 below zero, as in all three methods."""
   return jax.nn.leaky_relu(x, 0.2)

@@ -37,7 +37,7 @@ import optax
 from flax import nnx
 
 from vqm_jax import errors, losses
-from vqm_jax.enhancers.base import Enhancer, RecurrentGenerator, images, leaky_relu
+from vqm_jax.enhancers.base import Enhancer, RecurrentGenerator, images, lrelu
 from vqm_jax.layers.blur import BLURS, blur
 from vqm_jax.layers.conv import SymmetricConv
 from vqm_jax.layers.resample import nearest_up2
@@ -126,25 +126,25 @@ class Generator(RecurrentGenerator):
   ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array]:
     """What `step` does: the next state, the output, and the M and A that it is made of, (B, H, W, 3) float32."""
     frame = frame.astype(jnp.float32)
-    e1 = leaky_relu(self.e1(_join(frame, carry['source'], carry['output'])))
-    e2 = leaky_relu(self.e2(e1))
-    e3 = leaky_relu(self.e3(e2))
-    f = leaky_relu(self.rf(_join(e3, carry['hidden'].astype(e3.dtype))))
-    e4 = leaky_relu(self.e4(f))
-    e5 = leaky_relu(self.e5(e4))
-    overall = self.gl2(leaky_relu(self.gl1(e5.mean((1, 2)))))[:, None, None]
+    e1 = lrelu(self.e1(_join(frame, carry['source'], carry['output'])))
+    e2 = lrelu(self.e2(e1))
+    e3 = lrelu(self.e3(e2))
+    f = lrelu(self.rf(_join(e3, carry['hidden'].astype(e3.dtype))))
+    e4 = lrelu(self.e4(f))
+    e5 = lrelu(self.e5(e4))
+    overall = self.gl2(lrelu(self.gl1(e5.mean((1, 2)))))[:, None, None]
     d1 = self.d1(e5)
-    d2 = leaky_relu(self.d2(_join(d1, jnp.broadcast_to(overall, d1.shape))))
-    d3 = nearest_up2(leaky_relu(self.d3(d2)))
-    d4 = nearest_up2(leaky_relu(self.d4(_join(d3, e4))))
-    d5 = nearest_up2(leaky_relu(self.d5(_join(d4, f))))
-    d6 = _join(nearest_up2(leaky_relu(self.d6(_join(d5, e2)))), e1)
+    d2 = lrelu(self.d2(_join(d1, jnp.broadcast_to(overall, d1.shape))))
+    d3 = nearest_up2(lrelu(self.d3(d2)))
+    d4 = nearest_up2(lrelu(self.d4(_join(d3, e4))))
+    d5 = nearest_up2(lrelu(self.d5(_join(d4, f))))
+    d6 = _join(nearest_up2(lrelu(self.d6(_join(d5, e2)))), e1)
 
     multiplier, offset = jnp.ones_like(frame), jnp.zeros_like(frame)
     if self.m1 is not None:
-      multiplier = jnp.exp(math.log(4) * jnp.tanh(self.m2(leaky_relu(self.m1(d6))).astype(jnp.float32)))
+      multiplier = jnp.exp(math.log(4) * jnp.tanh(self.m2(lrelu(self.m1(d6))).astype(jnp.float32)))
     if self.a1 is not None:
-      offset = 0.5 * jnp.tanh(self.a2(leaky_relu(self.a1(d6))).astype(jnp.float32))
+      offset = 0.5 * jnp.tanh(self.a2(lrelu(self.a1(d6))).astype(jnp.float32))
     output = frame * multiplier + offset
     hidden = jnp.tanh(self.rh(f).astype(jnp.float32))
     return {'source': frame, 'output': jnp.clip(output, 0, 1), 'hidden': hidden}, output, multiplier, offset
@@ -234,7 +234,7 @@ class SlicedHead(nnx.Module):
 
   def __call__(self, f: jax.Array) -> jax.Array:
     marginals = jnp.einsum('bd,kde->bke', f, self.projections[...])
-    return self.gain * leaky_relu(self.scale[...] * marginals + self.offset[...]).mean((1, 2))
+    return self.gain * lrelu(self.scale[...] * marginals + self.offset[...]).mean((1, 2))
 
 
 class Critic(nnx.Module):
@@ -257,7 +257,7 @@ class Critic(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     for conv in self.convs:
-      x = leaky_relu(conv(x))
+      x = lrelu(conv(x))
     return self.head(self.dense(x.mean((1, 2))))
 
 

@@ -32,7 +32,7 @@ from flax import nnx
 from jax.nn.initializers import he_normal, variance_scaling
 
 from vqm_jax import errors, losses
-from vqm_jax.enhancers.base import Enhancer, FrameGenerator, images, leaky_relu
+from vqm_jax.enhancers.base import Enhancer, FrameGenerator, images, lrelu
 from vqm_jax.layers.conv import SymmetricConv
 from vqm_jax.layers.resample import nearest_up2
 
@@ -237,7 +237,7 @@ class Critic(nnx.Module):
       raise ValueError(f'This critic takes images from {self.patch}x{self.patch} on, got {images.shape}.')
     x = images - self.input_mean
     for k, layer in enumerate(self.layers):
-      x = leaky_relu(layer(x))
+      x = lrelu(layer(x))
       if self.norms is not None:
         x = self.norms[k](x)
     return self.last(x).mean((1, 2, 3))

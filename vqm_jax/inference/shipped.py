@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vqm_jax import checkpoints, errors, files
+from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.inference import exporting
 from vqm_jax.inference.run import Run, count_params
-from vqm_jax.report import results
 
 # Where weights and index are. All of this module looks here when it is called, so that tests have a folder of theirs.
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / 'weights'
@@ -111,14 +111,14 @@ def table() -> str:
       entry.name,
       entry.device.upper(),
       entry.system,
-      results.format_params(entry.params),
+      format_params(entry.params),
       f'{entry.bytes / 1e6:.3g} MB',
       ', '.join(f'{kind.upper()} {low:g} to {high:g}' for kind, (low, high) in entry.trained_on.items()),
       entry.description,
     ]
     for entry in entries
   ]
-  return results.aligned([header, *rows], right=(3, 4))
+  return markdown_table([header, *rows], right=(3, 4))
 
 
 def default(backend: str) -> tuple[str, str]:

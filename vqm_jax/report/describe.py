@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vqm_jax import files
-from vqm_jax.report import published, results
+from vqm_jax.formats import markdown_table
+from vqm_jax.report import published
 
 NOTES = (
   'GMAC: 1e9 multiply-adds of convolutions and matrix products for one restored frame of {width}x{height}, padded to '
@@ -80,7 +81,7 @@ def markdown(table: Sequence[Mapping[str, Any]], notes: Iterable[str] = ()) -> s
         '' if seconds is None else f'{seconds:g} ({row["paper_hardware"]})',
       ]
     )
-  return results.aligned(cells, notes, right=range(2, 9))
+  return markdown_table(cells, notes, right=range(2, 9))
 
 
 def write(folder: pathlib.Path, table: Sequence[Mapping[str, Any]], height: int, width: int) -> list[pathlib.Path]:

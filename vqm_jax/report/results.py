@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vqm_jax import files
+from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.metrics import statistics
 
 
@@ -113,7 +114,7 @@ def markdown(
     column = header.index('Gain (dB)')
     cells = [line[:column] + line[column + 1 :] for line in cells]
   cells = [[cell.replace('|', '\\|') for cell in line] for line in cells]
-  return aligned(cells, notes)
+  return markdown_table(cells, notes)
 
 
 def _cell(value: float | None, decimals: int, missing: bool) -> str:
@@ -124,16 +125,6 @@ def _cell(value: float | None, decimals: int, missing: bool) -> str:
 
 def _signed(interval: tuple[float, float]) -> str:
   return ', '.join(f'{bound:+.3f}' for bound in interval)
-
-
-def aligned(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), right: Iterable[int] = ()) -> str:
-  """Cells, the header first, as an aligned Markdown table, the columns in `right` to the right, with notes below."""
-  right = set(right)
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  pads = [str.rjust if k in right else str.ljust for k in range(len(widths))]
-  lines = [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in cells]
-  lines.insert(1, ['-' * (width - 1) + (':' if k in right else '-') for k, width in enumerate(widths)])
-  return '\n'.join([f'| {" | ".join(line)} |' for line in lines] + [''] + [f'- {n}' for n in notes]).rstrip() + '\n'
 
 
 def csv_text(table: Sequence[Row]) -> str:
@@ -177,13 +168,6 @@ def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   sides = {'': 'metrics', '_input': 'no_processing', '_target': 'target'}
   tables = [(suffix, summary[side] or {}) for suffix, side in sides.items()]
   return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
-
-
-def format_params(count: int) -> str:
-  """'19.76M', '114.4k' or '0'."""
-  if count >= 1_000_000:
-    return f'{count / 1e6:.2f}M'
-  return f'{count / 1e3:.1f}k' if count >= 1000 else str(count)
 
 
 def write_report(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Container, Iterable, Sequence
 
-from vqm_jax.report import results
+from vqm_jax.formats import markdown_table
 
 # Columns of words stand to the left, all others to the right.
 WORDS = {'', 'metric', 'category', 'method', 'a', 'b', 'train_hardware', 'test_hardware', 'extra_data'}
@@ -67,7 +67,7 @@ def _markdown_table(table: Table) -> str:
     return {'bold': f'**{text}**', 'underline': f'<u>{text}</u>'}.get(cell.mark, text)
 
   cells = [list(table.columns.values())] + [[shown(row[key]) for key in table.columns] for row in table.rows]
-  return results.aligned(cells, table.notes, right=[k for k, key in enumerate(table.columns) if key not in WORDS])
+  return markdown_table(cells, table.notes, right=[k for k, key in enumerate(table.columns) if key not in WORDS])
 
 
 _LATEX = {character: f'\\{character}' for character in '&%$#_{}'} | {

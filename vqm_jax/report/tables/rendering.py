@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vqm_jax import files, metrics
+from vqm_jax.formats import format_params
 from vqm_jax.metrics import statistics
-from vqm_jax.report import published, results
+from vqm_jax.report import published
 from vqm_jax.report.summaries import Block, Result, Score
 from vqm_jax.report.tables import layout
 from vqm_jax.report.tables.layout import Cell, Table
@@ -397,7 +398,7 @@ def _costs(result: Result) -> dict[str, Cell]:
     'train_time': duration(train.get('seconds')),
     'test_hardware': timing.get('device') or '',
     'test_time': _seconds(timing),
-    'parameters': '' if result.params is None else results.format_params(result.params),
+    'parameters': '' if result.params is None else format_params(result.params),
     'extra_data': '' if extra is None else 'Yes' if extra else 'No',
   }
   return {name: Cell(text) for name, text in texts.items()}

@@ -1,0 +1,97 @@
+"""Imports point one way: from the programs down to leaves that know nothing of networks."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1] / 'vqm_jax'
+
+# A room may import what stands below it, never beside or above it.
+ORDER = (
+  {'train', 'eval', 'enhance', 'combine', 'export', 'prepare'},
+  {'report'},
+  {'training'},
+  {'evaluation'},
+  {'inference'},
+  {'enhancers'},
+  {'restorers'},
+  {'losses'},
+  {'layers'},
+  {'metrics'},
+  {'perceptual'},
+  {'data'},
+  {'video'},
+  {'checkpoints'},
+  {'parallel'},
+  {'workdir'},
+  {'config'},
+  {'pictures'},
+  {'files'},
+  {'formats'},
+  {'cli'},
+  {'errors'},
+)
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+
+# Libraries that training and evaluation on records do without, and who may import them, at the top or in functions.
+FENCED = {
+  'av': {'video', 'prepare'},
+  'cv2': {'video', 'prepare', 'metrics'},
+  'scenedetect': {'video', 'prepare'},
+  'tensorflow': set(),
+}
+
+
+def modules():
+  """Path, room and imported modules of every file."""
+  for path in sorted(ROOT.rglob('*.py')):
+    room = path.relative_to(ROOT).parts[0].removesuffix('.py')
+    if room == '__init__':
+      continue
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if isinstance(node, ast.Import):
+        found += [(alias.name, node.lineno) for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        found += [(f'{node.module}.{alias.name}', node.lineno) for alias in node.names]
+    yield path, room, found
+
+
+@pytest.mark.parametrize('room', RANK)
+def test_a_room_imports_only_what_stands_below_it(room):
+  upward = []
+  for path, own, found in modules():
+    if own != room:
+      continue
+    for name, line in found:
+      parts = name.split('.')
+      if parts[0] == 'vqm_jax' and len(parts) > 1 and parts[1] in RANK and parts[1] != room:
+        if RANK[parts[1]] <= RANK[room]:
+          upward.append(f'{path.relative_to(ROOT)}:{line} imports {name}')
+  assert not upward
+
+
+def test_every_room_has_a_place():
+  assert {room for _, room, _ in modules()} <= RANK.keys()
+
+
+@pytest.mark.parametrize('library', FENCED)
+def test_libraries_of_the_write_side_stay_there(library):
+  strangers = [
+    f'{path.relative_to(ROOT)}:{line}'
+    for path, room, found in modules()
+    for name, line in found
+    if name.split('.')[0] == library and room not in FENCED[library]
+  ]
+  assert not strangers
+
+
+def test_nothing_imports_experiments_or_builders_by_name():
+  named = [
+    f'{path.relative_to(ROOT)}:{line} imports {name}'
+    for path, _, found in modules()
+    for name, line in found
+    if name.split('.')[0] in ('experiments', 'intvid', 'vid3oc', 'paired_videos', 'vqm_demo')
+  ]
+  assert not named
