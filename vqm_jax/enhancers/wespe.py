@@ -27,7 +27,7 @@ from flax import nnx
 from jax.nn.initializers import constant, he_normal, truncated_normal
 
 from vqm_jax import errors, losses, perceptual
-from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, images, leaky_relu, luma
+from vqm_jax.enhancers.base import Enhancer, FrameGenerator, Frozen, images, lrelu, luma
 from vqm_jax.layers import blur as gaussian
 from vqm_jax.layers.conv import conv
 
@@ -166,10 +166,10 @@ class Critic(nnx.Module):
       raise ValueError(f'This critic takes images (B, {", ".join(map(str, self.image_shape))}), got {images.shape}.')
     h = images - self.input_mean
     for k, layer in enumerate(self.convs):
-      h = leaky_relu(layer(h))
+      h = lrelu(layer(h))
       if k and self.norms is not None:
         h = self.norms[k - 1](h)
-    h = leaky_relu(self.hidden(h.reshape(len(h), -1)))
+    h = lrelu(self.hidden(h.reshape(len(h), -1)))
     return self.logit(h)[:, 0].astype(jnp.float32)
 
 
