@@ -2,6 +2,7 @@
 # ./run.sh                     set up .venv if needed, then the demo: a clip restored at once, then a training of minutes
 # ./run.sh test [pytest args]  set up if needed, then the test suite; `./run.sh test -m slow` runs the long tests
 # ./run.sh bench               set up if needed, then the benchmarks
+# ./run.sh docs                set up if needed, then the pages of docs/ with a reference of every module, into site/
 # ./run.sh setup               only set up
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -25,6 +26,13 @@ setup() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
     rm -f .venv/installed-* && touch "$stamp"
   fi
+}
+
+docs() {
+  .venv/bin/python -c 'import mkdocstrings_handlers.python, material' 2>/dev/null ||
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+  NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+  echo 'site/index.html'
 }
 
 demo() {
@@ -78,6 +86,7 @@ case "${1:-demo}" in
   demo) setup; demo ;;
   test) setup; shift; exec .venv/bin/python -m pytest "$@" ;;
   bench) setup; for file in benchmarks/*.py; do say "$file"; .venv/bin/python "$file"; done ;;
+  docs) setup; docs ;;
   setup) setup ;;
-  *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac

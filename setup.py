@@ -55,6 +55,7 @@ setuptools.setup(
     # For prepare.build --beam_pipeline_options. Tried: 2.71, 2.77.
     'beam': ['apache-beam>=2.71'],
     'tf': ['tensorflow-cpu>=2.21', 'dill>=0.4'],  # for tests/prepare/test_upstream.py alone
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.8', 'mkdocstrings[python]>=1.0'],  # for ./run.sh docs
     'onnx': ['jax2onnx>=0.17.1'],  # for vqm_jax.export --output=x.onnx
     'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda12]'],

@@ -72,6 +72,20 @@ def test_same_batch_gives_the_same_curve_on_one_and_four_devices(tiny_config, on
   assert_close(four.params, one.params, atol=1e-5)
 
 
+def test_an_update_equals_that_of_a_literal_pmap_bit_for_bit(tiny_config):
+  """The same step, written for one device, under `jax.pmap`, which is these two functions of ours since JAX 0.8."""
+  count = 4
+  trainer = Supervised(tiny_config, jax.devices()[:count])
+  batch, start = batch_of(tiny_config), trainer.init(trainer.fresh())
+  mapped = jax.pmap(
+    trainer._whole_step, axis_name=parallel.AXIS, in_axes=(None, 0), out_axes=None, devices=jax.devices()[:count]
+  )
+  parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+  expected = jax.device_get(mapped(jax.device_get(start), parts))
+  found = jax.device_get(trainer.update(start, batch, 0))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_gradient_accumulation_equals_the_whole_batch(tiny_config, one_device):
   _, whole, curve = one_device(tiny_config)
   tiny_config.grad_accum = 4
