@@ -45,14 +45,14 @@ def make_intvid(folder: pathlib.Path) -> None:
   for index in range(3):
     hq = frames(index)
     for side, clip in (('Source', map(degrade, hq)), ('Target', hq)):
-      write_images(folder / f'Training{side}Domain' / f'{index:03d}', '{:06d}.png', clip)
+      write_images(folder / f'Training{side}Domain' / f'{index:03d}', '{:06d}.png', clip, first=0)
   hq = frames(3)
   write_video(folder / 'TrainingSourceDomain' / '003.mp4', hq, crf=36)
   write_video(folder / 'TrainingTargetDomain' / '003.mp4', hq, crf=14)
   hq = frames(60)
-  write_images(folder / 'ValidationSource', '060_{:03d}.png', map(degrade, hq))
-  write_images(folder / 'ValidationTarget', '060_{:03d}.png', hq)
-  write_images(folder / 'ValidationSource', '061_{:03d}.png', map(degrade, frames(61)))
+  write_images(folder / 'ValidationSource', '060_{:06d}.png', map(degrade, hq), first=0)
+  write_images(folder / 'ValidationTarget', '060_{:06d}.png', hq, first=0)
+  write_images(folder / 'ValidationSource', '061_{:06d}.png', map(degrade, frames(61)), first=0)
 
 
 def make_vid3oc(folder: pathlib.Path) -> None:
@@ -74,10 +74,10 @@ def film_badly(frame: np.ndarray) -> np.ndarray:
   return np.uint8(np.rint(picture / 8) * 8)
 
 
-def write_images(folder: pathlib.Path, name: str, clip) -> None:
-  """Writes images numbered from 1; `name` has a place for the number."""
+def write_images(folder: pathlib.Path, name: str, clip, first: int = 1) -> None:
+  """Writes images numbered from `first`; `name` has a place for the number."""
   folder.mkdir(parents=True, exist_ok=True)
-  for number, frame in enumerate(clip, start=1):
+  for number, frame in enumerate(clip, start=first):
     video.write_png(folder / name.format(number), frame)
 
 

@@ -98,7 +98,7 @@ def test_frames_with_targets_are_stored_as_they_are(data_dir):
   for t, record in enumerate(source):
     assert (record['clip'], record['frame']) == (b'060', t)
     for side, folder in (('lq', 'ValidationSource'), ('hq', 'ValidationTarget')):
-      assert record[side] == (DUMMY / folder / f'060_{t + 1:03d}.png').read_bytes()
+      assert record[side] == (DUMMY / folder / f'060_{t:06d}.png').read_bytes()
 
 
 def test_frames_whose_targets_are_withheld(data_dir):
@@ -176,7 +176,7 @@ def test_one_of_several_bitrates(copy, tmp_path):
 def test_bad_input_is_told_at_once_and_leaves_nothing(copy, tmp_path, config):
   (copy / 'TrainingSourceDomain/000/000004.png').unlink()
   (copy / 'TrainingTargetDomain/003.mp4').write_bytes(b'rubbish')
-  (copy / 'ValidationTarget/060_010.png').unlink()
+  (copy / 'ValidationTarget/060_000009.png').unlink()
   with pytest.raises(errors.DataError, match='3 problems: ') as caught:
     built(copy, tmp_path / 'data', config)
   for part in ('000003.png: followed by 000005.png', '003.mp4: not a readable video', 'val/060: the source has 10'):
@@ -185,9 +185,9 @@ def test_bad_input_is_told_at_once_and_leaves_nothing(copy, tmp_path, config):
 
 
 def test_damage_that_shows_only_while_building_leaves_nothing(copy, tmp_path):
-  path = copy / 'ValidationTarget/060_005.png'
+  path = copy / 'ValidationTarget/060_000004.png'
   path.write_bytes(path.read_bytes()[:300])
-  with pytest.raises(errors.VideoError, match='060_005.png: not a readable image'):
+  with pytest.raises(errors.VideoError, match='060_000004.png: not a readable image'):
     built(copy, tmp_path / 'data', 'frames')
   assert_nothing_built(tmp_path / 'data')
 
@@ -211,7 +211,9 @@ def test_fingerprint_follows_the_input(copy, tmp_path):
   assert before == digests()
   generated_video.write(copy / 'TestSource/076.mp4', generated_video.scene(0, 4), fps=Fraction(25))
   assert digests() == before
-  (copy / 'ValidationSource/061_001.png').write_bytes((copy / 'ValidationSource/060_001.png').read_bytes() + b'more')
+  (copy / 'ValidationSource/061_000000.png').write_bytes(
+    (copy / 'ValidationSource/060_000000.png').read_bytes() + b'more'
+  )
   assert digests()[0] == before[0] and digests()[1] != before[1]
 
 

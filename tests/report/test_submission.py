@@ -72,12 +72,12 @@ def png(array=None, *, bits=8, colour=2, extra=b''):
 # Packing.
 
 
-def test_every_tenth_frame_counted_from_one(tmp_path):
+def test_every_tenth_frame_by_its_index(tmp_path):
   with zipfile.ZipFile(packed(tmp_path)) as found:
     names = found.namelist()
-    assert names == ['076_00010.png', '076_00020.png', '077_00010.png', '077_00020.png', 'readme.txt']
+    assert names == ['076_000009.png', '076_000019.png', '077_000009.png', '077_000019.png', 'readme.txt']
     tenth = (tmp_path / 'frames/076/000009.png').read_bytes()
-    assert found.read('076_00010.png') == tenth  # numbers of files start at 0, those of the challenge at 1
+    assert found.read('076_000009.png') == tenth  # as IntVid counts, from 0
     assert found.read('readme.txt').decode() == LINES
     assert {(i.compress_type, i.date_time) for i in found.infolist()} == {(zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))}
 
@@ -205,13 +205,13 @@ def test_readme_problems(old, new, message):
 # Checking.
 
 
-EXPECTED = {f'{clip}_000{k}.png': (32, 24) for clip in ('076', '077') for k in (10, 20)}
+EXPECTED = {f'{clip}_{k:06d}.png': (32, 24) for clip in ('076', '077') for k in (9, 19)}
 
 
 def test_what_was_packed_is_accepted(tmp_path):
   path = packed(tmp_path)
   assert set(archive.verify(path)) == set(EXPECTED) == set(archive.verify(path, EXPECTED))
-  assert [name for name, _ in archive.frames(path, ['076_00010.png'])] == ['076_00010.png']
+  assert [name for name, _ in archive.frames(path, ['076_000009.png'])] == ['076_000009.png']
 
 
 def add(name, content=b'x'):
@@ -225,18 +225,18 @@ def replace(name, content):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (add('078_00010.png', png()), '1 frames are not expected .078_00010.png.'),
-    (lambda e: [item for item in e.items() if item[0] != '077_00020.png'], '1 of 4 frames are missing .077_00020'),
+    (add('078_000009.png', png()), '1 frames are not expected .078_000009.png.'),
+    (lambda e: [item for item in e.items() if item[0] != '077_000019.png'], '1 of 4 frames are missing .077_000019'),
     (lambda e: [(f'frames/{name}', content) for name, content in e.items()], 'lies in one, expected a flat archive'),
     (add('frames/', b''), 'frames/ is a folder'),
     (add('notes.md'), 'notes.md is neither a .png nor readme.txt'),
     (add('Readme.txt'), 'is neither|is there 2 times'),
     (lambda e: [item for item in e.items() if item[0] != 'readme.txt'], 'readme.txt is missing'),
     (replace('readme.txt', LINES.replace('1.23', 'x').encode()), 'the runtime is'),
-    (replace('076_00010.png', png()), '076_00010.png is 4x4, expected 32x24'),
-    (replace('076_00010.png', png(bits=16)), '076_00010.png is 16-bit RGB, expected plain'),
-    (replace('076_00010.png', png(colour=6)), '8-bit RGB with alpha'),
-    (replace('076_00010.png', b'no picture'), '076_00010.png is no PNG file'),
+    (replace('076_000009.png', png()), '076_000009.png is 4x4, expected 32x24'),
+    (replace('076_000009.png', png(bits=16)), '076_000009.png is 16-bit RGB, expected plain'),
+    (replace('076_000009.png', png(colour=6)), '8-bit RGB with alpha'),
+    (replace('076_000009.png', b'no picture'), '076_000009.png is no PNG file'),
     (add('../../etc/passwd.png'), 'leads out of the folder'),
     (add('/tmp/x.png'), 'leads out of the folder'),
     (add('C:x.png'), 'leads out of the folder'),
@@ -252,8 +252,8 @@ def test_archives_that_would_be_refused(tmp_path, change, message):
 
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 def test_twice_the_same_name(tmp_path):
-  path = rewritten(packed(tmp_path), add('076_00010.png', png()))
-  with pytest.raises(errors.DataError, match='076_00010.png is there 2 times'):
+  path = rewritten(packed(tmp_path), add('076_000009.png', png()))
+  with pytest.raises(errors.DataError, match='076_000009.png is there 2 times'):
     archive.verify(path)
 
 
@@ -301,10 +301,12 @@ def test_from_a_run_to_scores(binary, tmp_path):
   path.parent.mkdir()
   path.write_text(json.dumps(summary))
   out = tmp_path / 'out.zip'
-  output = run(binary, f'--frames={tmp_path / "run"}', f'--out={out}', f'--input_dir={folder / "input"}')
+  output = run(
+    binary, f'--frames={tmp_path / "run"}', f'--out={out}', f'--input_dir={folder / "input"}', '--select=every:10'
+  )
   assert '4 frames of 2 clips' in output and 'runtime per frame [s] : 0.0211\nCPU[1] / GPU[0] : 0\n' in output
   assert 'Other description : ecnu (step 5); NVIDIA H100; trained on 1 x NVIDIA H100; JAX, vqm_jax' in output
-  output = run(binary, f'--verify={out}', f'--gt_dir={targets}')
+  output = run(binary, f'--verify={out}', f'--gt_dir={targets}', '--select=every:10')
   assert '4 frames of 32x24, no problem found' in output
   scores = dict(line.split(':') for line in (tmp_path / 'scores.txt').read_text().splitlines())
   pairs = [

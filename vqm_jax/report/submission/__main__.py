@@ -22,10 +22,10 @@ from vqm_jax.report.submission import archive
 _FRAMES = flags.DEFINE_string('frames', None, 'Frames to pack: a workdir, a summary.json, or a folder.')
 _OUT = flags.DEFINE_string('out', None, 'The zip (default submission.zip); with --verify the scores.')
 _SELECT = flags.DEFINE_string(
-  'select', 'every:10', 'Which frames of a clip: all (test), or every:N (validation): the Nth, 2Nth, ...'
+  'select', 'every:20', 'Which frames of a clip: all (test), or every:N (validation): the Nth, 2Nth, ...'
 )
 _NAMES = flags.DEFINE_string(
-  'names', None, 'Names, such as {clip}_{frame:05d}.png (default: as the inputs, or this where clips share names).'
+  'names', None, 'Names, such as {clip}_{index:06d}.png (default: as the inputs, or this where clips share names).'
 )
 _INPUT_DIR = flags.DEFINE_string('input_dir', None, 'The inputs as given: names and sizes have to be theirs.')
 _RESULTS = flags.DEFINE_string('results', None, 'summary.json that knows runtime, device and training data.')

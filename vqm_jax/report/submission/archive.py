@@ -2,7 +2,8 @@
 
 No rule of the 2020 challenge is public beyond "a subset of frames for validation, all for the test". What is done here
 is what participants of this series of challenges have in their scripts: no folders, 8-bit RGB, `readme.txt` with four
-lines.
+lines. The subset was very likely frames 19, 39, ... 119 of each clip, counted from 0 and named `NNN_%06d.png`: a script
+that a participant released in March 2020 packs these. A team had 10 submissions a day, 20 in all.
 """
 
 import collections
@@ -22,7 +23,7 @@ from vqm_jax import errors
 from vqm_jax.report import frame_folders
 
 README = 'readme.txt'
-PATTERN = '{clip}_{frame:05d}.png'
+PATTERN = '{clip}_{index:06d}.png'
 UNITS = ('frame', 'image', 'video')
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the archive does not depend on when it was made
@@ -97,7 +98,7 @@ def every(select: str) -> int:
     return 1
   match = re.fullmatch(r'every:([1-9]\d*)', select)
   if not match:
-    raise errors.ConfigError(f'--select={select} is not all or every:N, for example every:10.')
+    raise errors.ConfigError(f'--select={select} is not all or every:N, for example every:20.')
   return int(match.group(1))
 
 
