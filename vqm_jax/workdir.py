@@ -35,6 +35,14 @@ def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
   return _read(workdir).get('trained_on', {})
 
 
+def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
+  """Reads which strength suits which QP, [[qp, strength], ...], as the run's first weights had it; [] if not noted.
+
+  Errors as of `read_config`.
+  """
+  return _read(workdir).get('strength_by_qp', [])
+
+
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any], **more: Any) -> None:
   """Writes config.json: a resolved config, the version and the command that made it, and what is given beside."""
   content = {'config': dict(config), 'version': vqm_jax.__version__, 'command': sys.argv}
@@ -63,10 +71,10 @@ def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
   return config
 
 
-def claim(workdir: pathlib.Path, config, trained_on: dict[str, list[float]] | None = None) -> None:
+def claim(workdir: pathlib.Path, config, **notes: Any) -> None:
   """Writes the resolved config to `workdir`, or checks that the run already there is this one.
 
-  With it goes what the run is `trained_on`, as `data.trained_on`.
+  With it go `notes`: what the run is `trained_on`, and the `strength_by_qp` of the weights that it starts from.
 
   Raises:
     ConfigError: the folder holds a run with other defining fields (the differences are named), or other files.
@@ -89,7 +97,7 @@ def claim(workdir: pathlib.Path, config, trained_on: dict[str, list[float]] | No
       logging.info('config.%s changed from %r to %r', k, old.get(k), new.get(k))
   elif workdir.exists() and any(workdir.iterdir()):
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
-  write_config(workdir, wanted, trained_on=trained_on or {})
+  write_config(workdir, wanted, **notes)
 
 
 def rollbacks(workdir: pathlib.Path) -> list[dict]:

@@ -10,6 +10,7 @@ import pytest
 import shipped_weights
 
 from vqm_jax import checkpoints, errors, inference
+from vqm_jax import workdir as workdirs
 from vqm_jax.prepare.demo.rendered import LQ_CRF
 from vqm_jax.training import loop
 from vqm_jax.training.supervised import Supervised
@@ -198,7 +199,8 @@ def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog)
   caplog.set_level('INFO')
   config = whole[0].copy_and_resolve_references()
   folder = shipped_weights.empty(monkeypatch, tmp_path / 'checkout')
-  shipped_weights.add('web-small', 'ecnu', config.system_args.to_dict())
+  strengths = [[20, 0.5], [40, 1.5]]
+  shipped_weights.add('web-small', 'ecnu', config.system_args.to_dict(), strength_by_qp=strengths)
   config.init_from = 'web-small'
   trainer = Supervised(config, jax.devices()[:1])
   params = checkpoints.flatten(loop.initial_params(config, trainer))
@@ -207,6 +209,10 @@ def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog)
   for path, array in arrays.items():
     np.testing.assert_array_equal(params[path], array)
   assert 'Warm start from web-small, step 0' in caplog.text and '0 new, 0 misfit, 0 unused' in caplog.text
+  # A run goes on with the strengths that suit what it began with, and so does one that begins with that run.
+  assert inference.read_strength_by_qp('web-small') == strengths
+  workdirs.claim(tmp_path / 'run', config, strength_by_qp=strengths)
+  assert inference.read_strength_by_qp(tmp_path / 'run' / 'checkpoints' / '5') == strengths
   config.init_from = 'web-smal'
   with pytest.raises(
     errors.CheckpointError, match=r"web-smal is not a workdir.*did you mean 'web-small'\? with the pack"

@@ -5,7 +5,15 @@
 """
 
 from vqm_jax.inference.excerpts import restore_at
-from vqm_jax.inference.opening import check_weights, load, open_run, read_config, read_params, shipped_name
+from vqm_jax.inference.opening import (
+  check_weights,
+  load,
+  open_run,
+  read_config,
+  read_params,
+  read_strength_by_qp,
+  shipped_name,
+)
 from vqm_jax.inference.run import Run, count_params, create_network
 from vqm_jax.inference.shipped import open_weights
 from vqm_jax.inference.streaming import (
@@ -28,6 +36,7 @@ __all__ = [
   'parse_tile',
   'read_config',
   'read_params',
+  'read_strength_by_qp',
   'reflect_index',
   'restore_at',
   'restore_frames',

@@ -87,6 +87,16 @@ def read_config(workdir: str | pathlib.Path) -> dict:
   return {'system': entry.system, 'system_args': entry.system_args}
 
 
+def read_strength_by_qp(source: str | pathlib.Path) -> list[list[float]]:
+  """Reads which strength suits which QP, [[qp, strength], ...], of what `config.init_from` may be; [] if not known."""
+  source = pathlib.Path(source)
+  workdir = source.parent.parent if source.parent.name == 'checkpoints' else source
+  name = shipped_name(workdir)
+  if name is None:
+    return workdirs.read_strength_by_qp(workdir)
+  return [list(pair) for pair in shipped.describe(name).strength_by_qp]
+
+
 def read_params(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:

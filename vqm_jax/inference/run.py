@@ -31,7 +31,8 @@ class Run:
     training: what it took, for tables: hardware, seconds, extra_data, notes; None where it was not recorded.
     trained_on: how strongly what it was trained on was compressed, {'crf': [lowest, highest], 'qp': [...]}; what was
       not recorded is missing. QP is that of `video.compression`.
-    strength_by_qp: (QP, strength) in rising order, between which strengths are interpolated; of weights that ship.
+    strength_by_qp: (QP, strength) in rising order, between which strengths are interpolated; of weights that ship, and
+      of runs that began with them.
   """
 
   network: nnx.Module
@@ -118,7 +119,8 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
   network = nnx.merge(graphdef, params)
   meta = checkpoints.read_meta(workdir / 'checkpoints', checkpoint)
   training, trained_on = _training(config, meta), workdirs.read_trained_on(workdir)
-  return Run(network, config, workdir, meta['step'], checkpoint, ema, count_params(network), training, trained_on)
+  strengths, params = workdirs.read_strength_by_qp(workdir), count_params(network)
+  return Run(network, config, workdir, meta['step'], checkpoint, ema, params, training, trained_on, strengths)
 
 
 def _training(config: dict, meta: dict) -> dict | None:

@@ -161,10 +161,11 @@ def train(
   )  # fmt: skip
   validation = Validation(config)
   if jax.process_index() == 0:
+    strengths = inference.read_strength_by_qp(config.init_from) if config.init_from else []
     owners = dict([stage_of]) if stage_of else {}
     owners.setdefault(workdir, config)  # the last stage lives in the workdir of the whole
     for folder, owner in owners.items():
-      workdirs.claim(folder, owner, data.trained_on(sources))
+      workdirs.claim(folder, owner, trained_on=data.trained_on(sources), strength_by_qp=strengths)
 
   with (
     checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,
