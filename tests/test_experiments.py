@@ -94,7 +94,14 @@ def _trained_here(name):
   return not config.stage_names and config.system not in enhancers.METHODS
 
 
-@pytest.mark.parametrize('name', filter(_trained_here, EXPERIMENTS))
+# The others take as long each, and are the same but for their networks: `./run.sh test -m slow`.
+_QUICK = ('ecnu', 'tcl_edvr', 'web_small')
+_TRAINED = [
+  name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in filter(_trained_here, EXPERIMENTS)
+]
+
+
+@pytest.mark.parametrize('name', _TRAINED)
 def test_tiny_trains_evaluates_and_resumes(name, micro_config, tmp_path):
   config = micro_config(name)
   whole = train(config, tmp_path / 'whole')

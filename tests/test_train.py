@@ -78,6 +78,7 @@ def test_killed_and_terminated_runs_end_in_the_same_parameters(binary, arguments
                                 whole.params['head']['v'])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_match_one_and_continue_on_one(binary, arguments, tmp_path):
   flags, config = arguments
   short = ['--config.steps=40', '--config.eval_every=40', '--config.save_every=20']
@@ -124,6 +125,7 @@ def test_training_and_evaluation_need_no_codec_no_opencv_no_tensorflow(binary, a
   assert summary['n_frames'] == 8 and set(summary['category'].values()) == {'coffee'}
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments, tmp_path):
   flags, _ = arguments
   workdir = tmp_path / 'run'

@@ -153,7 +153,13 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize('system', PUBLISHED)
+# Tracing the larger ones takes up to twenty seconds each: `./run.sh test -m slow`.
+_QUICK = ('ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'seventh', 'none')
+
+
+@pytest.mark.parametrize(
+  'system', [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
+)
 def test_published_networks(system):
   counted = cost.describe(system)
   np.testing.assert_allclose([counted.macs_naive / 1e9, counted.macs_cached / 1e9], PUBLISHED[system], rtol=0.01)

@@ -106,7 +106,7 @@ def test_four_devices_make_the_same_curve(name, make_config):
       assert four[key] == pytest.approx(value, rel=1e-2, abs=1e-4), key
 
 
-@pytest.mark.parametrize('name', ['wespe', SLOW[0], 'dacal'])
+@pytest.mark.parametrize('name', ['wespe', *SLOW])
 def test_a_run_is_evaluated_and_used_on_a_video(name, runs, tmp_path, binary, command):
   from vqm_jax import video
 
