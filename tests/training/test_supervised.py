@@ -78,10 +78,10 @@ def test_an_update_equals_that_of_a_literal_pmap_bit_for_bit(tiny_config):
   trainer = Supervised(tiny_config, jax.devices()[:count])
   batch, start = batch_of(tiny_config), trainer.init(trainer.fresh())
   mapped = jax.pmap(
-    trainer._whole_step, axis_name=parallel.AXIS, in_axes=(None, 0), out_axes=None, devices=jax.devices()[:count]
+    trainer._whole_step, axis_name=parallel.AXIS, in_axes=(None, None, 0), out_axes=None, devices=jax.devices()[:count]
   )
   parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-  expected = jax.device_get(mapped(jax.device_get(start), parts))
+  expected = jax.device_get(mapped(jax.device_get(start), trainer._rates[0], parts))
   found = jax.device_get(trainer.update(start, batch, 0))
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -116,6 +116,16 @@ def test_the_step_lowers_for_every_platform(tiny_config, platform, dtype):
   trainer = Supervised(tiny_config)
   lowered = trainer.lower(trainer.abstract_state(), abstract_batch(tiny_config, trainer), (platform,))
   assert 'convolution' in lowered.as_text()
+
+
+def test_length_and_rate_of_a_run_are_no_part_of_its_program(tiny_config):
+  """So that a run of another length, or one that went back with half the rate, finds it compiled."""
+  texts = []
+  for changes in ({}, {'steps': 50, 'lr': 7e-5, 'schedule': 'constant', 'schedule_args': {}}):
+    tiny_config.update(changes)
+    trainer = Supervised(tiny_config, jax.devices()[:1])
+    texts.append(trainer.lower(trainer.abstract_state(), batch_of(tiny_config), ('cpu',)).as_text())
+  assert texts[0] == texts[1]
 
 
 def test_a_batch_that_does_not_divide_uses_the_largest_subset(tiny_config, caplog):

@@ -208,8 +208,8 @@ def stiefel(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
     named = jax.tree_util.DictKey(PROJECTIONS)
     return jax.tree_util.tree_map_with_path(lambda path, x, w: change(x, w) if named in path else x, tree, params)
 
-  def update(gradients, state, params):
-    updates, state = optimizer.update(on_projections(along, gradients, params), state, params)
+  def update(gradients, state, params, **rate):
+    updates, state = optimizer.update(on_projections(along, gradients, params), state, params, **rate)
     return on_projections(lambda step, w: qf(w + step) - w, updates, params), state
 
   return optax.GradientTransformation(optimizer.init, update)

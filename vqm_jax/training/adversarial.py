@@ -83,10 +83,10 @@ class Adversarial:
     if jax.tree.leaves(frozen):
       *_, frozen = nnx.split(self._create(), nnx.Param, nnx.BatchStat, ...)
     self._frozen = jax.device_put(nnx.to_pure_dict(frozen), parallel.replicated(self.mesh))
-    self._generator_optimizer, self._rate = optimizer.create(config)
-    critics, self._critic_rate = optimizer.create(config, critic=True)
+    self._generator_optimizer, self._rates = optimizer.create(config)
+    critics, self._critic_rates = optimizer.create(config, critic=True)
     self._critic_optimizer = model.critic_optimizer(critics)
-    mapped = functools.partial(parallel.data_parallel, mesh=self.mesh, shared=2, donate=(0,))
+    mapped = functools.partial(parallel.data_parallel, mesh=self.mesh, shared=3, donate=(0,))
     self._generator_step, self._critic_step = mapped(self._update_generator), mapped(self._update_critics)
 
   def _create(self) -> enhancers.Enhancer:
@@ -164,21 +164,27 @@ class Adversarial:
 
   def rates(self, step: int) -> dict[str, float]:
     """Returns the learning rates of cycle number `step` (from 1)."""
-    critic = float(self._critic_rate((step - 1) * self._config.critic_steps))
-    return {'train/lr': float(self._rate(step - 1)), 'train/critic_lr': critic}
+    critic = float(self._critic_rates[(step - 1) * self._config.critic_steps])
+    return {'train/lr': float(self._rates[step - 1]), 'train/critic_lr': critic}
 
   def update(self, state: AdversarialState, batch: dict, index: int) -> tuple[AdversarialState, dict[str, jax.Array]]:
     """Update number `index` (from 0) from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
 
     Returns the next state and scalars; nothing waits for the device.
     """
-    step = self._critic_step if index % self.updates_per_step else self._generator_step
-    return step(state, self._frozen, parallel.put_batch(batch, self.mesh))
+    cycle, place = divmod(index, self.updates_per_step)
+    if place:
+      step, rate = self._critic_step, self._critic_rates[cycle * self._config.critic_steps + place - 1]
+    else:
+      step, rate = self._generator_step, self._rates[cycle]
+    return step(state, self._frozen, rate, parallel.put_batch(batch, self.mesh))
 
   def lower(self, state: AdversarialState, batch: dict, platforms: tuple[str, ...]) -> list[jax.stages.Lowered]:
     """Lowers both updates for other platforms from this host, to see that nothing in them is refused there."""
     steps = (self._generator_step, self._critic_step)
-    return [step.trace(state, self._frozen, batch).lower(lowering_platforms=platforms) for step in steps]
+    return [
+      step.trace(state, self._frozen, self._rates[0], batch).lower(lowering_platforms=platforms) for step in steps
+    ]
 
   def _sides(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters of the generator side, and of the critics."""
@@ -196,7 +202,7 @@ class Adversarial:
     places = jax.lax.axis_index(parallel.AXIS) * len(x) + jnp.arange(len(x))
     return x, y, jax.vmap(functools.partial(jax.random.fold_in, key))(places)
 
-  def _update_generator(self, state: AdversarialState, frozen, batch):
+  def _update_generator(self, state: AdversarialState, frozen, rate, batch):
     ours, critics = self._sides(state.params)
 
     def loss_fn(ours, batch):
@@ -205,7 +211,7 @@ class Adversarial:
       return loss, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     (loss, (terms, stats)), grads = parallel.value_and_grad(loss_fn)(ours, batch)
-    updates, generator_opt = self._generator_optimizer.update(grads, state.generator_opt, ours)
+    updates, generator_opt = self._generator_optimizer.update(grads, state.generator_opt, ours, rate=rate)
     params = optax.apply_updates(ours, updates) | critics
     ema = None
     if self._config.ema:
@@ -216,7 +222,7 @@ class Adversarial:
     state = state.replace(updates=state.updates + 1, params=params, stats=stats, generator_opt=generator_opt, ema=ema)
     return state, scalars
 
-  def _update_critics(self, state: AdversarialState, frozen, batch):
+  def _update_critics(self, state: AdversarialState, frozen, rate, batch):
     ours, critics = self._sides(state.params)
     weights = {name: steered['weight'] for name, steered in state.penalties.items()}
 
@@ -225,7 +231,7 @@ class Adversarial:
       return model.critic_loss(*self._inputs(state, batch), weights)
 
     (loss, (terms, seen)), grads = parallel.value_and_grad(loss_fn)(critics, batch)
-    updates, critic_opt = self._critic_optimizer.update(grads, state.critic_opt, critics)
+    updates, critic_opt = self._critic_optimizer.update(grads, state.critic_opt, critics, rate=rate)
     penalties = {name: self._steered[name].update(state.penalties[name], seen[name]) for name in state.penalties}
     scalars = {'train/critic_loss': loss, 'train/critic_grad_norm': optax.tree.norm(grads)}
     scalars |= {f'critic/{name}': value for name, value in terms.items()}

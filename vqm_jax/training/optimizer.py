@@ -1,12 +1,17 @@
 """Optimisers and learning-rate schedules by name, all from Optax.
 
-Schedules are written in fractions of the run, so that a run of any length has the published shape.
+Schedules are written in fractions of the run, so that a run of any length has the published shape. The rate is an
+argument of an update, not a constant in it: a run of another length or rate finds its program compiled.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
 import optax
 from optax import contrib
 
@@ -79,10 +84,28 @@ def slower(layers: str, factor: float) -> optax.GradientTransformation:
   return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
-def create(config, critic: bool = False) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """Returns the optimiser of a config (clipping by global norm included) and its schedule.
+def _at_rate(make: Callable[[optax.Schedule], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
+  """Makes an optimiser whose `update` takes the rate; its state counts updates as that of a scheduled one does."""
+  given = []
+  scheduled = make(lambda count: given[-1])
+
+  def update(updates, state, params=None, *, rate, **unused):
+    given.append(rate)
+    try:
+      return scheduled.update(updates, state, params)
+    finally:
+      given.pop()
+
+  return optax.GradientTransformationExtraArgs(scheduled.init, update)
+
+
+def create(
+  config: ml_collections.ConfigDict, critic: bool = False
+) -> tuple[optax.GradientTransformationExtraArgs, np.ndarray]:
+  """Returns the optimiser of a config (clipping by global norm included) and the rate of every update, float32.
 
   With `critic` those of the critics: `critic_lr` and `critic_optimizer_args`, over as many updates as they make.
+  The optimiser is called with the rate: `update(grads, state, params, rate=rates[index])`.
 
   Raises:
     ConfigError: unknown optimizer or schedule, or arguments that do not fit it.
@@ -94,11 +117,13 @@ def create(config, critic: bool = False) -> tuple[optax.GradientTransformation, 
     lr, args, updates = config.critic_lr, config.critic_optimizer_args, config.steps * config.critic_steps
   try:
     rate = schedule(config.schedule, lr, updates, config.warmup, **config.schedule_args)
-    update = OPTIMIZERS[config.optimizer](rate, **args)
+    update = _at_rate(lambda given: OPTIMIZERS[config.optimizer](given, **args))
   except TypeError as error:
     raise errors.ConfigError(f'schedule_args or optimizer_args do not fit: {error}.') from error
   if config.clip_norm:
     update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
   if config.get('slow_layers'):
     update = optax.chain(update, slower(config.slow_layers, config.slow_rate))
-  return update, rate
+  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    rates = np.broadcast_to(np.asarray(jax.jit(rate)(jnp.arange(updates)), np.float32), updates)
+  return optax.with_extra_args_support(update), rates

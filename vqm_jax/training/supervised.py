@@ -63,16 +63,16 @@ class Supervised:
       )
     self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum, devices)
     self._config = config
-    self._optimizer, self._rate = optimizer.create(config)
+    self._optimizer, self._rates = optimizer.create(config)
     self._loss = losses.pixel_loss(config.loss, **config.loss_args)
     self._graphdef = nnx.graphdef(self.abstract_network())
     mapped = functools.partial(parallel.data_parallel, mesh=self.mesh)
-    self._step = mapped(self._whole_step, donate=(0,))
+    self._step = mapped(self._whole_step, shared=2, donate=(0,))
     self._zeros = jax.jit(
       lambda params: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), out_shardings=parallel.replicated(self.mesh)
     )
     self._accumulate = mapped(self._add_gradients, shared=2, donate=(1,))
-    self._apply = mapped(self._update, shared=3, donate=(0, 1))
+    self._apply = mapped(self._update, shared=4, donate=(0, 1))
 
   def _create(self) -> nnx.Module:
     return inference.create_network(self._config, self._config.seed)
@@ -115,7 +115,7 @@ class Supervised:
 
   def rates(self, step: int) -> dict[str, float]:
     """Returns the learning rate of update number `step` (from 1)."""
-    return {'train/lr': float(self._rate(step - 1))}
+    return {'train/lr': float(self._rates[step - 1])}
 
   def update(self, state: TrainState, batch: dict, index: int) -> tuple[TrainState, dict[str, jax.Array]]:
     """Update number `index` from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
@@ -124,20 +124,19 @@ class Supervised:
     micro-batches whose gradients are added up by separate calls of one compiled program: a loop inside the program
     would be many times slower on CPU.
     """
-    del index  # all updates are alike
-    parts = self._config.grad_accum
+    rate, parts = self._rates[index], self._config.grad_accum
     if parts == 1:
-      return self._step(state, parallel.put_batch(batch, self.mesh))
+      return self._step(state, rate, parallel.put_batch(batch, self.mesh))
     total, recorded = self._zeros(state.params), []
     for k in range(parts):
       micro = jax.tree.map(lambda x, k=k: x[k::parts], batch)
       total, told = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))
       recorded.append(told)
-    return self._apply(state, total, recorded)
+    return self._apply(state, total, recorded, rate)
 
   def lower(self, state: TrainState, batch: dict, platforms: tuple[str, ...]) -> jax.stages.Lowered:
     """Lowers the step for other platforms from this host, to see that nothing in it is refused there."""
-    return self._step.trace(state, batch).lower(lowering_platforms=platforms)
+    return self._step.trace(state, self._rates[0], batch).lower(lowering_platforms=platforms)
 
   def _gradients(self, params, batch):
     """Returns (loss, gradients) and what the layers recorded, over all devices."""
@@ -153,18 +152,18 @@ class Supervised:
     (loss, recorded), grads = parallel.value_and_grad(loss_fn)(params, batch)
     return (loss, grads), recorded
 
-  def _whole_step(self, state, batch):
+  def _whole_step(self, state, rate, batch):
     total, recorded = self._gradients(state.params, batch)
-    return self._update(state, total, [recorded])
+    return self._update(state, total, [recorded], rate)
 
   def _add_gradients(self, params, total, batch):
     more, recorded = self._gradients(params, batch)
     return jax.tree.map(jnp.add, total, more), recorded
 
-  def _update(self, state, total, recorded):
+  def _update(self, state, total, recorded, rate):
     """The update from gradients summed over micro-batches, of which there are as many as records."""
     loss, grads = jax.tree.map(lambda x: x / len(recorded), total)
-    updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params, rate=rate)
     params = optax.apply_updates(state.params, updates)
     ema = None
     if self._config.ema:
