@@ -6,7 +6,8 @@ from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
 from vqm_jax.video.compression import Compression, advice, compression_of
 from vqm_jax.video.cuts import mark_cuts
-from vqm_jax.video.reader import VideoFile, VideoSource, describe, list_videos, open_video
+from vqm_jax.video.reader import VideoFile, describe, list_videos, open_video
+from vqm_jax.video.sources import VideoSource
 from vqm_jax.video.writer import open_writer, write_png
 
 __all__ = [

@@ -12,46 +12,26 @@ import functools
 import itertools
 import os
 import pathlib
-import re
 import zipfile
 from fractions import Fraction
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from PIL import Image
 
 from vqm_jax import errors
 from vqm_jax.video import colour as colour_lib
+from vqm_jax.video import images
+from vqm_jax.video.sources import Readable, VideoSource, checked_stop
 
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
-IMAGE_SUFFIXES = ('.png', '.webp', '.bmp', '.tif', '.tiff')
-# Images carry no rate [D].
-IMAGE_FPS = Fraction(30)
 
 # One packet is one shown frame, so that counting needs no decoding.
 _PACKET_IS_FRAME = ('h264', 'hevc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo')
 # Decoder threads hold a frame each.
 _MAX_THREADS = 8
-
-Readable = str | os.PathLike | zipfile.Path
-
-
-@runtime_checkable
-class VideoSource(Protocol):
-  """Frames of one clip, readable any number of times and from any position, in bounded memory."""
-
-  name: str
-  fps: Fraction
-  num_frames: int
-  height: int
-  width: int
-
-  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
-    ...
 
 
 def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bool = False) -> VideoSource:
@@ -62,14 +42,14 @@ def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bo
   Raises VideoError for anything that cannot be read exactly.
   """
   if isinstance(path, zipfile.Path):
-    return _open_group(path, fps) if '*' in path.name and not path.exists() else _open_images(path, fps)
+    return images.open_group(path, fps) if '*' in path.name and not path.exists() else images.open_images(path, fps)
   path = pathlib.Path(path)
   if path.is_dir():
-    return _open_images(path, fps)
+    return images.open_images(path, fps)
   if path.suffix.lower() == '.zip' and path.is_file():
-    return _open_images(_zip_root(path), fps)
+    return images.open_images(images.zip_root(path), fps)
   if '*' in path.name and not path.exists():
-    return _open_group(path, fps)
+    return images.open_group(path, fps)
   if not path.exists():
     raise errors.VideoError(f'{path}: no such file or folder')
   if path.suffix.lower() not in VIDEO_SUFFIXES:
@@ -88,7 +68,7 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
   if not isinstance(folder, zipfile.Path):
     folder = pathlib.Path(folder)
     if folder.suffix.lower() == '.zip' and folder.is_file():
-      folder = _zip_root(folder)
+      folder = images.zip_root(folder)
     elif not folder.is_dir():
       raise errors.VideoError(f'{folder}: no such folder')
   found = []
@@ -99,21 +79,21 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
     if entry.name.startswith('.'):
       continue
     if entry.is_dir():
-      if any(_is_image(child) for child in entry.iterdir()):
+      if any(images.is_image(child) for child in entry.iterdir()):
         found.append((entry.name, entry))
     elif suffix in VIDEO_SUFFIXES or suffix == '.zip':
       found.append((stem, entry))
-    elif suffix in IMAGE_SUFFIXES:
-      groups[_prefix(stem), suffix].append(entry)
+    elif suffix in images.SUFFIXES:
+      groups[images.prefix(stem), suffix].append(entry)
   for prefix, suffix in groups:
     if prefix is None:
-      found.append((_name_of(folder), folder))
+      found.append((images.name_of(folder), folder))
     else:
       found.append((prefix, folder / f'{prefix}_*{suffix}'))
   names = [name for name, _ in found]
   if duplicates := sorted(name for name, n in collections.Counter(names).items() if n > 1):
     raise errors.VideoError(f'{folder}: several files or folders stand for clip {duplicates[0]!r}; keep one of them')
-  return dict(sorted(found, key=lambda item: _natural(item[0])))
+  return dict(sorted(found, key=lambda item: images.natural(item[0])))
 
 
 class VideoFile:
@@ -204,7 +184,7 @@ class VideoFile:
 
     Raises VideoError, naming the frame, for damage, a change of size or format, or missing frames.
     """
-    stop = _checked_stop(self, start, stop)
+    stop = checked_stop(self, start, stop)
     if start >= stop:
       return
     keyframe = self._keyframe(start)
@@ -377,7 +357,7 @@ def _measure(path: pathlib.Path, container, stream) -> _Timing:
     container.seek(0)
     times = [frame.pts for frame in container.decode(stream)]
   rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
-  rates = [rate for rate in rates if rate] or [IMAGE_FPS]
+  rates = [rate for rate in rates if rate] or [images.FPS]
   # AVI has no presentation times: what libav reports there is a guess that ignores reordering.
   if container.format.name == 'avi' or None in times or len(set(times)) < len(times):
     return _Timing(len(times), rates[0], True, 1 / rates[0], None, [])
@@ -430,115 +410,3 @@ def describe_stream(stream) -> str:
   if (language := stream.metadata.get('language', 'und')) != 'und':
     parts.append(language)
   return ' '.join(parts)
-
-
-class ImageFrames:
-  """Images of one size as a clip; only the image asked for is in memory. `files` are their names."""
-
-  def __init__(self, name: str, files: list, fps: Fraction | None = None):
-    self.name, self.files = name, files
-    self.fps = Fraction(fps) if fps is not None else IMAGE_FPS
-    self.num_frames = len(files)
-    self.height, self.width = _read_image(files[0]).shape[:2]
-
-  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields images `start` to `stop` as uint8 (H, W, 3) RGB."""
-    for file in self.files[start : _checked_stop(self, start, stop)]:
-      image = _read_image(file)
-      if image.shape != (self.height, self.width, 3):
-        raise errors.VideoError(
-          f'{file}: {image.shape[1]}x{image.shape[0]} pixels, expected {self.width}x{self.height} '
-          'like the first image of the clip'
-        )
-      yield image
-
-
-def _open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
-  files = [entry for entry in folder.iterdir() if _is_image(entry)]
-  if not files:
-    folders = [entry for entry in folder.iterdir() if entry.is_dir()]
-    if isinstance(folder, zipfile.Path) and len(folders) == 1:
-      return _open_images(folders[0], fps)
-    raise errors.VideoError(
-      f'{folder}: no images, expected {", ".join(IMAGE_SUFFIXES)} (JPEG is lossy: convert to PNG)'
-    )
-  prefixes = {_prefix(pathlib.PurePath(entry.name).stem) for entry in files}
-  if len(prefixes) > 1:
-    raise errors.VideoError(
-      f'{folder}: images of several clips side by side; name one, for example '
-      f'{folder / (sorted(map(str, prefixes))[0] + "_*.png")}'
-    )
-  return ImageFrames(_name_of(folder), _in_order(files), fps)
-
-
-def _open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
-  parent = pattern.parent
-  if not parent.is_dir():
-    raise errors.VideoError(f'{parent}: no such folder')
-  matcher = re.compile('.*'.join(re.escape(part) for part in pattern.name.split('*')))
-  files = [entry for entry in parent.iterdir() if matcher.fullmatch(entry.name) and _is_image(entry)]
-  if not files:
-    raise errors.VideoError(f'{pattern}: no images match')
-  return ImageFrames(pattern.name.split('*')[0].rstrip('_') or parent.name, _in_order(files), fps)
-
-
-def _zip_root(path: pathlib.Path) -> zipfile.Path:
-  try:
-    return zipfile.Path(path)
-  except zipfile.BadZipFile as error:
-    raise errors.VideoError(f'{path}: not a readable zip archive; copy or download it again') from error
-
-
-def _name_of(folder: pathlib.Path | zipfile.Path) -> str:
-  return pathlib.PurePath(str(folder)).stem if isinstance(folder, zipfile.Path) else folder.name
-
-
-def _is_image(entry: pathlib.Path | zipfile.Path) -> bool:
-  name = pathlib.PurePath(entry.name)
-  return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith('.') and entry.is_file()
-
-
-def _prefix(stem: str) -> str | None:
-  """`060` of `060_0001`; None where there is no such prefix."""
-  match = re.fullmatch(r'(.+)_(\d+)', stem)
-  return match and match[1]
-
-
-def _natural(text: str) -> list:
-  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', text)]
-
-
-def _in_order(files: list) -> list:
-  """Naturally sorted; raises VideoError if a number is missing in an otherwise regular sequence."""
-  files = sorted(files, key=lambda entry: _natural(entry.name))
-  numbers = [re.findall(r'\d+', pathlib.PurePath(entry.name).stem)[-1:] for entry in files]
-  if all(numbers) and len(files) > 2:
-    numbers = [int(number[0]) for number in numbers]
-    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
-    gap = next((k for k, step in enumerate(steps) if step != min(steps)), None)
-    if gap is not None and min(steps) > 0:
-      raise errors.VideoError(
-        f'{files[gap]}: followed by {files[gap + 1].name}, an image is missing in between; complete '
-        'or renumber the sequence'
-      )
-  return files
-
-
-def _read_image(file: pathlib.Path | zipfile.Path) -> np.ndarray:
-  try:
-    with file.open('rb') as stream, Image.open(stream) as image:
-      deep = image.tile and ';16' in str(image.tile[0].args)
-      turned = image.getexif().get(0x0112, 1) != 1
-      if image.mode not in ('RGB', 'L', 'P', '1') or 'transparency' in image.info or deep or turned:
-        found = '16 bits' if deep else 'rotation metadata' if turned else f'mode {image.mode}'
-        raise errors.VideoError(f'{file}: {found} is not supported, expected 8-bit RGB without alpha; convert it first')
-      return np.asarray(image.convert('RGB'))
-  except (OSError, SyntaxError, zipfile.BadZipFile) as error:
-    raise errors.VideoError(f'{file}: not a readable image ({error})') from error
-
-
-def _checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
-  stop = source.num_frames if stop is None else stop
-  if not 0 <= start <= source.num_frames or stop > source.num_frames:
-    raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')
-  return stop

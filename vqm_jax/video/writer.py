@@ -18,7 +18,9 @@ from vqm_jax import errors
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video.codec import SUFFIXES, Codec, Encoder
 from vqm_jax.video.colour import Colour
-from vqm_jax.video.reader import ImageFrames, VideoFile, VideoSource, codec_name, describe_stream
+from vqm_jax.video.images import ImageFrames
+from vqm_jax.video.reader import VideoFile, codec_name, describe_stream
+from vqm_jax.video.sources import VideoSource
 
 # Metadata that describes the file they were read from.
 _OF_THE_CONTAINER = ('major_brand', 'minor_version', 'compatible_brands', 'encoder')

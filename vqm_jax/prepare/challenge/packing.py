@@ -29,8 +29,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from vqm_jax import cli, errors
-from vqm_jax.video import VideoFile, VideoSource, list_videos, open_video, reader
-from vqm_jax.video.reader import ImageFrames, Readable
+from vqm_jax.video import VideoFile, VideoSource, images, list_videos, open_video
+from vqm_jax.video.images import ImageFrames
+from vqm_jax.video.sources import Readable
 
 SPLITS = ('train', 'val', 'test')
 _COLUMNS = ('split', 'clip_id', 'lq', 'hq', 'fps', 'category')
@@ -194,7 +195,7 @@ def _note_numbers(clips: Sequence[Clip], expected: Mapping[str, int], notes: _No
     notes.warnings.append(f'{others} clips of val and test do not have {_EVALUATED_FRAMES} frames as in the challenge')
   if unknown := sum(clip.fps is None for clip in clips if clip.sources):
     notes.warnings.append(
-      f'{unknown} clips are images, which carry no rate: {reader.IMAGE_FPS} frames per second are assumed unless '
+      f'{unknown} clips are images, which carry no rate: {images.FPS} frames per second are assumed unless '
       'manifest.csv tells'
     )
 
@@ -379,7 +380,7 @@ def _listed(place: Readable, notes: _Notes) -> dict[str, Readable]:
     del clips[numbered[0]]
   for entry in _visible(folder):
     if entry.is_dir() and entry.name not in clips:
-      notes.problems.append(f'{entry}: holds no images, expected {", ".join(reader.IMAGE_SUFFIXES)}; remove or fill it')
+      notes.problems.append(f'{entry}: holds no images, expected {", ".join(images.SUFFIXES)}; remove or fill it')
     elif entry.is_file() and _TAR.search(entry.name):
       notes.problems.append(_refused_tar(entry))
   if not clips and not numbered:

@@ -19,7 +19,7 @@ from vqm_jax import errors
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.prepare.records import tiles
 from vqm_jax.video import VideoSource
-from vqm_jax.video.reader import ImageFrames
+from vqm_jax.video.images import ImageFrames
 
 _PACKED = 0.35  # of raw RGB; measured 0.30 for WebP strips, 0.39 for PNG frames
 _PNG_LEVEL = 3

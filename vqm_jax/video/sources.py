@@ -1,0 +1,35 @@
+"""What every clip of frames is, whatever it was read from."""
+
+import collections.abc
+import os
+import zipfile
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from vqm_jax import errors
+
+Readable = str | os.PathLike | zipfile.Path
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+  """Frames of one clip, readable any number of times and from any position, in bounded memory."""
+
+  name: str
+  fps: Fraction
+  num_frames: int
+  height: int
+  width: int
+
+  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
+    """Yields frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
+    ...
+
+
+def checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
+  stop = source.num_frames if stop is None else stop
+  if not 0 <= start <= source.num_frames or stop > source.num_frames:
+    raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')
+  return stop
