@@ -119,16 +119,22 @@ def test_variable_rate_needs_leave(tmp_path):
   np.testing.assert_array_equal(next(source.frames(20)), list(source.frames())[20])
 
 
-def test_refuses_rotated(tmp_path):
-  refuse(make(tmp_path / 'a.mp4', prepare=lambda stream: stream.set_display_rotation(90)), 'rotated')
-  refuse(make(tmp_path / 'b.mp4', prepare=lambda stream: stream.set_display_rotation(0, hflip=True)), 'mirrored')
+@pytest.mark.parametrize('pix_fmt', ['yuv420p10le', 'yuv422p10le'])
+def test_ten_bits_come_as_asked(tmp_path, pix_fmt):
+  path = make(tmp_path / 'a.mp4', 'libx264', {'crf': '4'}, count=3, pix_fmt=pix_fmt)
+  shallow, deep = open_video(path), open_video(path, deep=True)
+  assert (shallow.dtype, deep.dtype) == (np.uint8, np.uint16)
+  for few, many in zip(shallow.frames(), deep.frames(), strict=True):
+    assert (few.dtype, many.dtype) == (np.uint8, np.uint16)
+    assert np.abs(many / 257 - few).max() < 2 and len(np.unique(many)) > 300
+  assert open_video(make(tmp_path / 'b.mp4', count=3), deep=True).dtype == np.uint8
 
 
 @pytest.mark.parametrize(
   ('name', 'codec', 'pix_fmt', 'options', 'match'),
   [
-    ('a.mp4', 'libx264', 'yuv420p10le', {}, '10le'),
-    ('a.webm', 'libvpx-vp9', 'yuva420p', {'deadline': 'realtime'}, 'alpha'),
+    ('a.mkv', 'ffv1', 'yuv420p12le', {}, '12 bits.*yuv444p10le'),
+    ('a.webm', 'libvpx-vp9', 'yuva420p', {'deadline': 'realtime'}, 'transparent.*alpha_mode='),
     ('a.mp4', 'libx264', 'yuv420p', {'x264-params': 'tff=1'}, 'interlaced.*bwdif'),
   ],
 )

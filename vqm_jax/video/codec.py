@@ -73,7 +73,11 @@ class Encoder:
 
   `timestamps` (in units of `time_base`) gives frame k its time instead of k/fps. `container` and
   `before_mux` let a writer add streams and interleave their packets: `before_mux(seconds)` is
-  called with the decoding time of each video packet, and with infinity at the end.
+  called with the decoding time of each video packet, and with infinity at the end. `start` writes the header, once
+  all streams are there; else the first packet does.
+
+  `pixel_format` is one of `colour.coded_format`, by default of 8 bits and 4:2:0. `display_matrix` (libav's 9 int32)
+  turns the picture when it is shown. `container_options` are libavformat's.
   """
 
   def __init__(
@@ -91,6 +95,9 @@ class Encoder:
     threads: int = 1,
     time_base: Fraction | None = None,
     timestamps: collections.abc.Sequence[int] | None = None,
+    pixel_format: str | None = None,
+    display_matrix: bytes | None = None,
+    container_options: dict[str, str] | None = None,
   ):
     if codec not in _ENCODERS:
       raise errors.ConfigError(f'codec={codec!r} is unknown, expected one of {", ".join(_ENCODERS)}')
@@ -110,16 +117,13 @@ class Encoder:
       self._partial, suffix = None, '.mp4'
       self.container = av.open(output, 'w', format='mp4')
     else:
-      suffix = output.suffix.lower()
-      if suffix not in SUFFIXES:
-        raise errors.VideoError(
-          f'{output}: video is written to {", ".join(SUFFIXES)}, PNG to a folder without a suffix'
-        )
+      suffix = checked_suffix(output)
       self._partial = output.with_name(f'.{output.stem}.{os.getpid()}.part{suffix}')
-      # The index in front lets browsers start before the whole file is there.
-      options = {'movflags': '+faststart'} if suffix != '.mkv' else {}
+      if container_options is None:
+        # The index in front lets browsers start before the whole file is there.
+        container_options = {'movflags': '+faststart'} if suffix != '.mkv' else {}
       try:
-        self.container = av.open(str(self._partial), 'w', container_options=options)
+        self.container = av.open(os.path.abspath(self._partial), 'w', container_options=container_options)
       except OSError as error:
         raise errors.VideoError(f'{output}: cannot be written ({error.strerror})') from error
     options = {'preset': preset}
@@ -132,9 +136,12 @@ class Encoder:
     else:
       options['x265-params'] = 'log-level=error' + (':pools=none:frame-threads=1' if threads == 1 else '')
     self.stream = self.container.add_stream(_ENCODERS[codec], rate=Fraction(fps), options=options)
-    self.stream.height, self.stream.width = height, width
-    self.stream.pix_fmt = colour_lib.coded_format(height, width)
+    self.pixel_format = pixel_format or colour_lib.coded_format(height, width)
     context = self.stream.codec_context
+    if display_matrix:
+      self.stream.set_display_matrix(memoryview(display_matrix).cast('i'))
+    self.stream.height, self.stream.width = height, width
+    self.stream.pix_fmt = self.pixel_format
     context.time_base = self._time_base
     context.thread_count = threads
     if bitrate is not None:
@@ -145,12 +152,17 @@ class Encoder:
     for name, value in colour.tags.items():
       setattr(context, name, value)
 
+  def start(self) -> None:
+    """Writes the header; raises VideoError where the container does not take what is in it."""
+    with self._reporting():
+      self.container.start_encoding()
+
   def write(self, frame: av.VideoFrame) -> None:
     """Encodes one frame; raises VideoError if its size is not that of the stream, or on failure."""
     if (frame.height, frame.width) != self._size:
       (height, width), what = self._size, _name(self._output)
       raise errors.VideoError(f'{what}: frame {self._count} is {frame.width}x{frame.height}, expected {width}x{height}')
-    frame = colour_lib.to_coded(frame, self._colour)
+    frame = colour_lib.to_coded(frame, self._colour, self.pixel_format)
     frame.pts = self._timestamps[self._count] if self._timestamps else self._count
     frame.time_base = self._time_base
     # Else the picture types of a decoded source would be forced upon the encoder.
@@ -206,6 +218,14 @@ class Encoder:
       if self.before_mux and packet.dts is not None:
         self.before_mux(float(packet.dts * packet.time_base))
       self.container.mux_one(packet)
+
+
+def checked_suffix(output: pathlib.Path) -> str:
+  """The suffix of a video file, in lower case; raises VideoError if we do not write such files."""
+  suffix = output.suffix.lower()
+  if suffix not in SUFFIXES:
+    raise errors.VideoError(f'{output}: video is written to {", ".join(SUFFIXES)}, PNG to a folder without a suffix')
+  return suffix
 
 
 def _name(output: pathlib.Path | io.BytesIO) -> str:

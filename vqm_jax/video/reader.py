@@ -1,7 +1,7 @@
-"""Frames of video files, image folders and zip archives as uint8 RGB, one at a time.
+"""Frames of video files, image folders and zip archives as RGB, one at a time.
 
-What cannot be read exactly is refused with the remedy: damaged files, more than 8 bits, HDR,
-interlacing, rotation, alpha and, unless asked for, variable frame rate.
+What cannot be read exactly is refused with the remedy: damaged files, more than 10 bits, HDR, transparency and, unless
+asked for, interlacing and variable frame rate.
 """
 
 import bisect
@@ -12,18 +12,20 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 import zipfile
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from vqm_jax import errors
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import images
+from vqm_jax.video import images, remedies
+from vqm_jax.video.deinterlace import deinterlaced
+from vqm_jax.video.rotation import display_matrix_of
 from vqm_jax.video.sources import Readable, VideoSource, checked_stop
 
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
@@ -34,11 +36,19 @@ _PACKET_IS_FRAME = ('h264', 'hevc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo')
 _MAX_THREADS = 8
 
 
-def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bool = False) -> VideoSource:
+def open_video(
+  path: Readable,
+  *,
+  fps: Fraction | None = None,
+  variable_rate: bool = False,
+  deep: bool = False,
+  deinterlace: bool = False,
+) -> VideoSource:
   """The source behind a video file, a folder or zip of images, or a group of images `060_*.png`.
 
   `fps` is the rate of images (30 if absent); for a video file it replaces the file's own timing.
-  `variable_rate` admits video files whose frames are not evenly spaced.
+  `variable_rate` admits video files whose frames are not evenly spaced; `deep` gives all bits of those that have more
+  than 8, and `deinterlace` whole frames of interlaced ones (see `VideoFile`).
   Raises VideoError for anything that cannot be read exactly.
   """
   if isinstance(path, zipfile.Path):
@@ -54,7 +64,7 @@ def open_video(path: Readable, *, fps: Fraction | None = None, variable_rate: bo
     raise errors.VideoError(f'{path}: no such file or folder')
   if path.suffix.lower() not in VIDEO_SUFFIXES:
     raise errors.VideoError(f'{path}: not a video, expected {", ".join(VIDEO_SUFFIXES)}, a folder or a zip of images')
-  return VideoFile(path, fps=fps, variable_rate=variable_rate)
+  return VideoFile(path, fps=fps, variable_rate=variable_rate, deep=deep, deinterlace=deinterlace)
 
 
 def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
@@ -99,8 +109,13 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
 class VideoFile:
   """A video file. Opening it checks the format; counting the frames reads the packets once.
 
-  Attributes: path, name, height, width, colour and tags (of the first frame), codec, pixel_format,
-  pixel_aspect, other_streams (a description of each audio, subtitle and data stream).
+  Frames are as they are coded, not turned as `display_matrix` says. They are uint8, rounded where the file has 9 or 10
+  bits; with `deep` such files give uint16, where 65535 is white. Interlaced frames are refused; with `deinterlace` each
+  becomes one whole frame at its time.
+
+  Attributes: path, name, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
+  pixel_aspect, display_matrix (None or libav's 36 bytes), other_streams (a description of each audio, subtitle and data
+  stream).
   """
 
   def __init__(
@@ -109,23 +124,20 @@ class VideoFile:
     *,
     fps: Fraction | None = None,
     variable_rate: bool = False,
+    deep: bool = False,
+    deinterlace: bool = False,
   ):
     self.path = pathlib.Path(path)
     self.name = self.path.stem
-    self._fps, self._variable_rate = fps, variable_rate
+    self._fps, self._variable_rate, self._deinterlace = fps, variable_rate, deinterlace
     with self._open() as (container, stream):
       # In VP8 and VP9 alpha hides beside the frames, where decoders ignore it.
       if stream.metadata.get('alpha_mode') == '1':
-        raise errors.VideoError(f'{self.path}: video with alpha is not supported; remove it first')
+        raise errors.VideoError(f'{self.path}: transparent video is not supported; {remedies.advice("no_alpha")}')
       with self._reporting('frame 0'):
         frame = next(container.decode(stream), None)
       if frame is None:
         raise errors.VideoError(f'{self.path}: holds no video frames')
-      if _is_turned(frame):
-        raise errors.VideoError(
-          f'{self.path}: to be shown rotated (by {frame.rotation} degrees) or mirrored, which is not '
-          'supported; turn the frames themselves first, for example with "ffmpeg -i IN OUT"'
-        )
       try:
         self.colour = colour_lib.colour_of(frame)
       except errors.VideoError as error:
@@ -134,10 +146,17 @@ class VideoFile:
       self.codec = codec_name(stream)
       self.stream_index = stream.index
       self.pixel_format = frame.format.name
+      self.dtype = np.dtype(np.uint16 if deep and colour_lib.bits_of(self.pixel_format) > 8 else np.uint8)
+      self.display_matrix = display_matrix_of(frame)
       self.pixel_aspect = stream.sample_aspect_ratio
       self.tags = colour_lib.tags_of(frame)
       self._check_progressive(frame, 0)
-      self.other_streams = tuple(describe_stream(other) for other in container.streams if other.index != stream.index)
+      self.other_streams = tuple(
+        describe_stream(other)
+        for other in container.streams
+        # QuickTime keeps the titles of chapters as a track.
+        if other.index != stream.index and other.discard != Discard.all
+      )
 
   @property
   def num_frames(self) -> int:
@@ -175,9 +194,18 @@ class VideoFile:
     return [bisect.bisect_left(self.packet_times, time) for time in self._measured.keyframes]
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields frames `start` to `stop` as uint8 (H, W, 3) RGB."""
-    for frame in self.yuv_frames(start, stop):
-      yield colour_lib.yuv_to_rgb(frame, self.colour)
+    """Yields frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
+    frames = self._whole_frames(start, stop) if self._deinterlace else self.yuv_frames(start, stop)
+    for frame in frames:
+      yield colour_lib.yuv_to_rgb(frame, self.colour, deep=self.dtype == np.uint16)
+
+  def _whole_frames(self, start, stop):
+    stop = checked_stop(self, start, stop)
+    # Both neighbours of every frame, so that it looks the same wherever reading begins.
+    first, last = max(start - 1, 0), min(stop + 1, self.num_frames)
+    if start < stop:
+      frames = self.yuv_frames(first, last)
+      yield from itertools.islice(deinterlaced(frames), start - first, stop - first)
 
   def yuv_frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[av.VideoFrame]:
     """Yields frames `start` to `stop` as decoded, for re-encoding without a detour through RGB.
@@ -250,6 +278,10 @@ class VideoFile:
           f'expected {self.width}x{self.height} {self.pixel_format}; split the file there'
         )
       self._check_progressive(frame, index)
+      try:
+        colour_lib.check_opaque(frame)
+      except errors.VideoError as error:
+        raise errors.VideoError(f'{self.path}: frame {index}: {error}') from None
       if index >= skip:
         yield frame
       index += 1
@@ -261,10 +293,9 @@ class VideoFile:
     )
 
   def _check_progressive(self, frame, index):
-    if frame.interlaced_frame:
+    if frame.interlaced_frame and not self._deinterlace:
       raise errors.VideoError(
-        f'{self.path}: frame {index} is interlaced, which is not supported; deinterlace first, for '
-        'example with "ffmpeg -i IN -vf bwdif OUT"'
+        f'{self.path}: frame {index} is interlaced, which is not supported; {remedies.advice("deinterlace")}'
       )
 
   @contextlib.contextmanager
@@ -272,7 +303,7 @@ class VideoFile:
     if not self.path.is_file():
       raise errors.VideoError(f'{self.path}: no such file')
     try:
-      container = av.open(str(self.path))
+      container = av.open(str(self.path), metadata_errors='surrogateescape')
     except (av.FFmpegError, OSError) as error:
       raise errors.VideoError(
         f'{self.path}: not a readable video ({error.strerror}); it may be truncated, copy or download it again'
@@ -312,8 +343,7 @@ class VideoFile:
     if not timing.constant and not self._variable_rate:
       raise errors.VideoError(
         f'{self.path}: frames are missing or their rate varies (about {float(timing.fps):.4g} per '
-        'second), expected a constant rate; convert it first, for example with '
-        f'"ffmpeg -i IN -fps_mode cfr -r {round(timing.fps)} OUT"'
+        f'second), expected a constant rate; {remedies.advice("constant_rate", rate=round(timing.fps))}'
       )
     return timing
 
@@ -386,26 +416,39 @@ def describe(source: VideoSource) -> str:
   return ', '.join(parts)
 
 
-def _is_turned(frame: av.VideoFrame) -> bool:
-  for side_data in frame.side_data:
-    if side_data.type == SideDataType.DISPLAYMATRIX:
-      # 3x3, 16.16 fixed point; the upper left 2x2 part turns and mirrors.
-      matrix = np.frombuffer(bytes(side_data), np.int32)
-      return tuple(matrix[[0, 1, 3, 4]]) != (1 << 16, 0, 0, 1 << 16)
-  return False
-
-
 def codec_name(stream) -> str:
   """The coding format (`h264`, `mp3`), which is not always what the decoder is called."""
   return stream.codec_context.codec.canonical_name if stream.codec_context else 'unknown'
+
+
+def is_known(stream) -> bool:
+  """Whether libavcodec has a name for the coding of a stream, be there a decoder or not; data needs none."""
+  return stream.codec_context is not None or stream.type in ('data', 'attachment') or _as_told(stream)[0] != 'none'
+
+
+def _as_told(stream) -> tuple[str, str]:
+  """What libavformat calls the coding of a stream, and its letters in the file; it is told in a message only."""
+  level = av.logging.get_level()
+  # For a moment all threads talk at this level.
+  av.logging.set_level(av.logging.INFO)
+  try:
+    told = stream.container.dumps_format()
+  finally:
+    av.logging.set_level(level)
+  found = re.search(rf'Stream #0:{stream.index}\b.*?: \w+: (\w+)(?:.*?\((\S+) / 0x)?', told)
+  return (found[1], found[2] or '') if found else ('none', '')
 
 
 def describe_stream(stream) -> str:
   """One line on an audio, subtitle or other stream: kind, codec, language."""
   if stream.type == 'video':
     return 'cover picture' if stream.disposition & Disposition.attached_pic else 'second video'
-  parts = [stream.type, codec_name(stream)]
-  if stream.type == 'audio':
+  codec = codec_name(stream)
+  if codec == 'unknown':
+    name, letters = _as_told(stream)
+    codec = letters or (name if name != 'none' else 'of unknown coding')
+  parts = [stream.type, codec]
+  if stream.type == 'audio' and stream.codec_context:
     parts.append(f'{stream.codec_context.sample_rate} Hz {stream.codec_context.layout.name}')
   if (language := stream.metadata.get('language', 'und')) != 'und':
     parts.append(language)
