@@ -186,9 +186,6 @@ def test_subtitles(tmp_path, caplog):
   path = write(tmp_path / 'out.mp4', 25, source=source)
   assert packets(path, 'subtitle') == packets(source.path, 'subtitle')
   assert b'\x00\x05hello' in packets(path, 'subtitle')[0]
-  write(tmp_path / 'out.mkv', 25, source=source)
-  assert 'mov_text does not fit into .mkv and is left out; to keep it, write to .mp4 or .mov instead' in caplog.text
-  assert not open_video(tmp_path / 'out.mkv').other_streams
 
 
 def test_prefetch_is_bounded_ordered_and_honest():

@@ -141,6 +141,11 @@ def yuv_to_rgb(frame: av.VideoFrame, colour: Colour | None = None, *, deep: bool
   return _convert(frame, 'rgb24', colour).to_ndarray()
 
 
+def to_eight_bits(rgb: np.ndarray) -> np.ndarray:
+  """uint8 of uint8 or, rounded, of uint16."""
+  return ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
+
+
 def rgb_to_yuv(rgb: np.ndarray, colour: Colour, pixel_format: str | None = None) -> av.VideoFrame:
   """Tagged YCbCr frame of (H, W, 3) RGB, uint8 or uint16 (65535 is white).
 

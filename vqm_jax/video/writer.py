@@ -2,35 +2,32 @@
 
 import collections.abc
 import contextlib
-import io
 import os
 import pathlib
 import shutil
 from fractions import Fraction
 from typing import Protocol
 
-import av
 import numpy as np
 from absl import logging
 from PIL import Image
 
 from vqm_jax import errors
+from vqm_jax.video import codec as codec_lib
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video.codec import SUFFIXES, Codec, Encoder
+from vqm_jax.video import rotation, streams
+from vqm_jax.video.codec import Codec, Encoder
 from vqm_jax.video.colour import Colour
 from vqm_jax.video.images import ImageFrames
-from vqm_jax.video.reader import VideoFile, codec_name, describe_stream
+from vqm_jax.video.reader import VideoFile
 from vqm_jax.video.sources import VideoSource
-
-# Metadata that describes the file they were read from.
-_OF_THE_CONTAINER = ('major_brand', 'minor_version', 'compatible_brands', 'encoder')
 
 
 class FrameWriter(Protocol):
   """What `open_writer` gives."""
 
   def write(self, rgb: np.ndarray) -> None:
-    """Appends a frame, uint8 (H, W, 3) RGB."""
+    """Appends a frame, (H, W, 3) RGB."""
     ...
 
 
@@ -55,23 +52,27 @@ def open_writer(
   height: int,
   width: int,
   colour: Colour | None = None,
-  codec: Codec = 'h264',
+  codec: Codec | None = None,
   crf: float | None = None,
   preset: str = 'medium',
   threads: int = 0,
   source: VideoSource | None = None,
 ) -> collections.abc.Iterator[FrameWriter]:
-  """A context whose `.write(rgb)` appends uint8 (height, width, 3) frames to `path`.
+  """A context whose `.write(rgb)` appends (height, width, 3) frames to `path`.
+
+  Frames are uint8; uint16, where 65535 is white, if `source` is a video file that gives such.
 
   A suffix .mp4, .mkv or .mov makes a video file, no suffix a folder of 000000.png and so on. Either
   appears under its name when the context is left without an exception, replacing what was there;
-  otherwise nothing does. Colour defaults to that of `source`, else to `default_colour`; `crf` to
-  delivery quality; 0 threads to as many as there are cores.
+  otherwise nothing does. Colour defaults to that of `source`, else to `default_colour`; `codec` to h264, and for
+  more than 8 bits to h265 unless the source is H.264; `crf` to delivery quality; 0 threads to as many as there are
+  cores.
 
-  `source` is the clip whose frames these are. From a video file, a video file takes time stamps,
-  colour tags, pixel aspect, metadata, chapters and all sound and subtitle streams, packet by packet;
-  streams other than sound that the container cannot hold are left out with a warning. From images, a
-  folder takes the names.
+  `source` is the clip whose frames these are. From a video file, a video file takes bits and chroma, time stamps,
+  colour tags, pixel aspect, display matrix, metadata, chapters and every other stream that the container can hold
+  (see `streams`); the others are listed in a warning. The header is written at once, so that what does not fit shows
+  before there are frames. From images, a folder takes the names; from a video file, its images are turned as they are
+  to be shown, and hold 8 bits.
 
   Raises VideoError if the path cannot be written, if frames differ in size, if sound does not fit the
   container, or if the number of frames is not that of `source`.
@@ -81,17 +82,32 @@ def open_writer(
     raise errors.VideoError(f'{path}: the folder {path.parent} does not exist; create it first')
   if not path.suffix:
     names = [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
+    matrix = source.display_matrix if isinstance(source, VideoFile) else None
+    if isinstance(source, VideoFile) and source.dtype != np.uint8:
+      logging.warning('%s: images hold 8 bits, the others of %s are rounded off', path, source.path)
     with _Folder(path, names) as folder:
-      writer = _Writer(path, (height, width, 3), source, folder.write)
+
+      def put_image(rgb):
+        folder.write(np.ascontiguousarray(rotation.upright(colour_lib.to_eight_bits(rgb), matrix)))
+
+      writer = _Writer(path, (height, width, 3), source, put_image)
       yield writer
       writer.check_complete()
       folder.finish()
     return
   file = source if isinstance(source, VideoFile) else None
   colour = colour or (file.colour if file else colour_lib.default_colour(height))
-  timing = {}
-  if file and file.timestamps:
-    timing = {'time_base': file.time_base, 'timestamps': file.timestamps}
+  options = {}
+  plan = None
+  if file:
+    plan = streams.plan(file, codec_lib.checked_suffix(path))
+    options = {
+      'pixel_format': colour_lib.coded_format(height, width, file.pixel_format, deep=file.dtype == np.uint16),
+      'display_matrix': file.display_matrix,
+      'container_options': plan.container_options,
+    }
+    if file.timestamps:
+      options |= {'time_base': file.time_base, 'timestamps': file.timestamps}
   with contextlib.ExitStack() as stack:
     encoder = stack.enter_context(
       Encoder(
@@ -100,19 +116,37 @@ def open_writer(
         height=height,
         width=width,
         colour=colour,
-        codec=codec,
+        codec=codec or default_codec(source),
         crf=crf,
         preset=preset,
         threads=threads,
-        **timing,
+        **options,
       )
     )
-    if file:
-      stack.enter_context(_copy_streams(file, encoder, path))
-    writer = _Writer(path, (height, width, 3), source, lambda rgb: encoder.write(colour_lib.rgb_to_yuv(rgb, colour)))
+    if plan:
+      if plan.left_out:
+        logging.warning('%s: left out of %s: %s', file.path, path.name, '; '.join(plan.left_out))
+      if file.pixel_aspect:
+        encoder.stream.sample_aspect_ratio = file.pixel_aspect
+      for name, value in file.tags.items():
+        setattr(encoder.stream.codec_context, name, value)
+      copy = stack.enter_context(streams.StreamCopy(file, plan, encoder.container, encoder.stream))
+      encoder.before_mux = copy.until
+    encoder.start()
+
+    def put(rgb):
+      encoder.write(colour_lib.rgb_to_yuv(rgb, colour, encoder.pixel_format))
+
+    writer = _Writer(path, (height, width, 3), source, put)
     yield writer
     writer.check_complete()
     encoder.finish()
+
+
+def default_codec(source: VideoSource | None) -> Codec:
+  """h264, which plays everywhere; but few players take more than 8 bits of it, so that only H.264 stays H.264 then."""
+  deep = isinstance(source, VideoFile) and source.dtype == np.uint16
+  return 'h265' if deep and source.codec != 'h264' else 'h264'
 
 
 class _Writer:
@@ -121,12 +155,13 @@ class _Writer:
   def __init__(self, path: pathlib.Path, shape: tuple[int, int, int], source: VideoSource | None, put):
     self._path, self._shape, self._put = path, shape, put
     self._expected = source.num_frames if source else None
+    self._dtype = source.dtype if isinstance(source, VideoFile) else np.dtype(np.uint8)
     self._count = 0
 
   def write(self, rgb: np.ndarray) -> None:
-    if rgb.shape != self._shape or rgb.dtype != np.uint8:
+    if rgb.shape != self._shape or rgb.dtype != self._dtype:
       raise errors.VideoError(
-        f'{self._path}: frame {self._count} is {rgb.dtype} {rgb.shape}, expected uint8 {self._shape}'
+        f'{self._path}: frame {self._count} is {rgb.dtype} {rgb.shape}, expected {self._dtype} {self._shape}'
       )
     self._count += 1
     if self._expected is not None and self._count > self._expected:
@@ -170,62 +205,3 @@ class _Folder:
 
   def __exit__(self, kind, value, trace) -> None:
     shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def _remedy(codec: str) -> str:
-  fitting = [
-    suffix
-    for suffix, name in zip(SUFFIXES, ('mp4', 'matroska', 'mov'), strict=True)
-    if codec in av.open(io.BytesIO(), 'w', format=name).supported_codecs
-  ]
-  return f'write to {" or ".join(fitting)} instead' if fitting else 'convert it in the input first'
-
-
-@contextlib.contextmanager
-def _copy_streams(source: VideoFile, encoder: Encoder, path: pathlib.Path):
-  """Adds the other streams of `source` to the encoder's container and keeps them in step with it."""
-  output = encoder.container
-  with av.open(str(source.path)) as container:
-    copies = {}
-    for stream in container.streams:
-      if stream.index == source.stream_index:
-        continue
-      what = f'{source.path}: {describe_stream(stream)}'
-      if stream.type not in ('audio', 'subtitle'):
-        logging.warning('%s is left out', what)
-        continue
-      if codec_name(stream) not in output.supported_codecs:
-        remedy = _remedy(codec_name(stream))
-        if stream.type == 'audio':
-          raise errors.VideoError(f'{what} does not fit into {path.suffix}; {remedy}')
-        logging.warning('%s does not fit into %s and is left out; to keep it, %s', what, path.suffix, remedy)
-        continue
-      copy = output.add_stream_from_template(stream)
-      copy.metadata.update(stream.metadata)
-      copy.disposition = stream.disposition
-      copies[stream.index] = copy
-    if source.pixel_aspect:
-      encoder.stream.sample_aspect_ratio = source.pixel_aspect
-    for name, value in source.tags.items():
-      setattr(encoder.stream.codec_context, name, value)
-    for name, value in container.metadata.items():
-      if name not in _OF_THE_CONTAINER:
-        output.metadata[name] = value
-    output.set_chapters(container.chapters())
-    packets = container.demux([container.streams[index] for index in copies]) if copies else iter(())
-    waiting = next(packets, None)
-
-    def copy_until(seconds: float) -> None:
-      nonlocal waiting
-      while waiting is not None:
-        # The empty packet at the end of each stream has no time.
-        if waiting.size:
-          time = waiting.dts if waiting.dts is not None else waiting.pts
-          if time is not None and float(time * waiting.time_base) > seconds:
-            return
-          waiting.stream = copies[waiting.stream_index]
-          output.mux_one(waiting)
-        waiting = next(packets, None)
-
-    encoder.before_mux = copy_until
-    yield
