@@ -1,6 +1,6 @@
 """Scene cuts of a video, and the window of a video that becomes a validation or test clip."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -12,17 +12,16 @@ Scene = tuple[int, int]
 def detect(video: VideoFile) -> tuple[Scene, ...]:
   """The scenes of `video`, (first frame, frame after the last) each; together they cover all of it.
 
-  Decodes the whole file, in bounded memory, so it also finds damage: VideoError. PySceneDetect's detector is fed with
-  the frames of our own reader: PySceneDetect numbers frames by their time stamps, the records by their order.
+  Decodes the whole file, in bounded memory, so it also finds damage: VideoError. The detector is fed with the frames of
+  our own reader: PySceneDetect numbers frames by their time stamps, the records by their order.
   """
-  import scenedetect
+  found = [index for index, starts in enumerate(cuts.scene_starts(_thumbnails(video))) if starts]
+  return from_starts(found, video.num_frames)
 
-  detector = cuts.detector()
-  found = []
-  for index, thumbnail in enumerate(_thumbnails(video)):
-    new = detector.process_frame(scenedetect.FrameTimecode(index, video.fps), thumbnail)
-    found += [cut.frame_num for cut in new]
-  borders = [0, *found, video.num_frames]
+
+def from_starts(starts: Iterable[int], num_frames: int) -> tuple[Scene, ...]:
+  """The scenes of a video of so many frames, of which others than the first begin at `starts`."""
+  borders = [0, *starts, num_frames]
   return tuple(zip(borders, borders[1:], strict=False))
 
 
@@ -46,7 +45,6 @@ def to_text(scenes: tuple[Scene, ...]) -> str:
 
 def _thumbnails(video: VideoFile) -> Iterator[np.ndarray]:
   """uint8 (h, w, 3) BGR of every frame. Small, because cuts show there too; colours need not be exact."""
-  width = min(cuts.WIDTH, video.width)
-  height = max(1, round(video.height * width / video.width))
+  width, height = cuts.thumbnail_size(video.height, video.width)
   for frame in video.yuv_frames():
     yield frame.reformat(width=width, height=height, format='bgr24').to_ndarray()
