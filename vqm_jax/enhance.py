@@ -41,6 +41,7 @@ _TILE = flags.DEFINE_string(
   'tile', None, 'Work in tiles, e.g. 512 or 540x960, where whole frames need too much memory.'
 )
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
+_CUTS = flags.DEFINE_bool('cuts', True, 'Look for scene cuts, which no network that sees several frames looks across.')
 _COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4: input left, restored right.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
 _CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
@@ -57,7 +58,7 @@ _PREVIEW = flags.DEFINE_string('preview', None, 'Only write a page of frames bef
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
 
 # Of these, with --output and --strength, consists the command that a preview shows.
-_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _COMPARE, _CODEC, _CRF)
+_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _CUTS, _COMPARE, _CODEC, _CRF)
 PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
 _SMALL = 2_000_000  # parameters up to which every core of a CPU gets a frame of its own
@@ -306,10 +307,9 @@ def main(argv):
   # Thin convolutions leave cores idle: a frame for each is half as fast again. Large networks need the memory.
   alone = cores > 1 and jax.default_backend() == 'cpu' and run.num_params > _SMALL
   options = {'self_ensemble': _SELF_ENSEMBLE.value, 'tile': tile, 'overlap': _OVERLAP.value}
+  options['find_cuts'] = video.mark_cuts if _CUTS.value else None
   options['devices'] = jax.local_devices()[:1] if alone else None
-  restore = functools.partial(
-    inference.restore_frames, run.network, strength=strength, find_cuts=video.mark_cuts, **options
-  )
+  restore = functools.partial(inference.restore_frames, run.network, strength=strength, **options)
   if page:
     write_preview(page, run, restore, source, output, strength, options, weights)
     return

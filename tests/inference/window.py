@@ -10,6 +10,7 @@ class Window(nnx.Module):
   """A restorer of any window whose encode is not linear and whose units may overlap, to test the streaming."""
 
   size_multiple = 4
+  whole_frames = False
 
   def __init__(self, num_frames, unit_frames, rngs):
     self.num_frames, self.unit_frames = num_frames, unit_frames

@@ -18,6 +18,7 @@ from vqm_jax.inference.run import Run, count_params, create_network
 from vqm_jax.inference.shipped import open_weights
 from vqm_jax.inference.streaming import (
   check_strength,
+  known_cuts,
   parse_tile,
   reflect_index,
   restore_frames,
@@ -30,6 +31,7 @@ __all__ = [
   'check_weights',
   'count_params',
   'create_network',
+  'known_cuts',
   'load',
   'open_run',
   'open_weights',

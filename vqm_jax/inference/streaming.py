@@ -5,15 +5,18 @@ from the features of its frames. A restorer's reusable work is cached by the tup
 windows that are mirrored at the ends of a clip stay exact. Memory holds one window of features, the temporaries of one
 `encode` or one `restore`, and never the whole clip.
 
+A window never crosses a scene cut: it is mirrored there as at the ends of a clip, so that a clip comes out as its
+scenes would that were cut apart beforehand, bit for bit.
+
 Whole frames by default; `tile` cuts the temporaries for machines short of memory. Validation, evaluation and `enhance`
 all come through here, so that a frame is padded in one way only.
 """
 
+import bisect
 import collections
 import dataclasses
 import functools
 import itertools
-import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -27,6 +30,8 @@ from vqm_jax import enhancers, errors, parallel
 
 # Turns the frames of a clip into (frame, whether it starts a scene).
 FindCuts = Callable[[Iterator[np.ndarray]], Iterator[tuple[np.ndarray, bool]]]
+# The same as it goes through all that follows.
+_Marked = tuple[np.ndarray, bool]
 
 MAX_STRENGTH = 1.5
 
@@ -37,6 +42,12 @@ def reflect_index(index: int, length: int) -> int:
     return 0
   index %= 2 * (length - 1)
   return min(index, 2 * (length - 1) - index)
+
+
+def known_cuts(starts: Iterable[int]) -> FindCuts:
+  """What `find_cuts` of `restore_frames` asks for, where it is known which frames of the clip start a scene."""
+  starts = frozenset(starts)
+  return lambda frames: ((frame, index in starts) for index, frame in enumerate(frames))
 
 
 def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
@@ -99,9 +110,7 @@ def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
   return split(encode), split(restore)
 
 
-def _stream(
-  network: nnx.Module, state: Any, frames: Iterable[np.ndarray], mesh: Mesh, every: int
-) -> Iterator[jax.Array]:
+def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Mesh, every: int) -> Iterator[jax.Array]:
   """Yields restored frames, float32 (H, W, 3), unclipped; one group of them is always in flight."""
   graphdef = nnx.graphdef(network)
   radius, unit, group = network.num_frames // 2, network.unit_frames, mesh.size
@@ -109,27 +118,30 @@ def _stream(
   buffer: dict[int, np.ndarray] = {}
   features: dict[tuple[int, ...], Any] = {}
   in_flight: collections.deque[list[jax.Array]] = collections.deque()
-  read, length, size = 0, None, None
+  scenes = [0]  # first frames of the scenes, and the end of the clip, as far as they are needed and known
+  read, ended, size = 0, False, None
   wanted = itertools.count(every - 1, every)
 
   while True:
     outputs = list(itertools.islice(wanted, group))
-    while length is None and read <= outputs[-1] + radius:
-      frame = next(source, None)
+    while not ended and read <= outputs[-1] + radius:
+      frame, starts_scene = next(source, (None, True))
+      if starts_scene and read:
+        scenes.append(read)
       if frame is None:
-        length = read
+        ended = True
         break
       if size is None:
         size = frame.shape
         encode, restore = _programs(graphdef, mesh, *size[:2])
       buffer[read] = frame
       read += 1
-    outputs = [t for t in outputs if length is None or t < length]
+    outputs = [t for t in outputs if t < read]
     if not outputs:
       break
     windows = []
     for t in outputs:
-      window = [reflect_index(i, length or read) for i in range(t - radius, t + radius + 1)]
+      window = _window(t, radius, scenes, read)
       windows.append([tuple(window[k : k + unit]) for k in range(network.num_frames - unit + 1)])
     windows += windows[-1:] * (group - len(windows))  # every device gets a window; surplus results are dropped
     missing = list(dict.fromkeys(u for window in windows for u in window if u not in features))
@@ -146,9 +158,18 @@ def _stream(
       del buffer[index]
     for u in [u for u in features if max(u) < oldest]:
       del features[u]
+    while len(scenes) > 1 and scenes[1] <= outputs[-1] + every:
+      del scenes[0]
     if len(in_flight) > 1:
       yield from in_flight.popleft()
   yield from itertools.chain.from_iterable(in_flight)
+
+
+def _window(centre: int, radius: int, scenes: list[int], read: int) -> list[int]:
+  """The frames around `centre`, mirrored into its scene; `scenes` start there, and `read` frames are known."""
+  at = bisect.bisect_right(scenes, centre)
+  start, stop = scenes[at - 1], scenes[at] if at < len(scenes) else read
+  return [start + reflect_index(i - start, stop - start) for i in range(centre - radius, centre + radius + 1)]
 
 
 # The eight symmetries of the square as (transpose, flip vertically, flip horizontally).
@@ -212,11 +233,11 @@ def _recurrent_programs(graphdef: nnx.GraphDef, height: int, width: int):
 
 
 def _recurrent_stream(
-  network: enhancers.RecurrentGenerator, state: Any, frames: Iterable[np.ndarray], every: int, starts: Iterable[bool]
+  network: enhancers.RecurrentGenerator, state: Any, frames: Iterable[_Marked], every: int
 ) -> Iterator[jax.Array]:
-  """As `_stream`, frame after frame on one device; the carry starts anew where `starts` says so."""
+  """As `_stream`, frame after frame on one device; the carry starts anew with each scene."""
   carry, waiting, programs = None, None, None
-  for number, (frame, starts_scene) in enumerate(zip(frames, starts, strict=False), start=1):
+  for number, (frame, starts_scene) in enumerate(frames, start=1):
     programs = programs or _recurrent_programs(nnx.graphdef(network), *frame.shape[:2])
     start, step = programs
     if carry is None or starts_scene:
@@ -238,21 +259,31 @@ def _tiled_stream(network, state, frames, mesh, every, tile, overlap) -> Iterato
   first, frames = _peek(frames)
   if first is None:
     return
-  axes = [_tiles(*sizes, overlap, network.size_multiple) for sizes in zip(first.shape[:2], tile, strict=True)]
+  height, width = first[0].shape[:2]
+  axes = [_tiles(*sizes, overlap, network.size_multiple) for sizes in zip((height, width), tile, strict=True)]
   tiles = list(itertools.product(*axes))
-  cuts = [
-    map(lambda frame, y=y, x=x: np.ascontiguousarray(frame[y.start : y.stop, x.start : x.stop]), copy)
-    for (y, x), copy in zip(tiles, itertools.tee(frames, len(tiles)), strict=True)
+  copies = zip(tiles, itertools.tee(frames, len(tiles)), strict=True)
+  streams = [
+    _stream(network, state, _changed(functools.partial(_cropped, y, x), copy), mesh, every) for (y, x), copy in copies
   ]
-  for parts in zip(*(_stream(network, state, cut, mesh, every) for cut in cuts), strict=True):
-    whole = np.empty((*first.shape[:2], parts[0].shape[-1]), np.float32)
+  for parts in zip(*streams, strict=True):
+    whole = np.empty((height, width, parts[0].shape[-1]), np.float32)
     for (y, x), part in zip(tiles, parts, strict=True):
       kept = part[y.keep_start - y.start : y.keep_stop - y.start, x.keep_start - x.start : x.keep_stop - x.start]
       whole[y.keep_start : y.keep_stop, x.keep_start : x.keep_stop] = kept
     yield whole
 
 
-def _peek(frames: Iterator[np.ndarray]) -> tuple[np.ndarray | None, Iterator[np.ndarray]]:
+def _cropped(y: _Tile, x: _Tile, frame: np.ndarray) -> np.ndarray:
+  return np.ascontiguousarray(frame[y.start : y.stop, x.start : x.stop])
+
+
+def _changed(change: Callable[[np.ndarray], np.ndarray], frames: Iterable[_Marked]) -> Iterator[_Marked]:
+  """Each frame changed, with its mark."""
+  return ((change(frame), starts_scene) for frame, starts_scene in frames)
+
+
+def _peek(frames: Iterator[_Marked]) -> tuple[_Marked | None, Iterator[_Marked]]:
   first = next(frames, None)
   return first, frames if first is None else itertools.chain([first], frames)
 
@@ -283,12 +314,12 @@ def remembered(
     yield frame
 
 
-def _ensemble(stream: Callable, frames: Iterator[np.ndarray]) -> Iterator[jax.Array | np.ndarray]:
-  """The mean over `stream(view, number)` of the eight symmetries of `frames`."""
+def _ensemble(stream: Callable, frames: Iterator[_Marked]) -> Iterator[jax.Array | np.ndarray]:
+  """The mean over `stream(view)` of the eight symmetries of `frames`."""
   copies = itertools.tee(frames, len(_SYMMETRIES))
   streams = [
-    stream(map(functools.partial(_transform, symmetry=symmetry), copy), number)
-    for number, (copy, symmetry) in enumerate(zip(copies, _SYMMETRIES, strict=True))
+    stream(_changed(functools.partial(_transform, symmetry=symmetry), copy))
+    for copy, symmetry in zip(copies, _SYMMETRIES, strict=True)
   ]
   for views in zip(*streams, strict=True):
     restored = sum(_untransform(view, symmetry) for view, symmetry in zip(views, _SYMMETRIES, strict=True))
@@ -319,8 +350,8 @@ def restore_frames(
 ) -> Iterator[np.ndarray]:
   """Yields the restored frames of one clip, uint8 (H, W, 3), as many as came in.
 
-  Windows never leave the clip: at its ends they are mirrored without repeating the end frame, and a clip shorter than
-  the window is mirrored again and again. Memory holds one window of frames and features, whatever the length. A
+  Windows never leave their scene: at its ends they are mirrored without repeating the end frame, and a scene shorter
+  than the window is mirrored again and again. Memory holds one window of frames and features, whatever the length. A
   recurrent generator goes through the clip on one device, and forgets what it saw where a new scene begins.
 
   Args:
@@ -334,8 +365,8 @@ def restore_frames(
     strength: from 0, the input, over 1, what the network gives, to `MAX_STRENGTH`, past its correction:
       frame + strength * (restored - frame), before rounding.
     devices: defaults to all devices of this process.
-    find_cuts: for recurrent networks: turns frames into (frame, whether it starts a scene); see `video.mark_cuts`. The
-      clip is one scene without it.
+    find_cuts: turns frames into (frame, whether it starts a scene): `video.mark_cuts`, or `known_cuts`. The clip is one
+      scene without it. Networks that see a frame at a time are spared it.
 
   Raises:
     ConfigError: another `self_ensemble` or strength, a tile or overlap that does not fit the network.
@@ -390,19 +421,13 @@ def stream_frames(
   originals = collections.deque()
   if strength != 1:
     frames = remembered(frames, originals, every)
-  if recurrent:
-    pairs = find_cuts(frames) if find_cuts else ((frame, False) for frame in frames)
-    pairs, *copies = itertools.tee(pairs, 1 + self_ensemble)
-    frames = (frame for frame, _ in pairs)
-    starts = [map(operator.itemgetter(1), copy) for copy in copies]
+  alone = not recurrent and network.num_frames == 1
+  marked = find_cuts(frames) if find_cuts and not alone else ((frame, False) for frame in frames)
 
-    def stream(view, number=0):
-      return _recurrent_stream(network, state, view, every, starts[number])
-  else:
+  def stream(view):
+    if recurrent:
+      return _recurrent_stream(network, state, view, every)
+    return _tiled_stream(network, state, view, mesh, every, tile, overlap)
 
-    def stream(view, number=0):
-      del number
-      return _tiled_stream(network, state, view, mesh, every, tile, overlap)
-
-  for restored in _ensemble(stream, frames) if self_ensemble == 8 else stream(frames):
+  for restored in _ensemble(stream, marked) if self_ensemble == 8 else stream(marked):
     yield with_strength(originals.popleft(), restored, strength) if originals else restored
