@@ -1,7 +1,7 @@
 """Small videos whose groups of pictures are chosen."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import av
 import numpy as np
@@ -47,4 +47,31 @@ def write(
       frame.pts = k
       output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
+  return path
+
+
+def copy(
+  source: pathlib.Path,
+  target: pathlib.Path,
+  change: Callable[[int, av.Packet], object] = lambda number, packet: None,
+  first: int = 0,
+) -> pathlib.Path:
+  """The packets of the video from number `first` on in another file, each after `change(number, packet)`."""
+  with av.open(str(source)) as container, av.open(str(target), 'w') as output:
+    stream = output.add_stream_from_template(container.streams.video[0])
+    for number, packet in enumerate(packet for packet in container.demux(video=0) if packet.size):
+      if number >= first:
+        change(number, packet)
+        packet.stream = stream
+        output.mux_one(packet)
+  return target
+
+
+def damage(path: pathlib.Path, number: int) -> pathlib.Path:
+  """Overwrites the content of packet `number` of the video with noise."""
+  with av.open(str(path)) as container:
+    packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][number]
+  content = path.read_bytes()
+  assert content.count(packet) == 1
+  path.write_bytes(content.replace(packet, np.random.default_rng(0).bytes(len(packet))))
   return path

@@ -5,7 +5,7 @@
   python -m vqm_jax.enhance --input=in.mp4 --output=out.mp4 [--weights=web-small]
 
 Without --workdir weights that ship with the package are used, by default those made for this device: --list_weights.
-Input: .mp4 .mov .mkv .webm .avi, a folder or zip of images. Output: .mp4 .mkv .mov with sound, subtitles and time
+Input: any video that libav can read, a folder or zip of images. Output: .mp4 .mkv .mov with sound, subtitles and time
 stamps of the input, or, without a suffix, a folder of PNG images. Any frame size, any length. --preview restores six
 frames only and writes a page with them before and after, at several strengths, and the time of the whole video.
 """
@@ -55,10 +55,13 @@ _REFERENCE = flags.DEFINE_string(
   'reference', None, 'The original of the input: print PSNR before and after, and write <output>_reference.png.'
 )
 _PREVIEW = flags.DEFINE_string('preview', None, 'Only write a page of frames before and after, e.g. page.html.')
+_KEEP_GOING = flags.DEFINE_bool(
+  'keep_going', False, 'Replace damaged frames of the input by the last good one, and list them, instead of stopping.'
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
 
 # Of these, with --output and --strength, consists the command that a preview shows.
-_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _CUTS, _COMPARE, _CODEC, _CRF)
+_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _CUTS, _COMPARE, _CODEC, _CRF, _KEEP_GOING)
 PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
 _SMALL = 2_000_000  # parameters up to which every core of a CPU gets a frame of its own
@@ -281,11 +284,13 @@ def main(argv):
   if page:
     check_page(page, _OVERWRITE.value)
   # Time stamps are carried over, so that frames need not be evenly spaced.
-  source = video.open_video(_INPUT.value, variable_rate=True)
+  source = video.open_video(_INPUT.value, variable_rate=True, keep_going=_KEEP_GOING.value)
   output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else default_output(source, pathlib.Path(_INPUT.value))
   compare = compare_path(output) if _COMPARE.value else None
   for path in () if page else filter(None, (output, compare)):
     check_output(pathlib.Path(_INPUT.value), path, _OVERWRITE.value)
+  if not page:
+    video.examine(source)
   against = None
   if _REFERENCE.value and not page:
     _check_place(reference_path(output), 'output', _OVERWRITE.value)
@@ -330,6 +335,8 @@ def main(argv):
   if against:
     pictures.save_png(reference_path(output), against.picture)
     print(f'{against}; picture: {reference_path(output)}')
+  if concealed := video.concealed(source):
+    print(concealed)
 
 
 def program():

@@ -54,8 +54,8 @@ class Builder(VqmBuilder):
       fps = _parsed(Fraction, row, 'fps', None, manual_dir)
       yield ClipPair(
         clip_id=name,
-        lq=open_video(sides['lq'][name], fps=fps),
-        hq=open_video(sides['hq'][name], fps=fps),
+        lq=open_video(sides['lq'][name], fps=fps, variable_rate=True),
+        hq=open_video(sides['hq'][name], fps=fps, variable_rate=True),
         category=row.get('category') or '',
         crf=_parsed(float, row, 'crf', float('nan'), manual_dir),
         qp=_parsed(float, row, 'qp', float('nan'), manual_dir),

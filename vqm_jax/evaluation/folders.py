@@ -49,7 +49,7 @@ def folder_clips(pred: str, gt: str, lq: str | None = None, every: int = 1) -> t
     )
   out = []
   for name in paths['--gt_dir']:
-    sources = {flag: video.open_video(clips[name]) for flag, clips in paths.items()}
+    sources = {flag: video.open_video(clips[name], variable_rate=True) for flag, clips in paths.items()}
     shapes = {flag: (s.num_frames, s.height, s.width) for flag, s in sources.items()}
     if len(set(shapes.values())) > 1:
       found = ', '.join(f'{flag} {n} x {w}x{h}' for flag, (n, h, w) in shapes.items())

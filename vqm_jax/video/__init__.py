@@ -6,7 +6,7 @@ from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
 from vqm_jax.video.compression import Compression, advice, compression_of
 from vqm_jax.video.cuts import mark_cuts
-from vqm_jax.video.reader import VideoFile, describe, list_videos, open_video
+from vqm_jax.video.reader import VideoFile, concealed, describe, examine, list_videos, open_video
 from vqm_jax.video.sources import VideoSource
 from vqm_jax.video.writer import open_writer, write_png
 
@@ -19,9 +19,11 @@ __all__ = [
   'advice',
   'colour_of',
   'compression_of',
+  'concealed',
   'default_colour',
   'describe',
   'encode',
+  'examine',
   'in_background',
   'list_videos',
   'mark_cuts',

@@ -25,6 +25,7 @@ from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import Type as SideDataType
 
 from vqm_jax import errors
+from vqm_jax.video import decoding
 from vqm_jax.video.reader import VideoFile, VideoSource
 
 MAX_QP = 51.0
@@ -171,7 +172,9 @@ def _exported(source: VideoFile, start: int | None, count: int) -> Iterator[tupl
     # With frame threads a frame that others are made of can be exported before its own thread has filled in all QPs:
     # means of a third of the true one were seen.
     stream.thread_type = 'SLICE'
-    for frame in _decoded(container, stream, start, count):
+    for frame in _decoded(container, stream, start, count, tolerant=not source.whole):
+      if frame.is_corrupt and not source.whole:
+        continue
       if frame.is_corrupt:
         raise errors.VideoError(f'{source.path}: damaged, a frame cannot be decoded; copy or download the file again')
       for side_data in frame.side_data:
@@ -180,15 +183,20 @@ def _exported(source: VideoFile, start: int | None, count: int) -> Iterator[tupl
           yield bool(frame.key_frame), value if source.codec == 'h264' else 6 * float(np.log2(max(value, 1)))
 
 
-def _decoded(container, stream, start, count):
-  """Yields the frames of `count` packets: the first as coded, so that there are some of each type, not as shown."""
+def _decoded(container, stream, start, count, tolerant):
+  """Yields the frames of `count` packets: the first as coded, so that there are some of each type, not as shown.
+
+  `tolerant` leaves out those that cannot be decoded.
+  """
+  ignored = av.FFmpegError if tolerant else ()
   for packet in container.demux(stream):
     if not packet.size:
       continue
     # Leading pictures of an open GOP have lost their references, which says nothing of the file.
     if start is not None and packet.pts is not None and packet.pts < start:
       continue
-    yield from packet.decode()
+    with contextlib.suppress(ignored):
+      yield from packet.decode()
     count -= 1
     if not count:
       break
@@ -212,7 +220,7 @@ def mean_qp(params: bytes, height: int, width: int) -> float:
 
 def _traced(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[bool, float]]:
   """Yields (whether it is of a key frame, QP or index) of every slice or frame of `count` packets; decodes nothing."""
-  with _opened(source, start) as (container, stream), _libav_messages() as messages:
+  with _opened(source, start) as (container, stream), decoding.messages(av.logging.INFO) as messages:
     # Parameter sets of mp4 are told when the filter starts.
     tracer = BitStreamFilterContext('trace_headers', stream)
     initial, parameter_set = {}, 0
@@ -237,21 +245,9 @@ def _traced(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def _libav_messages():
-  """The messages of libav in this thread, as they come: (level, who, text). For a moment all threads make them."""
-  level = av.logging.get_level()
-  av.logging.set_level(av.logging.INFO)
-  try:
-    with av.logging.Capture() as messages:
-      yield messages
-  finally:
-    av.logging.set_level(level)
-
-
-@contextlib.contextmanager
 def _opened(source, start):
   try:
-    with av.open(str(source.path)) as container:
+    with decoding.open_file(source.path) as container:
       stream = container.streams[source.stream_index]
       if start is not None:
         container.seek(start, stream=stream)

@@ -4,10 +4,8 @@ What cannot be read exactly is refused with the remedy: damaged files, more than
 asked for, interlacing and variable frame rate.
 """
 
-import bisect
 import collections
 import collections.abc
-import contextlib
 import functools
 import itertools
 import os
@@ -19,21 +17,24 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from absl import logging
 from av.stream import Discard, Disposition
 
-from vqm_jax import errors
+from vqm_jax import cli, errors
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import images, remedies
+from vqm_jax.video import decoding, images, remedies, survey, timing
+from vqm_jax.video.decoding import codec_name
 from vqm_jax.video.deinterlace import deinterlaced
 from vqm_jax.video.rotation import display_matrix_of
 from vqm_jax.video.sources import Readable, VideoSource, checked_stop
 
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
-
-# One packet is one shown frame, so that counting needs no decoding.
-_PACKET_IS_FRAME = ('h264', 'hevc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo')
-# Decoder threads hold a frame each.
-_MAX_THREADS = 8
+# Files that are meant to be videos, whether they can be read or not. Others are told by their content.
+VIDEO_SUFFIXES = (
+  *('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.mkv', '.webm', '.avi', '.divx', '.wmv', '.asf', '.flv', '.f4v'),
+  *('.mpg', '.mpeg', '.m2v', '.vob', '.mts', '.m2ts', '.m2t', '.mxf', '.ogv', '.ogm', '.dv', '.y4m', '.gif'),
+  *('.h264', '.264', '.avc', '.h265', '.265', '.hevc', '.ivf', '.obu', '.rm', '.rmvb', '.nut'),
+)
+_KEEP_GOING = 'vqm_jax.enhance --keep_going'
 
 
 def open_video(
@@ -43,12 +44,14 @@ def open_video(
   variable_rate: bool = False,
   deep: bool = False,
   deinterlace: bool = False,
+  keep_going: bool = False,
 ) -> VideoSource:
   """The source behind a video file, a folder or zip of images, or a group of images `060_*.png`.
 
-  `fps` is the rate of images (30 if absent); for a video file it replaces the file's own timing.
-  `variable_rate` admits video files whose frames are not evenly spaced; `deep` gives all bits of those that have more
-  than 8, and `deinterlace` whole frames of interlaced ones (see `VideoFile`).
+  A file is told by its content, whatever it is called. `fps` is the rate of images (30 if absent); for a video file it
+  replaces the file's own timing. `variable_rate` admits video files whose frames are not evenly spaced; `deep` gives
+  all bits of those that have more than 8, `deinterlace` whole frames of interlaced ones, and `keep_going` conceals
+  damage (see `VideoFile`).
   Raises VideoError for anything that cannot be read exactly.
   """
   if isinstance(path, zipfile.Path):
@@ -62,9 +65,23 @@ def open_video(
     return images.open_group(path, fps)
   if not path.exists():
     raise errors.VideoError(f'{path}: no such file or folder')
-  if path.suffix.lower() not in VIDEO_SUFFIXES:
-    raise errors.VideoError(f'{path}: not a video, expected {", ".join(VIDEO_SUFFIXES)}, a folder or a zip of images')
-  return VideoFile(path, fps=fps, variable_rate=variable_rate, deep=deep, deinterlace=deinterlace)
+  return VideoFile(
+    path, fps=fps, variable_rate=variable_rate, deep=deep, deinterlace=deinterlace, keep_going=keep_going
+  )
+
+
+def is_video(path: pathlib.Path | zipfile.Path) -> bool:
+  """Whether a file is a video by its name or its content; one with a name of a video need not be readable."""
+  suffix = pathlib.PurePath(path.name).suffix.lower()
+  if not path.is_file() or suffix in images.SUFFIXES:
+    return False
+  if suffix in VIDEO_SUFFIXES or not isinstance(path, pathlib.Path):
+    return suffix in VIDEO_SUFFIXES
+  try:
+    with decoding.opened(path) as (container, stream):
+      return next(decoding.decode(container, stream), None) is not None
+  except (errors.VideoError, av.FFmpegError):
+    return False
 
 
 def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
@@ -91,10 +108,10 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
     if entry.is_dir():
       if any(images.is_image(child) for child in entry.iterdir()):
         found.append((entry.name, entry))
-    elif suffix in VIDEO_SUFFIXES or suffix == '.zip':
-      found.append((stem, entry))
     elif suffix in images.SUFFIXES:
       groups[images.prefix(stem), suffix].append(entry)
+    elif suffix == '.zip' or is_video(entry):
+      found.append((stem, entry))
   for prefix, suffix in groups:
     if prefix is None:
       found.append((images.name_of(folder), folder))
@@ -107,11 +124,12 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
 
 
 class VideoFile:
-  """A video file. Opening it checks the format; counting the frames reads the packets once.
+  """A video file. Opening it checks the format; counting the frames reads the packets once, or decodes all of it.
 
   Frames are as they are coded, not turned as `display_matrix` says. They are uint8, rounded where the file has 9 or 10
   bits; with `deep` such files give uint16, where 65535 is white. Interlaced frames are refused; with `deinterlace` each
-  becomes one whole frame at its time.
+  becomes one whole frame at its time. So are damaged files; with `keep_going` each damaged frame is the last good one
+  again, and counting begins with the first good one.
 
   Attributes: path, name, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
   pixel_aspect, display_matrix (None or libav's 36 bytes), other_streams (a description of each audio, subtitle and data
@@ -126,18 +144,21 @@ class VideoFile:
     variable_rate: bool = False,
     deep: bool = False,
     deinterlace: bool = False,
+    keep_going: bool = False,
   ):
     self.path = pathlib.Path(path)
     self.name = self.path.stem
     self._fps, self._variable_rate, self._deinterlace = fps, variable_rate, deinterlace
-    with self._open() as (container, stream):
+    self._keep_going = keep_going
+    self._shown: survey.Shown | None = None
+    self._clock: _Clock | None = None
+    self._placed, self._places = None, ()
+    self._warnings: set[str] = set()
+    with decoding.opened(self.path) as (container, stream):
       # In VP8 and VP9 alpha hides beside the frames, where decoders ignore it.
       if stream.metadata.get('alpha_mode') == '1':
         raise errors.VideoError(f'{self.path}: transparent video is not supported; {remedies.advice("no_alpha")}')
-      with self._reporting('frame 0'):
-        frame = next(container.decode(stream), None)
-      if frame is None:
-        raise errors.VideoError(f'{self.path}: holds no video frames')
+      frame = self._first_frame(container, stream)
       try:
         self.colour = colour_lib.colour_of(frame)
       except errors.VideoError as error:
@@ -150,7 +171,9 @@ class VideoFile:
       self.display_matrix = display_matrix_of(frame)
       self.pixel_aspect = stream.sample_aspect_ratio
       self.tags = colour_lib.tags_of(frame)
-      self._check_progressive(frame, 0)
+      self._has_fields = bool(frame.interlaced_frame)
+      if self._has_fields and not deinterlace:
+        raise self._interlaced(0)
       self.other_streams = tuple(
         describe_stream(other)
         for other in container.streams
@@ -158,40 +181,70 @@ class VideoFile:
         if other.index != stream.index and other.discard != Discard.all
       )
 
+  def _first_frame(self, container, stream) -> av.VideoFrame:
+    """The first one that can be decoded: what fails before it may refer to pictures that were cut off."""
+    failed = set()
+    try:
+      for _, frame in decoding.decode(container, stream, failed=failed):
+        if not frame.is_corrupt:
+          return frame
+    except av.FFmpegError as error:
+      raise errors.VideoError(
+        f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
+      ) from error
+    if failed:
+      raise errors.VideoError(f'{self.path}: damaged, no frame can be decoded; copy or download the file again')
+    raise errors.VideoError(f'{self.path}: holds no video frames')
+
   @property
   def num_frames(self) -> int:
     """How many frames there are, counted."""
-    return self._timing.num_frames
+    self._timed()  # refuses a varying rate
+    return len(self._shown.order)
 
   @property
   def fps(self) -> Fraction:
     """Frames per second; the average where the rate varies."""
-    return self._timing.fps
+    return self._timed().fps
 
   @property
   def constant_rate(self) -> bool:
     """Whether frame k is shown at k/fps, within a quarter of a frame."""
-    return self._timing.constant
+    return self._timed().constant
 
   @property
   def time_base(self) -> Fraction:
     """Seconds per unit of `timestamps`."""
-    return self._timing.time_base
+    return 1 / self._fps if self._fps else self._timed().times.time_base
 
   @property
   def timestamps(self) -> list[int] | None:
-    """When each frame is shown, in units of `time_base`; None where the file does not tell."""
-    return self._timing.timestamps
+    """When each frame is shown, in units of `time_base`, ascending; None where nothing is known but the rate."""
+    return None if self._fps else self._timed().times.stamps
 
   @property
   def packet_times(self) -> list[int] | None:
     """The time in the file of each frame's packet, whatever `fps` is; None where it does not tell their order."""
-    return self._measured.timestamps
+    packets, times = self._packets, self._timed().times
+    return None if packets.is_avi or times.moved or times.stamps is None else times.stamps
 
   @property
   def keyframes(self) -> list[int]:
     """The frames at which decoding can begin, as far as the file tells."""
-    return [bisect.bisect_left(self.packet_times, time) for time in self._measured.keyframes]
+    if self.packet_times is None:
+      return []
+    return np.flatnonzero(self._packets.is_key[self._checked_shown().order]).tolist()
+
+  @property
+  def damaged(self) -> list[int]:
+    """The frames that `keep_going` replaces by the last good one."""
+    return sorted(self._checked_shown().damaged)
+
+  @property
+  def whole(self) -> bool:
+    """Whether all pictures in the file can be decoded, as far as it was looked at."""
+    shown = self._checked_shown()
+    return not (shown.damaged or shown.left_out)
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
@@ -210,201 +263,240 @@ class VideoFile:
   def yuv_frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[av.VideoFrame]:
     """Yields frames `start` to `stop` as decoded, for re-encoding without a detour through RGB.
 
-    Raises VideoError, naming the frame, for damage, a change of size or format, or missing frames.
+    With `keep_going` a damaged frame is the last good one again. Raises VideoError, naming the frame, for damage, a
+    change of size or format, or missing frames.
     """
     stop = checked_stop(self, start, stop)
     if start >= stop:
       return
-    keyframe = self._keyframe(start)
-    if keyframe is not None:
-      with self._open(_MAX_THREADS) as (container, stream):
-        container.seek(keyframe, stream=stream)
-        frames = self._after_seek(container, stream, start)
-        first = next(frames, None)
-        if first is not None:
-          yield from self._checked(itertools.chain([first], frames), start, stop)
-          return
-    with self._open(_MAX_THREADS) as (container, stream):
-      yield from self._checked(self._decode(container, stream), 0, stop, skip=start)
+    good = start
+    while good in self._checked_shown().damaged:
+      good -= 1
+    index, last = None, None
+    for number, frame in self._decoded(good):
+      place = self._place(number)
+      if index is None:
+        index = good if place == good else 0
+      if place > index and not self._shown.decoded:
+        # Stamps tell another order than the decoder, or a frame is lost.
+        self._look_again(index)
+        place = self._place(number)
+      for k in range(index, min(place + 1, stop)):
+        if k not in self._shown.damaged:
+          if k < place:
+            raise self._lost(k)
+          self._check_kind(frame, k)
+          last = frame
+        if k >= start:
+          yield last
+      index = max(index, place + 1)
+      if index >= stop:
+        return
 
-  def _keyframe(self, start: int) -> int | None:
-    """Time of the last keyframe at or before frame `start`; None to decode from the beginning."""
-    timing = self._timing
-    if start == 0 or timing.timestamps is None or not timing.keyframes:
-      return None
-    position = bisect.bisect_right(timing.keyframes, timing.timestamps[start]) - 1
-    return timing.keyframes[position] if position > 0 else None
+  def examine(self, watch: survey.Watch | None = None) -> None:
+    """Decodes all of the file once, so that whatever is wrong with any frame is said now.
 
-  def _after_seek(self, container, stream, start):
-    """Frames from exactly `start`; nothing if the seek missed, so that the caller begins anew."""
-    wanted = self._timing.timestamps[start]
+    `watch(frames, number)` passes on the frames as they come, to show progress. Raises VideoError as `yuv_frames`.
+    """
+    if self._shown is None or not self._shown.decoded:
+      self._shown, self._clock = survey.by_decoding(self.path, self._packets, watch), None
+    shown = self._checked_shown()
+    if shown.changed:
+      raise self._changed(*shown.changed)
+    if shown.interlaced is not None and not self._deinterlace:
+      raise self._interlaced(shown.interlaced)
+
+  def _look_again(self, index: int) -> None:
+    """Decodes all of the file because frame `index` is not what packets tell; raises VideoError if frames are lost."""
+    before = len(self._shown.order)
+    self.examine()
+    if len(self._shown.order) != before:
+      raise self._lost(index)
+
+  def _place(self, number: int | None) -> int:
+    """Which frame packet `number` is, -1 if it is none to be shown; None stands for the end."""
+    if number is None:
+      return len(self._shown.order)
+    if len(self._places) != len(self._packets.pts) or self._placed is not self._shown:
+      self._placed, self._places = self._shown, np.full(len(self._packets.pts), -1)
+      self._places[self._shown.order] = np.arange(len(self._shown.order))
+    return int(self._places[number])
+
+  @functools.cached_property
+  def _packets(self) -> decoding.Packets:
+    return decoding.read_packets(self.path)
+
+  def _checked_shown(self) -> survey.Shown:
+    """What is shown; raises VideoError for damage that is known of, unless it is to be concealed."""
+    if self._shown is None:
+      # A frame of two fields may come in two packets.
+      sure = self._keep_going or self._has_fields
+      shown = None if sure else survey.by_packets(self._packets)
+      self._shown = shown or survey.by_decoding(self.path, self._packets)
+    if self._keep_going:
+      self._shown = survey.without_damaged_start(self._shown)
+    elif self._shown.damaged:
+      first, *others = sorted(self._shown.damaged)
+      nor = f', nor {survey.as_text(others)}' if others else ''
+      raise errors.VideoError(
+        f'{self.path}: damaged, frame {first} cannot be decoded{nor}; copy or download the file again, or have such '
+        f'frames replaced by the last good one ({_KEEP_GOING})'
+      )
+    elif self._packets.truncated:
+      raise errors.VideoError(
+        f'{self.path}: truncated, {self._packets.truncated}; copy or download it again, or use what is there '
+        f'({_KEEP_GOING})'
+      )
+    elif self._packets.reported:
+      raise errors.VideoError(
+        f'{self.path}: damaged, frames seem to be missing ({self._packets.reported}); copy or download it again, or '
+        f'use what is there ({_KEEP_GOING})'
+      )
+    return self._shown
+
+  def _timed(self) -> '_Clock':
+    """When the frames are shown; raises VideoError if they should be evenly spaced and are not."""
+    if self._clock is None:
+      self._clock = self._read_clock(self._checked_shown())
+    return self._clock
+
+  def _read_clock(self, shown: survey.Shown) -> '_Clock':
+    packets, rates = self._packets, [*self._packets.rates]
+    pts, dts = packets.pts[shown.order], packets.dts[shown.order]
+    if packets.is_avi or ((pts == decoding.NO_TIME).all() and (dts != decoding.NO_TIME).all()):
+      # Frames are shown at the pace at which they are decoded, whatever their order.
+      pts = np.sort(dts)
+    stamps = [None if time == decoding.NO_TIME else time for time in pts.tolist()]
+    times = timing.resolve(stamps, packets.time_base, packets.rate or images.FPS, packets.start)
+    if times.moved:
+      self._warn(
+        f'{times.moved} of {len(stamps)} time stamps are missing, doubled or out of order and were put between their '
+        'neighbours'
+      )
+    if shown.left_out:
+      self._warn(f'{shown.left_out} pictures refer to others that were cut off and are left out; they do not count')
+    if packets.truncated:
+      self._warn(f'truncated, {packets.truncated}; what is there is used')
+    elif packets.reported:
+      self._warn(f'frames seem to be missing ({packets.reported})')
+    if packets.gaps:
+      self._warn(f'parts of the recording seem to be missing in {packets.gaps} places, or it was joined there')
+    if self._fps is not None:
+      return _Clock(times, Fraction(self._fps), True)
+    if times.stamps is None:
+      return _Clock(times, 1 / times.time_base, True)
+    if len(times.stamps) > 1:
+      rates.append((len(times.stamps) - 1) / ((times.stamps[-1] - times.stamps[0]) * times.time_base))
+    rates = rates or [images.FPS]
+    rate = next((rate for rate in rates if timing.is_constant(times.stamps, times.time_base, rate)), None)
+    if rate is None and not self._variable_rate:
+      raise errors.VideoError(
+        f'{self.path}: frames are missing or their rate varies (about {float(rates[-1]):.4g} per '
+        f'second), expected a constant rate; {remedies.advice("constant_rate", rate=round(rates[-1]))}'
+      )
+    return _Clock(times, rate or rates[-1], rate is not None)
+
+  def _warn(self, text: str) -> None:
+    if text not in self._warnings:
+      self._warnings.add(text)
+      logging.warning('%s: %s', self.path, text)
+
+  def _decoded(self, start: int) -> collections.abc.Iterator[tuple[int | None, av.VideoFrame | None]]:
+    """Yields (number of its packet, frame) from frame `start` on, else from the beginning; at the end (None, None)."""
+    packets, shown = self._packets, self._shown
+    # Damage that is known of is met as it was found: packet by packet.
+    failed = set() if shown.damaged or shown.left_out else None
+    threads = dict(threads=decoding.MAX_THREADS, by_frames=failed is None)
+    try:
+      keys = np.flatnonzero(packets.is_key[shown.order[: start + 1]])
+      if len(keys) and keys[-1]:
+        with decoding.opened(self.path, **threads) as (container, stream):
+          frames = decoding.decode_from(container, stream, packets, int(shown.order[keys[-1]]), failed)
+          frames = self._reaching(start, frames)
+          first = next(frames, None)
+          if first is not None:
+            yield first
+            yield from frames
+            yield None, None
+            return
+      with decoding.opened(self.path, **threads) as (container, stream):
+        yield from decoding.decode(container, stream, failed=failed)
+        yield None, None
+    except av.FFmpegError as error:
+      self.examine()
+      raise errors.VideoError(
+        f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
+      ) from error
+
+  def _reaching(self, start: int, frames: collections.abc.Iterator[decoding.Numbered]):
+    """Those from exactly frame `start` on; nothing if seeking missed that."""
     reached = False
     try:
-      for frame in container.decode(stream):
-        if not reached and frame.pts is not None and frame.pts >= wanted:
-          if frame.pts > wanted:
-            return
-          reached = True
+      for number, frame in frames:
+        if not reached and self._place(number) > start:
+          return
+        reached = reached or self._place(number) == start
         if reached:
-          yield frame
-    except av.FFmpegError as error:
+          yield number, frame
+    except av.FFmpegError:
       # Leading pictures of an open GOP have lost their references, which says nothing of the file.
       if reached:
-        raise errors.VideoError(f'{self.path}: damaged after frame {start} ({error})') from error
+        raise
 
-  def _decode(self, container, stream):
-    index = 0
+  def _check_kind(self, frame: av.VideoFrame, index: int) -> None:
+    if (frame.height, frame.width) != (self.height, self.width) or (frame.format.name != self.pixel_format):
+      raise self._changed(index, survey.describe_format(frame))
+    if frame.interlaced_frame and not self._deinterlace:
+      raise self._interlaced(index)
     try:
-      for frame in container.decode(stream):
-        yield frame
-        index += 1
-    except av.FFmpegError as error:
-      raise errors.VideoError(
-        f'{self.path}: damaged, frame {index} of {self.num_frames} cannot be decoded '
-        f'({error.strerror}); copy or download the file again'
-      ) from error
+      colour_lib.check_opaque(frame)
+    except errors.VideoError as error:
+      raise errors.VideoError(f'{self.path}: frame {index}: {error}') from None
 
-  def _checked(self, frames, index, stop, skip=0):
-    """Yields those of `frames` with an index from `skip` to `stop`, or says what is wrong."""
-    times = self._timing.timestamps
-    for frame in frames:
-      if frame.is_corrupt or (times and frame.pts != times[index]):
-        raise errors.VideoError(
-          f'{self.path}: damaged, frame {index} of {self.num_frames} cannot be decoded; copy or download the file again'
-        )
-      if (frame.height, frame.width) != (self.height, self.width) or (frame.format.name != self.pixel_format):
-        raise errors.VideoError(
-          f'{self.path}: frame {index} is {frame.width}x{frame.height} {frame.format.name}, '
-          f'expected {self.width}x{self.height} {self.pixel_format}; split the file there'
-        )
-      self._check_progressive(frame, index)
-      try:
-        colour_lib.check_opaque(frame)
-      except errors.VideoError as error:
-        raise errors.VideoError(f'{self.path}: frame {index}: {error}') from None
-      if index >= skip:
-        yield frame
-      index += 1
-      if index == stop:
-        return
-    raise errors.VideoError(
-      f'{self.path}: decoding ended after {index} of {self.num_frames} frames; the file is '
-      'truncated or damaged, copy or download it again'
+  def _changed(self, index: int, found: str) -> errors.VideoError:
+    return errors.VideoError(
+      f'{self.path}: frame {index} is {found}, expected {self.width}x{self.height} {self.pixel_format}; '
+      'split the file there'
     )
 
-  def _check_progressive(self, frame, index):
-    if frame.interlaced_frame and not self._deinterlace:
-      raise errors.VideoError(
-        f'{self.path}: frame {index} is interlaced, which is not supported; {remedies.advice("deinterlace")}'
-      )
+  def _interlaced(self, index: int) -> errors.VideoError:
+    return errors.VideoError(
+      f'{self.path}: frame {index} is interlaced, which is not supported; {remedies.advice("deinterlace")}'
+    )
 
-  @contextlib.contextmanager
-  def _open(self, threads: int = 1):
-    if not self.path.is_file():
-      raise errors.VideoError(f'{self.path}: no such file')
-    try:
-      container = av.open(str(self.path), metadata_errors='surrogateescape')
-    except (av.FFmpegError, OSError) as error:
-      raise errors.VideoError(
-        f'{self.path}: not a readable video ({error.strerror}); it may be truncated, copy or download it again'
-      ) from error
-    with container:
-      pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-      if not pictures:
-        raise errors.VideoError(f'{self.path}: holds no video stream')
-      stream = pictures[0]
-      if stream.codec_context is None:
-        raise errors.VideoError(f'{self.path}: the video is coded in a way that libav does not know; convert it first')
-      # Otherwise damaged macroblocks are painted over without a word.
-      stream.codec_context.options = {'err_detect': 'explode'}
-      stream.thread_type = 'AUTO'
-      stream.thread_count = min(threads, os.cpu_count() or 1)
-      yield container, stream
-
-  @contextlib.contextmanager
-  def _reporting(self, what):
-    try:
-      yield
-    except av.FFmpegError as error:
-      raise errors.VideoError(
-        f'{self.path}: damaged, {what} cannot be read ({error.strerror}); copy or download the file again'
-      ) from error
-
-  @functools.cached_property
-  def _measured(self) -> '_Timing':
-    with self._open(_MAX_THREADS) as (container, stream), self._reporting('the file'):
-      return _measure(self.path, container, stream)
-
-  @functools.cached_property
-  def _timing(self) -> '_Timing':
-    timing = self._measured
-    if self._fps is not None:
-      return timing._replace(fps=Fraction(self._fps), constant=True, time_base=1 / Fraction(self._fps), timestamps=None)
-    if not timing.constant and not self._variable_rate:
-      raise errors.VideoError(
-        f'{self.path}: frames are missing or their rate varies (about {float(timing.fps):.4g} per '
-        f'second), expected a constant rate; {remedies.advice("constant_rate", rate=round(timing.fps))}'
-      )
-    return timing
+  def _lost(self, index: int) -> errors.VideoError:
+    return errors.VideoError(f'{self.path}: damaged, frame {index} cannot be decoded; copy or download the file again')
 
 
-class _Timing(NamedTuple):
-  """What one pass over the packets of a file tells; `timestamps` and `keyframes` ascend."""
-
-  num_frames: int
+class _Clock(NamedTuple):
+  times: timing.Times
   fps: Fraction
   constant: bool
-  time_base: Fraction
-  timestamps: list[int] | None
-  keyframes: list[int]
 
 
-def _measure(path: pathlib.Path, container, stream) -> _Timing:
-  times, keyframes, packets, end = [], [], 0, 0
-  for packet in container.demux():
-    if not packet.size:
-      continue
-    if packet.pts is not None and packet.duration:
-      end = max(end, (packet.pts + packet.duration) * packet.time_base)
-    if packet.stream_index != stream.index:
-      continue
-    if packet.is_corrupt:
-      raise errors.VideoError(f'{path}: damaged or truncated at frame {packets}; copy or download the file again')
-    packets += 1
-    if packet.is_discard:
-      continue
-    times.append(packet.pts)
-    if packet.is_keyframe and packet.pts is not None:
-      keyframes.append(packet.pts)
-  if packets < stream.frames:
-    raise errors.VideoError(f'{path}: truncated, holds {packets} of {stream.frames} frames; copy or download it again')
-  # Matroska states no frame count, but how long the longest stream lasts.
-  if 'matroska' in container.format.name and container.duration:
-    missing = container.duration / av.time_base - float(end)
-    if missing > 0.5:
-      raise errors.VideoError(f'{path}: truncated, the last {missing:.1f} s are missing; copy or download it again')
-  if codec_name(stream) not in _PACKET_IS_FRAME:
-    container.seek(0)
-    times = [frame.pts for frame in container.decode(stream)]
-  rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
-  rates = [rate for rate in rates if rate] or [images.FPS]
-  # AVI has no presentation times: what libav reports there is a guess that ignores reordering.
-  if container.format.name == 'avi' or None in times or len(set(times)) < len(times):
-    return _Timing(len(times), rates[0], True, 1 / rates[0], None, [])
-  times.sort()
-  keyframes.sort()
-  if len(times) > 1:
-    rates.append((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base))
-  for rate in rates:
-    if _is_constant(times, stream.time_base, rate):
-      return _Timing(len(times), rate, True, stream.time_base, times, keyframes)
-  return _Timing(len(times), rates[-1], False, stream.time_base, times, keyframes)
+def examine(source: VideoSource) -> None:
+  """Decodes all of a video file once, without converting frames, and logs what was found; takes images as they are.
+
+  Raises VideoError for damage that is not to be concealed, a change of size or format and interlacing, so that nothing
+  of that ends hours of work.
+  """
+  if not isinstance(source, VideoFile):
+    return
+  source.examine(lambda frames, number: cli.progress(frames, number, 'looking for damage', 'frames'))
+  if text := concealed(source):
+    logging.warning('%s', text)
+  else:
+    logging.info('%s: decoded once, %d frames, none is damaged', source.path, source.num_frames)
 
 
-def _is_constant(times: list[int], time_base: Fraction, rate: Fraction) -> bool:
-  # A quarter frame admits rounding to milliseconds and camera jitter, but no lost or doubled frame.
-  step = float(rate * time_base)
-  return all(abs((time - times[0]) * step - k) <= 0.25 for k, time in enumerate(times))
+def concealed(source: VideoSource) -> str:
+  """Which frames `keep_going` conceals, in one line; '' if there are none."""
+  if not isinstance(source, VideoFile) or not source.damaged:
+    return ''
+  return (
+    f'{source.path}: {len(source.damaged)} of {source.num_frames} frames are damaged and replaced by the last good '
+    f'one: {survey.as_text(source.damaged)}'
+  )
 
 
 def describe(source: VideoSource) -> str:
@@ -414,11 +506,6 @@ def describe(source: VideoSource) -> str:
     varying = [] if source.constant_rate else ['variable frame rate']
     parts = [source.codec, source.pixel_format, *parts, *varying, str(source.colour), *source.other_streams]
   return ', '.join(parts)
-
-
-def codec_name(stream) -> str:
-  """The coding format (`h264`, `mp3`), which is not always what the decoder is called."""
-  return stream.codec_context.codec.canonical_name if stream.codec_context else 'unknown'
 
 
 def is_known(stream) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 
 from vqm_jax import errors
 from vqm_jax.video import colour
+from vqm_jax.video.decoding import open_file
 from vqm_jax.video.reader import VideoFile
 
 # One packet is one frame, mp4 holds them, and frames that nothing refers to can be told.
@@ -64,7 +65,7 @@ def cut(video: VideoFile, ranges: Iterable[tuple[int, int]]) -> Iterator[Segment
   Raises VideoError if the stream is pieced together from several, as an edit list can do.
   """
   times = video.packet_times
-  with av.open(str(video.path)) as container:
+  with open_file(video.path) as container:
     stream = container.streams[video.stream_index]
     coming = _packets(video, container.demux(stream))
     packets: list[_Packet] = []

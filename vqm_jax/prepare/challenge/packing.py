@@ -460,7 +460,7 @@ def _examined(clip: Clip, exact: bool, notes: _Notes) -> Clip:
   for side, place in (('lq', clip.lq), ('hq', clip.hq)):
     if place is not None:
       with notes.guard(place):
-        source = open_video(place, fps=clip.fps)
+        source = open_video(place, fps=clip.fps, variable_rate=True)
         if source.num_frames:  # a video file is read through to count them
           sources[side] = source
   videos = [source for source in sources.values() if isinstance(source, VideoFile)]

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import difflib
 import hashlib
-import mimetypes
 import pathlib
 import re
 import zlib
@@ -15,7 +14,7 @@ import numpy as np
 from vqm_jax import errors
 from vqm_jax.prepare.pairs import scenes as scenes_lib
 from vqm_jax.video import VideoFile
-from vqm_jax.video.reader import VIDEO_SUFFIXES
+from vqm_jax.video.reader import is_video
 
 SPLITS = ('train', 'val', 'test', 'holdout')
 # The longest window of any system here; shorter videos give no training sample.
@@ -48,7 +47,7 @@ class Footage:
 
 
 def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Clip name -> video file, for every video below `folder`; hidden and other files are ignored.
+  """Clip name -> video file, for every video below `folder`, told by content; hidden and other files are ignored.
 
   Names are the paths below `folder` without suffix, '/' and unusual characters made '_'.
   Raises DataError if there is no video or two have one name.
@@ -58,9 +57,7 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   found: dict[str, pathlib.Path] = {}
   for path in sorted(folder.rglob('*')):
     below = path.relative_to(folder)
-    kind = mimetypes.guess_type(path.name)[0] or ''
-    video = path.suffix.lower() in VIDEO_SUFFIXES or kind.startswith('video/')
-    if not video or not path.is_file() or any(part.startswith('.') for part in below.parts):
+    if any(part.startswith('.') for part in below.parts) or not is_video(path):
       continue
     name = re.sub(r'[^\w.-]+', '_', '_'.join(below.with_suffix('').parts))
     if name in found:
@@ -68,7 +65,7 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
       raise errors.DataError(f'{below} and {other} would both become clip {name}; rename one')
     found[name] = path
   if not found:
-    raise errors.DataError(f'--input={folder}: no video in this folder or below, expected {", ".join(VIDEO_SUFFIXES)}')
+    raise errors.DataError(f'--input={folder}: no video in this folder or below that libav can read')
   return found
 
 
@@ -77,10 +74,6 @@ def examine(path: pathlib.Path, known: Mapping[str, Mapping]) -> Footage:
 
   Raises VideoError for what cannot be read exactly, DataError for videos that are too short.
   """
-  if path.suffix.lower() not in VIDEO_SUFFIXES:
-    raise errors.VideoError(
-      f'{path}: files of type {path.suffix} are not supported, expected {", ".join(VIDEO_SUFFIXES)}'
-    )
   try:
     with path.open('rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
@@ -88,7 +81,8 @@ def examine(path: pathlib.Path, known: Mapping[str, Mapping]) -> Footage:
     raise errors.VideoError(f'{path}: cannot be read ({error.strerror})') from error
   if digest in known:
     return Footage.from_json(known[digest])
-  video = VideoFile(path)
+  # Pairs are compared frame by frame, so that frames need not be evenly spaced.
+  video = VideoFile(path, variable_rate=True)
   if video.num_frames < MIN_FRAMES:
     raise errors.DataError(f'{path}: {video.num_frames} frames, expected at least {MIN_FRAMES}')
   if min(video.height, video.width) < _MIN_SIDE:

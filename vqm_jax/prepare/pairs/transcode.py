@@ -45,7 +45,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
   Raises DataError if the pair is out of step, VideoError if the source has become unreadable.
   """
   footage, whole = job.footage, job.split in WHOLE
-  video = VideoFile(job.path)
+  video = VideoFile(job.path, variable_rate=True)
   scene, (start, stop) = _extent(job)
   work = output / '.work' / job.name
   work.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
     shutil.copyfile(job.path, hq)
   else:
     hq = _store(hq_frames(video, start, stop, job.degradation), video, work / 'hq.mp4')
-  sides = [(side.yuv_frames(), side.colour) for side in (VideoFile(lq), VideoFile(hq))]
+  sides = [(side.yuv_frames(), side.colour) for side in (VideoFile(lq), VideoFile(hq, variable_rate=True))]
   psnr = _psnr(*sides, step=_step(stop - start) if whole else 1)
   height, width = job.degradation.size(footage.height, footage.width)
   paths = {}
@@ -100,7 +100,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
 
 def score(job: Job, output: pathlib.Path) -> float:
   """Mean PSNR in dB of about 40 frames of the window of `job`, coded as `make` would; leaves no file."""
-  video = VideoFile(job.path)
+  video = VideoFile(job.path, variable_rate=True)
   scene, (start, stop) = _extent(dataclasses.replace(job, split='val'))
   work = output / '.work' / f'{job.name}.probe'
   work.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,299 @@
+"""What a file shows: doubtful time stamps, cut recordings, damage, and changes on the way."""
+
+import itertools
+import logging
+import pathlib
+import struct
+from fractions import Fraction
+
+import av
+import coded_video
+import numpy as np
+import pytest
+
+from vqm_jax import errors
+from vqm_jax.video import VideoFile, colour, concealed, examine, open_video
+
+NUM_FRAMES = 32
+CLOSED = 'keyint=8:min-keyint=8:scenecut=0:bframes=2:b-adapt=0'
+OPEN = f'open-gop=1:{CLOSED}'
+CUT = {
+  'h264.mkv': dict(params=OPEN),
+  'h264.ts': dict(params=OPEN),
+  'pyramid.mkv': dict(params=f'{OPEN}:bframes=4:b-pyramid=normal'),
+  'h265.mkv': dict(params=OPEN, codec='libx265'),
+  'h265.ts': dict(params=OPEN, codec='libx265'),
+  'h265.hevc': dict(params=OPEN, codec='libx265'),
+  'mpeg2.mkv': dict(codec='mpeg2video', options={'g': '8', 'bf': '2', 'b_strategy': '0', 'qmin': '2', 'qmax': '4'}),
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('survey')
+
+
+@pytest.fixture(scope='module')
+def plain(folder):
+  """H.264 with B-frames, and its frames."""
+  path = coded_video.write(folder / 'plain.mkv', coded_video.pictures(0, NUM_FRAMES), CLOSED)
+  return path, list(VideoFile(path).frames())
+
+
+def seconds(source):
+  return [float(stamp * source.time_base) for stamp in source.timestamps]
+
+
+def same_from_everywhere(source, frames):
+  """The source has these frames, from wherever it is read."""
+  np.testing.assert_array_equal(list(source.frames()), frames)
+  for start in range(0, len(frames), 3):
+    np.testing.assert_array_equal(next(source.frames(start)), frames[start])
+
+
+def at(places, change):
+  """What changes the packets at these places of the file."""
+  return lambda number, packet: change(packet) if number in places else None
+
+
+def doubled():
+  before = []
+
+  def change(number, packet):
+    packet.pts = before[-1] if number in (10, 11, 20) else packet.pts
+    before.append(packet.pts)
+
+  return change
+
+
+@pytest.mark.parametrize('suffix', ['mkv', 'mp4', 'ts', 'flv', 'nut'])
+def test_doubled_stamps_move_and_no_other(plain, tmp_path, caplog, suffix):
+  path, frames = plain
+  right = seconds(VideoFile(coded_video.copy(path, tmp_path / f'right.{suffix}')))
+  source = VideoFile(coded_video.copy(path, tmp_path / f'a.{suffix}', doubled()), variable_rate=True)
+  with caplog.at_level(logging.WARNING):
+    found = seconds(source)
+  assert f'of {NUM_FRAMES} time stamps are missing, doubled or out of order' in caplog.text
+  assert sum(abs(a - b) > 1e-3 for a, b in zip(found, right, strict=True)) <= 3
+  assert np.abs(np.subtract(found, right)).max() < 2.1 / 24
+  assert all(a < b for a, b in itertools.pairwise(found))
+  same_from_everywhere(source, frames)
+
+
+@pytest.mark.parametrize('params', ['bframes=0:keyint=40', CLOSED])
+def test_stamps_that_go_back(tmp_path, params):
+  path = coded_video.write(tmp_path / 'a.mkv', coded_video.pictures(0, NUM_FRAMES), params)
+  frames, right = list(VideoFile(path).frames()), seconds(VideoFile(path))
+  with av.open(str(path)) as container:
+    packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][12]
+  content = bytearray(path.read_bytes())
+  place = content.index(packet) - 3  # time since the cluster's, flags, content
+  content[place : place + 2] = struct.pack('>h', struct.unpack('>h', content[place : place + 2])[0] - 150)
+  path.write_bytes(content)
+  source = VideoFile(path, variable_rate=True)
+  same_from_everywhere(source, frames)
+  source.examine()
+  found = seconds(source)
+  assert sum(a != b for a, b in zip(found, right, strict=True)) <= 1 and np.diff(found).min() > 0
+
+
+@pytest.mark.parametrize('codec', ['mpeg4', 'libx264', 'mjpeg'])
+def test_the_number_of_a_chunk_is_the_clock_of_avi(tmp_path, codec):
+  """Every third frame is repeated by an empty chunk; libav itself reports no order for those with B-frames."""
+  options = {'bf': '2', 'g': '8'} if codec == 'mpeg4' else {}
+  path = tmp_path / 'a.avi'
+  times = [k + k // 3 for k in range(NUM_FRAMES)]
+  pictures = coded_video.pictures(0, NUM_FRAMES)
+  with av.open(str(path), 'w') as output:
+    stream = output.add_stream(codec, rate=25, options=options)
+    stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+    for time, rgb in zip(times, pictures, strict=True):
+      frame = colour.rgb_to_yuv(rgb, colour.Colour('bt601')).reformat(format=stream.pix_fmt)
+      frame.pts = time
+      output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
+  with av.open(str(path)) as container:
+    chunks = sorted(packet.dts for packet in container.demux(video=0) if packet.size)
+  assert len(chunks) == NUM_FRAMES and chunks[-1] - chunks[0] >= times[-1] - 2
+  source = VideoFile(path, variable_rate=True)
+  assert source.timestamps == chunks and source.time_base == Fraction(1, 25) and not source.constant_rate
+  for rgb, frame in zip(pictures, source.frames(), strict=True):
+    assert np.abs(rgb.astype(float) - frame).mean() < 40
+  same_from_everywhere(source, list(source.frames()))
+
+
+def test_streams_without_stamps(plain, tmp_path):
+  path, frames = plain
+  source = VideoFile(coded_video.copy(path, tmp_path / 'a.h264'))
+  assert source.timestamps is None and source.num_frames == NUM_FRAMES
+  same_from_everywhere(source, frames)
+
+
+@pytest.mark.parametrize('name', CUT)
+def test_leading_pictures_of_a_cut_are_left_out(folder, tmp_path, caplog, name):
+  whole = coded_video.write(folder / name, coded_video.pictures(0, NUM_FRAMES), **CUT[name])
+  frames = list(VideoFile(whole).frames())
+  with av.open(str(whole)) as container:
+    keys = [number for number, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
+  cut = coded_video.copy(whole, tmp_path / name, first=keys[1])
+  source = VideoFile(cut)
+  with caplog.at_level(logging.WARNING):
+    count = source.num_frames
+  left_out = NUM_FRAMES - keys[1] - count
+  assert left_out > 0 and f'{left_out} pictures refer to others that were cut off' in caplog.text
+  same_from_everywhere(source, frames[-count:])
+  source.examine()
+  assert source.num_frames == count and not source.damaged
+
+
+def test_recordings_that_begin_anywhere(plain, tmp_path):
+  path, frames = plain
+  source = VideoFile(coded_video.copy(path, tmp_path / 'a.ts', first=5))
+  assert source.num_frames == NUM_FRAMES - 8
+  same_from_everywhere(source, frames[8:])
+
+
+@pytest.mark.parametrize('suffix', ['mkv', 'mp4', 'avi', 'nut'])
+def test_damage_is_named_and_concealed(plain, tmp_path, suffix):
+  path, frames = plain
+  if suffix == 'avi':
+    path = coded_video.write(tmp_path / 'plain.avi', coded_video.pictures(0, NUM_FRAMES), 'bframes=0:keyint=8')
+    frames = list(VideoFile(path).frames())
+  damaged = coded_video.damage(coded_video.copy(path, tmp_path / f'a.{suffix}'), 17)
+  for begin in (0, 10):
+    with pytest.raises(errors.VideoError, match=r'damaged, frame \d+ cannot be decoded.*copy or download') as caught:
+      list(VideoFile(damaged).frames(begin))
+    assert '\n' not in str(caught.value) and str(damaged) in str(caught.value)
+  source = open_video(damaged, keep_going=True)
+  restored = list(source.frames())
+  assert source.num_frames == len(restored) == NUM_FRAMES and 1 <= len(source.damaged) <= 4
+  for k in source.damaged:
+    np.testing.assert_array_equal(restored[k], restored[k - 1])
+  for k in range(16):
+    np.testing.assert_array_equal(restored[k], frames[k])
+  for k in range(24, NUM_FRAMES):
+    np.testing.assert_array_equal(restored[k], frames[k])
+  for start in range(NUM_FRAMES):
+    np.testing.assert_array_equal(next(source.frames(start)), restored[start])
+  assert len(seconds(source)) == NUM_FRAMES and source.constant_rate
+  assert f'{len(source.damaged)} of {NUM_FRAMES} frames are damaged' in concealed(source)
+
+
+def test_damage_at_the_start_is_cut_off(plain, tmp_path):
+  path, frames = plain
+  damaged = coded_video.damage(coded_video.copy(path, tmp_path / 'a.mp4'), 0)
+  with pytest.raises(errors.VideoError, match='damaged, frame 0 cannot'):
+    list(VideoFile(damaged).frames())
+  source = VideoFile(damaged, keep_going=True)
+  assert 0 not in source.damaged and len(list(source.frames())) == source.num_frames >= NUM_FRAMES - 8
+  np.testing.assert_array_equal(list(source.frames())[-24:], frames[-24:])
+
+
+def test_lost_ends_are_told(plain, tmp_path):
+  path, frames = plain
+  cut = tmp_path / 'a.mkv'
+  cut.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+  with pytest.raises(errors.VideoError, match='truncated.*--keep_going'):
+    examine(VideoFile(cut))
+  source = VideoFile(cut, variable_rate=True, keep_going=True)
+  examine(source)
+  assert 16 < source.num_frames < NUM_FRAMES
+  np.testing.assert_array_equal(list(source.frames())[:16], frames[:16])
+
+
+def test_whole_files_are_not_called_damaged(plain, tmp_path):
+  """An index that is missing and a header that counts more are no damage where nothing is missing."""
+  path, frames = plain
+  avi = coded_video.write(tmp_path / 'a.avi', coded_video.pictures(0, NUM_FRAMES), 'bframes=0')
+  content = avi.read_bytes()
+  avi.write_bytes(content[: content.rindex(b'idx1')])
+  examine(VideoFile(avi))
+  joined = tmp_path / 'joined.ts'
+  joined.write_bytes(2 * coded_video.copy(path, tmp_path / 'a.ts').read_bytes())
+  source = VideoFile(joined)
+  examine(source)
+  np.testing.assert_array_equal(list(source.frames()), 2 * frames)
+  assert source.constant_rate and source.fps == 24
+
+
+def joined(tmp_path, *parts):
+  """Elementary streams, one behind the other."""
+  path = tmp_path / 'joined.h264'
+  path.write_bytes(b''.join(part.read_bytes() for part in parts))
+  return path
+
+
+def test_changes_on_the_way_are_found_beforehand(tmp_path):
+  pictures = coded_video.pictures(0, 12)
+  first = coded_video.write(tmp_path / 'a.h264', pictures, CLOSED)
+  smaller = coded_video.write(tmp_path / 'b.h264', [rgb[:32, :32] for rgb in pictures], CLOSED)
+  interlaced = coded_video.write(tmp_path / 'c.h264', pictures, f'tff=1:{CLOSED}')
+  for other, message in (
+    (smaller, r'frame 12 is 32x32 yuv420p, expected 64x48 yuv420p'),
+    (interlaced, r'frame 12 is interlaced'),
+  ):
+    source = VideoFile(joined(tmp_path, first, other))
+    with pytest.raises(errors.VideoError, match=message):
+      examine(source)
+    with pytest.raises(errors.VideoError, match=message):
+      list(VideoFile(source.path).frames())
+
+
+def test_the_default_video_is_taken(plain, tmp_path):
+  path, _ = plain
+  pictures = coded_video.pictures(1, 8, 32, 32)
+  other = coded_video.write(tmp_path / 'other.mkv', pictures)
+  for default, height in ((None, 48), (0, 48), (1, 32)):
+    both = tmp_path / 'both.mkv'
+    with av.open(str(path)) as a, av.open(str(other)) as b, av.open(str(both), 'w') as output:
+      streams = [output.add_stream_from_template(container.streams.video[0]) for container in (a, b)]
+      for k, stream in enumerate(streams):
+        stream.disposition = int(k == default)
+      for container, stream in zip((a, b), streams, strict=True):
+        for packet in container.demux(video=0):
+          if packet.size:
+            packet.stream = stream
+            output.mux_one(packet)
+    assert VideoFile(both).height == height
+    assert len(list(VideoFile(both).frames())) == (NUM_FRAMES if height == 48 else 8)
+
+
+@pytest.mark.parametrize(
+  'name', ['12:30:05.mp4', '-in.mp4', 'a%03d.mp4', ' a b .mp4', 'new\nline.mkv', 'file:x.mkv', 'a.txt', 'ä日#?[1].avi']
+)
+def test_any_path(plain, tmp_path, monkeypatch, name):
+  path, frames = plain
+  monkeypatch.chdir(tmp_path)
+  suffix = pathlib.PurePath(name).suffix
+  copy = coded_video.copy(path, tmp_path / f'copy{suffix if suffix in (".mp4", ".mkv") else ".mkv"}')
+  pathlib.Path(name).write_bytes(copy.read_bytes())
+  np.testing.assert_array_equal(list(open_video(name).frames(20)), frames[20:])
+  copy.unlink()
+  assert list(open_video_names(tmp_path)) == [pathlib.PurePath(name).stem]
+
+
+def open_video_names(folder):
+  from vqm_jax.video import list_videos
+
+  return list_videos(folder)
+
+
+@pytest.mark.parametrize('suffix', ['ts', 'mts', 'm2ts', 'mpg', 'vob', 'h264', 'flv', '3gp', 'wmv', 'y4m', 'gif', ''])
+def test_containers(tmp_path, suffix):
+  formats = {'mts': 'mpegts', 'm2ts': 'mpegts', 'wmv': 'asf', 'y4m': 'yuv4mpegpipe', '': 'mov'}
+  codecs = {'mpg': 'mpeg2video', 'vob': 'mpeg2video', 'wmv': 'wmv2', 'y4m': 'rawvideo', 'gif': 'gif'}
+  path = tmp_path / f'a.{suffix}' if suffix else tmp_path / 'a'
+  pictures = [np.uint8(np.full((48, 64, 3), 20 * k)) for k in range(8)]
+  with av.open(str(path), 'w', format=formats.get(suffix)) as output:
+    stream = output.add_stream(codecs.get(suffix, 'libx264'), rate=25)
+    stream.height, stream.width, stream.pix_fmt = 48, 64, 'rgb8' if suffix == 'gif' else 'yuv420p'
+    for k, rgb in enumerate(pictures):
+      frame = av.VideoFrame.from_ndarray(rgb, format='rgb24').reformat(format=stream.pix_fmt)
+      frame.pts = k
+      output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
+  source = open_video(path)
+  examine(source)
+  assert (source.num_frames, source.fps, source.constant_rate) == (8, 25, True)
+  for rgb, frame in zip(pictures, source.frames(), strict=True):
+    assert abs(rgb.astype(float).mean() - frame.mean()) < (20 if suffix == 'gif' else 4)
