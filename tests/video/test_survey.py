@@ -146,11 +146,25 @@ def test_leading_pictures_of_a_cut_are_left_out(folder, tmp_path, caplog, name):
   assert source.num_frames == count and not source.damaged
 
 
-def test_recordings_that_begin_anywhere(plain, tmp_path):
-  path, frames = plain
-  source = VideoFile(coded_video.copy(path, tmp_path / 'a.ts', first=5))
-  assert source.num_frames == NUM_FRAMES - 8
-  same_from_everywhere(source, frames[8:])
+@pytest.mark.parametrize(
+  ('codec', 'suffix', 'params'),
+  [
+    ('libx264', 'ts', CLOSED),
+    ('libx264', 'mkv', CLOSED),
+    ('libx265', 'ts', CLOSED),
+    ('mpeg2video', 'mpg', ''),
+    ('mpeg4', 'avi', ''),
+  ],
+)
+def test_recordings_that_begin_anywhere(tmp_path, codec, suffix, params):
+  pictures, options = coded_video.pictures(0, NUM_FRAMES), {'g': '8', 'bf': '2', 'qmin': '2', 'qmax': '5'}
+  whole = tmp_path / f'whole.{suffix}'
+  coded_video.write(whole, pictures, params, codec=codec, options={} if params else options)
+  frames = list(VideoFile(whole).frames())
+  source = VideoFile(coded_video.copy(whole, tmp_path / f'a.{suffix}', first=3))
+  assert NUM_FRAMES - 11 <= source.num_frames < NUM_FRAMES - 3
+  same_from_everywhere(source, frames[-source.num_frames :])
+  source.examine()
 
 
 @pytest.mark.parametrize('suffix', ['mkv', 'mp4', 'avi', 'nut'])

@@ -29,6 +29,7 @@ _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
 
 # Decoded by several threads without several frames at once; dav1d, for one, always does both.
 _SLICED = ('h264', 'hevc', 'mpeg2video', 'mpeg1video', 'vp9')
+_BEGIN_WHOLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'flv', 'nut')
 # What libav reads as pictures without being a video.
 _NO_VIDEO = ('tty', 'image2')
 _TRIED = 'tried as any video or animation that libav knows, expected that, a folder or a zip of images'
@@ -110,6 +111,7 @@ class Packets(NamedTuple):
     packet_is_frame: each is known to stand for a frame.
     in_order: frames are shown in the order of their packets.
     is_avi: packets lie in numbered chunks, and the number, their `dts`, is the only time that they have.
+    begins_whole: such files begin with a keyframe, unlike recordings of a stream.
     rates: what the file says of its frames per second, the more reliable first.
     rate: the guess of libav, for streams without times.
     gaps: how many packets of a transport stream follow others that seem to be lost.
@@ -128,6 +130,7 @@ class Packets(NamedTuple):
   packet_is_frame: bool
   in_order: bool
   is_avi: bool
+  begins_whole: bool
   rates: tuple[Fraction, ...]
   rate: Fraction | None
   gaps: int
@@ -174,6 +177,7 @@ def read_packets(path: pathlib.Path) -> Packets:
       packet_is_frame=name in _PACKET_IS_FRAME,
       in_order=name in _INTRA or not stream.codec_context.has_b_frames,
       is_avi=container.format.name == 'avi',
+      begins_whole=container.format.name in _BEGIN_WHOLE,
       rates=rates,
       rate=stream.guessed_rate or next(iter(rates), None),
       gaps=gaps,
@@ -305,4 +309,5 @@ def _frames_of(stream, packet, number, failed):
       failed.add(number)
     return
   for frame in frames:
-    yield frame.pts, frame
+    # Decoders that pass on no times are those that hold no frames back.
+    yield number - (packet is None) if frame.pts is None else frame.pts, frame

@@ -364,8 +364,7 @@ class VideoFile:
     packets, rates = self._packets, [*self._packets.rates]
     pts, dts = packets.pts[shown.order], packets.dts[shown.order]
     if packets.is_avi or ((pts == decoding.NO_TIME).all() and (dts != decoding.NO_TIME).all()):
-      # Frames are shown at the pace at which they are decoded, whatever their order.
-      pts = np.sort(dts)
+      pts = _paced(packets.dts, shown)
     stamps = [None if time == decoding.NO_TIME else time for time in pts.tolist()]
     times = timing.resolve(stamps, packets.time_base, packets.rate or images.FPS, packets.start)
     if times.moved:
@@ -466,6 +465,16 @@ class VideoFile:
 
   def _lost(self, index: int) -> errors.VideoError:
     return errors.VideoError(f'{self.path}: damaged, frame {index} cannot be decoded; copy or download the file again')
+
+
+def _paced(dts: np.ndarray, shown: survey.Shown) -> np.ndarray:
+  """The times at which frames are decoded: that is their pace, whatever their order."""
+  numbers = np.sort(shown.order)
+  if shown.left_out and len(numbers) > 1:
+    # What would have been shown first was decoded behind the first keyframe.
+    missing = numbers[1] - numbers[0] - 1
+    return np.sort(dts[np.concatenate([numbers, numbers[0] + 1 + np.arange(missing)])])[missing:]
+  return np.sort(dts[numbers])
 
 
 class _Clock(NamedTuple):

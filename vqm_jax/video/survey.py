@@ -19,6 +19,9 @@ from vqm_jax import errors
 from vqm_jax.video import decoding
 from vqm_jax.video.decoding import NO_TIME, Packets
 
+# Their decoders leave out by themselves what is shown before a keyframe and refers to missing pictures.
+_LEAVE_OUT = ('h264', 'hevc', 'mpeg1video', 'mpeg2video', 'vp9', 'av1')
+
 Watch = collections.abc.Callable[[collections.abc.Iterator, int], collections.abc.Iterator]
 
 
@@ -89,11 +92,14 @@ class _Seen:
     self.failed: set[int] = set()
     self.changed: tuple[int, str] | None = None
     self.interlaced: int | None = None
-    kind = None
+    kind, met = None, set()
     with decoding.opened(path, decoding.MAX_THREADS, not careful, strict) as (container, stream):
       self.codec = decoding.codec_name(stream)
       frames = decoding.decode(container, stream, failed=self.failed if careful else None)
       for number, frame in watch(frames, len(packets.pts)):
+        if number in met:
+          continue  # a frame that is shown again for one that lacks its references
+        met.add(number)
         self.numbers.append(number)
         if frame.is_corrupt:
           self.corrupt.add(number)
@@ -113,19 +119,20 @@ def describe_format(frame: av.VideoFrame) -> str:
 
 def _shown(path: pathlib.Path, packets: Packets, seen: _Seen) -> Shown:
   bad = seen.failed | seen.corrupt | packets.damaged
-  good = [number for number in seen.numbers if number not in bad]
+  numbers = _without_grey(packets, seen)
+  good = [number for number in numbers if number not in bad]
   if not good:
     raise errors.VideoError(
       f'{path}: damaged, no frame can be decoded; copy or download it again'
       if len(packets.pts)
       else f'{path}: holds no video frames'
     )
-  absent = set(range(len(packets.pts))) - set(seen.numbers) - set(np.flatnonzero(packets.is_hidden).tolist())
+  absent = set(range(len(packets.pts))) - set(numbers) - set(np.flatnonzero(packets.is_hidden).tolist())
   left_out = _leading(packets, (bad | absent), first=min(good), failed=bad)
   lost = (seen.failed & absent) - left_out
   if packets.packet_is_frame and seen.interlaced is None:  # the second field of a frame is a packet, too
     lost |= absent - left_out
-  order = _inserted(packets, [number for number in seen.numbers if number not in left_out], sorted(lost))
+  order = _inserted(packets, [number for number in numbers if number not in left_out], sorted(lost))
   place = {number: k for k, number in enumerate(order)}
   changed, interlaced = seen.changed, seen.interlaced
   return Shown(
@@ -138,6 +145,17 @@ def _shown(path: pathlib.Path, packets: Packets, seen: _Seen) -> Shown:
   )
 
 
+def _without_grey(packets: Packets, seen: _Seen) -> list[int]:
+  """The numbers of what was shown, but for pictures that a decoder made of nothing in place of a missing keyframe."""
+  if not packets.is_key.any():
+    return seen.numbers
+  key = int(np.argmax(packets.is_key))
+  numbers = seen.numbers
+  if seen.codec not in _LEAVE_OUT and key in numbers:
+    numbers = numbers[numbers.index(key) :]
+  return [number for number in numbers if number >= key]
+
+
 def _leading(packets: Packets, unusable: set[int], first: int, failed: set[int]) -> set[int]:
   """Those of the `unusable` that cannot be decoded because of what is not in the file.
 
@@ -147,11 +165,13 @@ def _leading(packets: Packets, unusable: set[int], first: int, failed: set[int])
   """
   keys = np.flatnonzero(packets.is_key)
   key = int(keys[0]) if len(keys) else first
-  leading = {number for number in unusable if number < key}
+  leading = {number for number in (unusable - failed if packets.begins_whole else unusable) if number < key}
   leading |= {number for number in unusable - failed if number < first}
   if not packets.is_avi and packets.pts[key] != NO_TIME:
-    for number in unusable - {key}:
-      before = int(keys[np.searchsorted(keys, number) - 1]) if number > key else key
+    for number in unusable:
+      if number <= key:
+        continue
+      before = int(keys[np.searchsorted(keys, number) - 1])
       if NO_TIME < packets.pts[number] < packets.pts[before] and (
         before == key or not failed & set(range(int(keys[np.searchsorted(keys, before) - 1]), number + 1))
       ):
