@@ -10,6 +10,7 @@ import threading
 from fractions import Fraction
 
 import av
+import coded_video
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -343,6 +344,46 @@ def test_main(tmp_path, run, capsys):
     run(input=str(source), output=str(output), overwrite=True, self_ensemble=3)
   with pytest.raises(errors.ConfigError, match='^--strength=2: expected'):
     run(input=str(source), output=str(output), overwrite=True, strength=2.0)
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+def test_damage_is_found_before_the_work(tmp_path, run, dry_run):
+  source = coded_video.damage(make(tmp_path / 'in.mkv', sound=None), 13)
+  with pytest.raises(errors.VideoError, match='damaged, frame .* --keep_going'):
+    run(refused=True, input=str(source), output=str(tmp_path / 'out.mkv'), dry_run=dry_run)
+  assert os.listdir(tmp_path) == ['in.mkv']
+
+
+@pytest.mark.parametrize('suffix', ['mkv', 'mp4'])
+def test_keep_going(tmp_path, run, capsys, suffix):
+  source, output = make(tmp_path / f'in.{suffix}'), tmp_path / f'out.{suffix}'
+  times = video.open_video(source).timestamps
+  coded_video.damage(source, 13)
+  run(input=str(source), output=str(output), keep_going=True, crf=0.0)
+  told = capsys.readouterr().out.splitlines()[-1]
+  found = re.fullmatch(
+    rf'.*in.{suffix}: (\d+) of 24 frames are damaged and replaced by the last good one: (\S+.*)', told
+  )
+  result = video.open_video(output)
+  frames = list(result.frames())
+  first = int(re.match(r'\d+', found[2])[0])
+  assert 1 <= int(found[1]) <= 4 and np.abs(frames[first].astype(int) - frames[first - 1]).max() <= 3
+  assert len(frames) == 24 and result.timestamps == times
+  run(input=str(source), output=str(output), keep_going=True, dry_run=True, overwrite=True)
+  assert 'frames are damaged' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['12:30:05.mp4', '-out.mp4', 'a%03d.mkv', ' a b .mp4', 'new\nline.mkv'])
+def test_any_path(tmp_path, run, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  source = pathlib.Path('in', name)
+  source.parent.mkdir()
+  make(tmp_path / 'made.mp4').rename(source)
+  run(input=str(source), output=name)
+  run(input=f'in/{name}', output=str(tmp_path / f'again{name}'), compare=True)
+  for output in name, f'again{name}', str(enhance.compare_path(pathlib.Path(f'again{name}'))):
+    assert video.open_video(output).num_frames == 24
+  assert len(os.listdir(tmp_path)) == 4
 
 
 def test_main_at_a_strength(tmp_path, run):

@@ -18,6 +18,7 @@ from PIL import Image
 from vqm_jax import checkpoints, errors, metrics, pictures, video
 from vqm_jax.evaluation import scoring
 from vqm_jax.evaluation.folders import folder_clips
+from vqm_jax.video import codec
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -379,6 +380,27 @@ def test_one_clip_against_one_clip_whatever_their_names(triples):
   write_clips(folder / 'y', {'b': gt['a']})
   with pytest.raises(errors.DataError, match='lacks b'):
     folder_clips(folder / 'x', folder / 'y')
+
+
+def test_videos_of_varying_rate_are_compared_frame_by_frame(triples):
+  folder, gt, *_ = triples
+  colour = video.Colour('bt709', False)
+  for name, times in (('even', [0, 40, 80, 120]), ('uneven', [0, 40, 120, 130])):
+    frames = [video.rgb_to_yuv(frame, colour) for frame in gt['b']]
+    encoder = codec.Encoder(
+      folder / f'{name}.mkv',
+      fps=Fraction(25),
+      height=20,
+      width=24,
+      colour=colour,
+      timestamps=times,
+      time_base=Fraction(1, 1000),
+    )
+    for frame in frames:
+      encoder.write(frame)
+    encoder.finish()
+  clips, _ = folder_clips(folder / 'uneven.mkv', folder / 'even.mkv')
+  assert np.isinf(scoring.score_clip(clips[0], scoring.fidelity()).psnr).all()
 
 
 def test_describe_needs_neither_run_nor_codec_nor_data(binary, tmp_path):

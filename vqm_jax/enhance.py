@@ -239,6 +239,11 @@ def _print_estimate(rate, count):
   print(f'estimate: {rate:.3g} s per frame, {whole} h for {count} frames')
 
 
+def _print_damage(source):
+  if concealed := video.concealed(source):
+    print(concealed)
+
+
 def _open_network() -> tuple[inference.Run, str | None]:
   """The network to use, and the name of its weights where no --workdir says which."""
   if _WORKDIR.value:
@@ -323,6 +328,7 @@ def main(argv):
     rate = seconds_per_frame(restore, source, max(3, jax.local_device_count()))
     print(f'would write {", ".join(map(str, filter(None, (output, compare))))}')
     _print_estimate(rate, source.num_frames)
+    _print_damage(source)
     return
   start = time.perf_counter()
   if against:
@@ -335,8 +341,7 @@ def main(argv):
   if against:
     pictures.save_png(reference_path(output), against.picture)
     print(f'{against}; picture: {reference_path(output)}')
-  if concealed := video.concealed(source):
-    print(concealed)
+  _print_damage(source)
 
 
 def program():

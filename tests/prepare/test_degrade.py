@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+from fractions import Fraction
 
 import av
 import generated_video
@@ -11,7 +12,7 @@ import pytest
 
 from vqm_jax import errors, metrics
 from vqm_jax.prepare.pairs import align, footage, making, transcode
-from vqm_jax.video import VideoFile, encode, open_video
+from vqm_jax.video import VideoFile, codec, encode, open_video
 
 PLAIN = dict(rate='crf=33', clip_frames=12, preset='veryfast')
 
@@ -229,6 +230,32 @@ def test_odd_sizes_are_cropped(tmp_path):
     assert metrics.psnr(frame, image[:64, :96]) > 30
   found = align.check('odd', map(transcode._luma, hq.yuv_frames()), map(transcode._luma, lq.yuv_frames()))
   assert max(map(abs, found.shift)) < 0.3
+
+
+def test_any_file_of_any_rate(tmp_path):
+  """Told by content; frames are compared one by one, so that they need not be evenly spaced."""
+  folder, images = tmp_path / '12:30', generated_video.frames(1, 2)
+  folder.mkdir()
+  times = [40 * k + (k % 3) * 15 for k in range(len(images))]
+  encoder = codec.Encoder(
+    folder / 'phone.mkv',
+    fps=25,
+    height=images[0].shape[0],
+    width=images[0].shape[1],
+    colour=generated_video.COLOUR,
+    crf=8.0,
+    timestamps=times,
+    time_base=Fraction(1, 1000),
+  )
+  for image in images:
+    encoder.write(av.VideoFrame.from_ndarray(image, format='rgb24'))
+  encoder.finish()
+  (folder / 'phone.mkv').rename(folder / 'a%03d: phone')
+  (folder / 'notes.txt').write_text('12:30')
+  (row,) = making.run(folder, tmp_path / 'out', making.Settings(**PLAIN))
+  lq, hq = (VideoFile(tmp_path / 'out' / row[side], variable_rate=True) for side in ('lq', 'hq'))
+  assert lq.num_frames == hq.num_frames == len(images) and not hq.constant_rate
+  assert 20 < float(row['psnr']) < 45
 
 
 def test_odd_420_is_cropped_without_loss(tmp_path):

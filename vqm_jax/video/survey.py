@@ -190,6 +190,7 @@ def _inserted(packets: Packets, numbers: list[int], lost: list[int]) -> list[int
     return numbers
   pts = packets.pts[numbers]
   if not packets.is_avi and (packets.pts[lost] != NO_TIME).all() and (np.diff(pts) > 0).all():
+    lost = sorted(lost, key=lambda number: packets.pts[number])
     places = np.searchsorted(pts, packets.pts[lost])
   else:
     places = [next((k for k in range(len(numbers), 0, -1) if numbers[k - 1] < number), 0) for number in lost]
