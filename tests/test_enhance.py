@@ -132,6 +132,70 @@ def test_uneven_time_stamps_are_kept(tmp_path):
   assert seconds[0] == seconds[1]
 
 
+@pytest.mark.parametrize(
+  ('before', 'pix_fmt', 'after', 'codec'),
+  [
+    ('libx265', 'yuv420p10le', '.mp4', 'hevc'),
+    ('libx264', 'yuv420p10le', '.mkv', 'h264'),
+    ('libx264', 'yuv422p10le', '.mov', 'h264'),
+    ('ffv1', 'yuv422p10le', '.mp4', 'hevc'),
+    ('libx264', 'yuv422p', '.mp4', 'h264'),
+    ('libx264', 'yuv444p', '.mp4', 'h264'),
+    ('libx265', 'yuv444p', '.mkv', 'h264'),
+  ],
+)
+def test_bits_and_chroma_come_out_as_they_went_in(tmp_path, before, pix_fmt, after, codec):
+  path = tmp_path / 'in.mkv'
+  steps = np.linspace(0, 1, 256)
+  deep = np.stack(np.broadcast_arrays(steps[None, :], 1 - steps[None, :], np.linspace(0, 1, 64)[:, None]), -1)
+  with av.open(str(path), 'w') as output:
+    options = {'crf': '4', 'x265-params': 'log-level=none'} if before != 'ffv1' else {}
+    stream = output.add_stream(before, rate=25, options=options)
+    stream.height, stream.width, stream.pix_fmt = 64, 256, pix_fmt
+    for t in range(3):
+      rgb = np.round(65535 * (1 - 0.05 * t) * deep).astype(np.uint16)
+      frame = video.rgb_to_yuv(rgb, video.Colour('bt601'), pix_fmt)
+      frame.pts = t
+      output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
+  source = video.open_video(path, deep=True)
+  output, compare = tmp_path / f'out{after}', tmp_path / f'compare{after}'
+  network = restorers.create('none', rngs=nnx.Rngs(0))
+  enhance.enhance_video(
+    lambda frames: inference.restore_frames(network, frames), source, output, compare=compare, crf=4
+  )
+  found = video.open_video(output, deep=True)
+  assert (found.codec, found.pixel_format) == (codec, pix_fmt)
+  assert video.open_video(compare).pixel_format == pix_fmt
+  assert found.dtype == (np.uint16 if '10' in pix_fmt else np.uint8)
+  scale = np.iinfo(found.dtype).max
+  errors_found = [np.mean((a / scale - b / scale) ** 2) for a, b in zip(source.frames(), found.frames(), strict=True)]
+  assert -10 * np.log10(np.mean(errors_found)) > 43
+  if '10' in pix_fmt:
+    # Finer than 8 bits: the ramp has more steps than those have.
+    assert len(np.unique(next(found.frames())[..., 0])) > 400
+
+
+@pytest.mark.parametrize('output', ['out.mp4', 'out.mkv', 'out'])
+def test_turned_video(tmp_path, output):
+  """A video stays as it is coded and keeps its matrix; images cannot keep one and are turned."""
+  path = tmp_path / 'in.mp4'
+  with av.open(str(path), 'w') as file:
+    stream = file.add_stream('libx264', rate=25, options={'crf': '8'})
+    stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+    stream.set_display_rotation(90)
+    file.mux(stream.encode(video.rgb_to_yuv(picture(0), video.Colour('bt601'))))
+    file.mux(stream.encode(None))
+  source = video.open_video(path)
+  enhance.enhance_video(identity, source, tmp_path / output)
+  found = video.open_video(tmp_path / output)
+  if output == 'out':
+    assert metrics.psnr(next(found.frames()), np.rot90(picture(0))) > 30
+  else:
+    assert found.display_matrix == source.display_matrix
+    assert metrics.psnr(next(found.frames()), picture(0)) > 30
+
+
 def test_compare(tmp_path):
   source = video.open_video(make(tmp_path / 'in.mp4', 48, 64))
   compare = enhance.compare_path(tmp_path / 'out.mp4')

@@ -42,9 +42,12 @@ _TILE = flags.DEFINE_string(
 )
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _CUTS = flags.DEFINE_bool('cuts', True, 'Look for scene cuts, which no network that sees several frames looks across.')
+_DEINTERLACE = flags.DEFINE_bool('deinterlace', False, 'Make a whole frame of each interlaced one.')
 _COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4: input left, restored right.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
-_CODEC = flags.DEFINE_enum('codec', 'h264', ['h264', 'h265'], 'Coding of the output video.')
+_CODEC = flags.DEFINE_enum(
+  'codec', None, ['h264', 'h265'], 'Coding of the output video; default: h264, h265 for 10 bits unless they were H.264.'
+)
 _CRF = flags.DEFINE_float('crf', None, 'Quality of the output video, 0 (lossless) to 51; default: visually lossless.')
 _STRENGTH = flags.DEFINE_float(
   'strength',
@@ -61,7 +64,21 @@ _KEEP_GOING = flags.DEFINE_bool(
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.')
 
 # Of these, with --output and --strength, consists the command that a preview shows.
-_REPEATED = (_WORKDIR, _INPUT, _STEP, _EMA, _SELF_ENSEMBLE, _TILE, _OVERLAP, _CUTS, _COMPARE, _CODEC, _CRF, _KEEP_GOING)
+_REPEATED = (
+  _WORKDIR,
+  _INPUT,
+  _STEP,
+  _EMA,
+  _SELF_ENSEMBLE,
+  _TILE,
+  _OVERLAP,
+  _CUTS,
+  _DEINTERLACE,
+  _COMPARE,
+  _CODEC,
+  _CRF,
+  _KEEP_GOING,
+)
 PREVIEW_FRAMES, PREVIEW_STRENGTHS = 6, (0.5, 1.0, 1.5)
 
 _SMALL = 2_000_000  # parameters up to which every core of a CPU gets a frame of its own
@@ -115,12 +132,12 @@ def enhance_video(
   output: pathlib.Path,
   *,
   compare: pathlib.Path | None = None,
-  codec: str = 'h264',
+  codec: str | None = None,
   crf: float | None = None,
 ) -> int:
   """Writes the restored frames of `source` to `output`, whatever is there, and returns their number.
 
-  `restore` turns an iterator of frames, uint8 (H, W, 3), into one of as many frames of that size; `compare` is the
+  `restore` turns an iterator of frames, (H, W, 3), into one of as many frames of that size and kind; `compare` is the
   path of a video with input and output side by side. Decoding, restoring and encoding overlap, and memory does not
   grow with the length. A file appears only when it is complete. Raises VideoError for damaged input or lost frames.
   """
@@ -143,12 +160,12 @@ def enhance_video(
     writer = start(output, width)
     comparison = start(compare, 2 * width + _DIVIDER) if compare else None
     frames = stack.enter_context(contextlib.closing(video.prefetch(source.frames())))
-    divider = np.full((height, _DIVIDER, 3), 255, np.uint8)
     for restored in cli.progress(
       restore(remembered(frames) if compare else frames), source.num_frames, 'enhance', 'frames'
     ):
       writer.write(restored)
       if comparison:
+        divider = np.full((height, _DIVIDER, 3), np.iinfo(restored.dtype).max, restored.dtype)
         comparison.write(np.concatenate([originals.popleft(), divider, restored], axis=1))
       count += 1
   return count
@@ -216,6 +233,9 @@ def write_preview(
   network = f'{weights} ({run.config["system"]})' if weights else run.config['system']
   pairs = inference.restore_at(run.network, source, indices, list(commands), **options)
   before, after = zip(*cli.progress(pairs, len(indices), 'preview', 'frames'), strict=True)
+  if isinstance(source, video.VideoFile):
+    before = [video.upright(frame, source.display_matrix) for frame in before]
+    after = [[video.upright(frame, source.display_matrix) for frame in frames] for frames in after]
   seconds = seconds_per_frame(restore, source, max(3, jax.local_device_count()), compiled=True)
   shown = preview.Preview(
     video=pathlib.Path(_INPUT.value).name or source.name,
@@ -288,8 +308,14 @@ def main(argv):
     raise errors.ConfigError('--preview and --dry_run exclude each other; a preview says the time of the video, too.')
   if page:
     check_page(page, _OVERWRITE.value)
-  # Time stamps are carried over, so that frames need not be evenly spaced.
-  source = video.open_video(_INPUT.value, variable_rate=True, keep_going=_KEEP_GOING.value)
+  # Time stamps are carried over, so that frames need not be evenly spaced. Pictures of a page have 8 bits.
+  source = video.open_video(
+    _INPUT.value,
+    variable_rate=True,
+    deep=not page,
+    deinterlace=_DEINTERLACE.value,
+    keep_going=_KEEP_GOING.value,
+  )
   output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else default_output(source, pathlib.Path(_INPUT.value))
   compare = compare_path(output) if _COMPARE.value else None
   for path in () if page else filter(None, (output, compare)):

@@ -7,6 +7,7 @@ from inference.window import Window, clip
 
 from vqm_jax import errors, restorers
 from vqm_jax.inference import reflect_index, restore_frames
+from vqm_jax.inference.streaming import stream_frames
 from vqm_jax.restorers.ecnu import C2CNet
 
 
@@ -30,6 +31,34 @@ def test_every_nth_output_is_the_same_as_among_all(every, length, devices):
   assert len(some) == len(expected)
   for a, b in zip(some, expected, strict=True):
     assert_same(a, b)
+
+
+@pytest.mark.parametrize('tile', [None, (4, 8)])
+@pytest.mark.parametrize('strength', [0.0, 0.5, 1.0])
+def test_sixteen_bits_in_and_out(tile, strength):
+  """uint16 is computed with in full: the same frames at a 257th of a step give the same values, only finer."""
+  network = Window(3, 1, nnx.Rngs(0))
+  frames = clip(4)
+  coarse = [
+    np.asarray(frame)
+    for frame in stream_frames(network, iter(frames), tile=tile, strength=strength, devices=jax.devices()[:1])
+  ]
+  deep = frames.astype(np.uint16) * 257
+  found = list(restore_frames(network, iter(deep), tile=tile, strength=strength, devices=jax.devices()[:1]))
+  for fine, expected in zip(found, coarse, strict=True):
+    assert fine.dtype == np.uint16
+    assert np.abs(fine - 65535 * np.clip(expected, 0, 1)).max() <= 0.6
+  # Less than a step of 8 bits makes a difference.
+  other = list(restore_frames(network, iter(deep ^ 100), tile=tile, strength=strength, devices=jax.devices()[:1]))
+  assert not np.array_equal(other, found)
+  if strength == 0:
+    np.testing.assert_array_equal(found, deep)
+
+
+def test_bits_do_not_change_within_a_clip():
+  frames = [clip(1)[0], clip(1)[0].astype(np.uint16)]
+  with pytest.raises(errors.DataError, match='Frame 1 is uint16, expected uint8'):
+    list(restore_frames(Window(1, 1, nnx.Rngs(0)), iter(frames)))
 
 
 def test_reflection_does_not_repeat_the_end_frame():

@@ -71,7 +71,7 @@ def test_wrong_tiles_are_refused():
 @pytest.mark.parametrize(
   ('frames', 'message'),
   [
-    (np.zeros((2, 16, 16), np.uint8), r'Frame 0 is uint8 \(16, 16\), expected uint8 \(H, W, 3\)'),
+    (np.zeros((2, 16, 16), np.uint8), r'Frame 0 is uint8 \(16, 16\), expected RGB as uint8 or uint16 \(H, W, 3\)'),
     (np.zeros((2, 16, 16, 4), np.uint8), r'Frame 0 is uint8 \(16, 16, 4\)'),
     (np.zeros((2, 16, 16, 3), np.float32), 'Frame 0 is float32'),
   ],

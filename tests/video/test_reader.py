@@ -132,7 +132,7 @@ def test_ten_bits_come_as_asked(tmp_path, pix_fmt):
 @pytest.mark.parametrize(
   ('name', 'codec', 'pix_fmt', 'options', 'match'),
   [
-    ('a.mkv', 'ffv1', 'yuv420p12le', {}, '12 bits.*yuv444p10le'),
+    ('a.mkv', 'ffv1', 'yuv420p12le', {}, '12 bits.*yuv420p10le'),
     ('a.webm', 'libvpx-vp9', 'yuva420p', {'deadline': 'realtime'}, 'transparent.*alpha_mode='),
     ('a.mp4', 'libx264', 'yuv420p', {'x264-params': 'tff=1'}, 'interlaced.*bwdif'),
   ],

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vqm_jax import errors, metrics, pictures
+from vqm_jax import errors, metrics, pictures, video
 from vqm_jax.inference import streaming
-from vqm_jax.video import VideoSource
 
 Restore = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 
@@ -27,7 +26,7 @@ class AgainstOriginal:
     VideoError: number or size of the frames differ.
   """
 
-  def __init__(self, source: VideoSource, original: VideoSource):
+  def __init__(self, source: video.VideoSource, original: video.VideoSource):
     found, wanted = (f'{s.num_frames} frames of {s.width}x{s.height}' for s in (original, source))
     if found != wanted:
       raise errors.VideoError(f'--reference={original.name}: has {found}, expected {wanted}, as the input')
@@ -43,12 +42,13 @@ class AgainstOriginal:
       inputs: collections.deque[np.ndarray] = collections.deque()
       originals = self._original.frames()
       for index, restored in enumerate(restore(streaming.remembered(frames, inputs, every=1))):
-        frame, original = inputs.popleft(), next(originals)
+        # Scores and pictures are of 8 bits.
+        frame, original, after = map(video.to_eight_bits, (inputs.popleft(), next(originals), restored))
         self.before.append(float(metrics.psnr(frame, original)))
-        self.after.append(float(metrics.psnr(restored, original)))
+        self.after.append(float(metrics.psnr(after, original)))
         if index == self._original.num_frames // 2:
           labels = ('input', 'restored', 'original', 'error of the restored frame x4')
-          self.picture = pictures.comparison(frame, restored, original, labels)
+          self.picture = pictures.comparison(frame, after, original, labels)
         yield restored
 
     return run

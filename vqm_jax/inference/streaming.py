@@ -1,6 +1,6 @@
 """Restoring a stream of frames with a sliding window, in bounded memory, on all devices.
 
-Two passes, interleaved: each frame is decoded, sent to the device (as uint8) and encoded once; each window is restored
+Two passes, interleaved: each frame is decoded, sent to the device as it is and encoded once; each window is restored
 from the features of its frames. A restorer's reusable work is cached by the tuple of frame indices it came from, so
 windows that are mirrored at the ends of a clip stay exact. Memory holds one window of features, the temporaries of one
 `encode` or one `restore`, and never the whole clip.
@@ -59,10 +59,20 @@ def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
   return jnp.pad(frames, [(0, 0)] * len(lead) + [(0, -h % multiple), (0, -w % multiple), (0, 0)], mode='reflect')
 
 
-@jax.jit
+def as_floats(frames: jax.Array) -> jax.Array:
+  """float32 in [0, 1] of uint8 or uint16 frames, whose largest value is white."""
+  return frames.astype(jnp.float32) / float(jnp.iinfo(frames.dtype).max)
+
+
+@functools.partial(jax.jit, static_argnames='dtype')
+def to_integers(frames: jax.Array, dtype: Any) -> jax.Array:
+  """Quantises float frames in [0, 1] (clipped to it) to uint8 or uint16, rounding half to even."""
+  return jnp.round(jnp.clip(frames, 0.0, 1.0) * float(jnp.iinfo(dtype).max)).astype(dtype)
+
+
 def to_uint8(frames: jax.Array) -> jax.Array:
   """Quantises float frames in [0, 1] (clipped to it) to uint8, rounding half to even."""
-  return jnp.round(jnp.clip(frames, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+  return to_integers(frames, dtype=jnp.uint8)
 
 
 def check_strength(strength: float) -> None:
@@ -76,7 +86,7 @@ def check_strength(strength: float) -> None:
 
 @jax.jit
 def _blend(frame, restored, strength):
-  frame = frame.astype(jnp.float32) / 255.0
+  frame = as_floats(frame)
   return frame + strength * (restored - frame)
 
 
@@ -84,23 +94,23 @@ def with_strength(frame: np.ndarray, restored: jax.Array | np.ndarray, strength:
   """frame + strength * (restored - frame), on the device of `restored`; `restored` itself at strength 1.
 
   Args:
-    frame: what was restored, uint8 (H, W, 3).
+    frame: what was restored, uint8 or uint16 (H, W, 3).
     restored: float32 (H, W, 3), not clipped.
     strength: any number; another one compiles nothing anew.
 
   Returns:
-    float32 (H, W, 3), not clipped; at strength 0 `to_uint8` gives `frame` bit for bit.
+    float32 (H, W, 3), not clipped; at strength 0 `to_integers` gives `frame` bit for bit.
   """
   return restored if strength == 1 else _blend(frame, restored, float(strength))
 
 
 @functools.lru_cache(maxsize=32)
 def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
-  """Compiled `encode(state, uint8 units)` and `restore(state, features per unit)` for one network and frame size."""
+  """Compiled `encode(state, integer units)` and `restore(state, features per unit)` for one network and frame size."""
 
   def encode(state, frames):
     network = nnx.merge(graphdef, state)
-    return network.encode(pad_to_multiple(frames.astype(jnp.float32) / 255.0, network.size_multiple))
+    return network.encode(pad_to_multiple(as_floats(frames), network.size_multiple))
 
   def restore(state, units):
     features = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *units)
@@ -215,10 +225,10 @@ def _tiles(size: int, tile: int, overlap: int, multiple: int) -> list[_Tile]:
 
 @functools.lru_cache(maxsize=32)
 def _recurrent_programs(graphdef: nnx.GraphDef, height: int, width: int):
-  """Compiled `start(state, uint8 frame)` and `step(state, carry, uint8 frame)` of a recurrent network."""
+  """Compiled `start(state, frame)` and `step(state, carry, frame)` of a recurrent network."""
 
   def prepared(network, frame):
-    return pad_to_multiple(frame[None].astype(jnp.float32) / 255.0, network.size_multiple)
+    return pad_to_multiple(as_floats(frame[None]), network.size_multiple)
 
   def start(state, frame):
     network = nnx.merge(graphdef, state)
@@ -289,17 +299,22 @@ def _peek(frames: Iterator[_Marked]) -> tuple[_Marked | None, Iterator[_Marked]]
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """The frames as they come, once each is seen to be uint8 RGB of one size."""
+  """The frames as they come, once each is seen to be uint8 or uint16 RGB of one size and kind."""
   size = None
   for index, frame in enumerate(frames):
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+    if frame.dtype not in (np.uint8, np.uint16) or frame.ndim != 3 or frame.shape[-1] != 3:
       raise errors.DataError(
-        f'Frame {index} is {frame.dtype} {frame.shape}, expected uint8 (H, W, 3): 8-bit RGB; convert it first.'
+        f'Frame {index} is {frame.dtype} {frame.shape}, expected RGB as uint8 or uint16 (H, W, 3); convert it first.'
       )
-    size = size or frame.shape
+    if size is None:
+      size, dtype = frame.shape, frame.dtype
     if frame.shape != size:
       raise errors.DataError(
         f'Frame {index} is {frame.shape}, expected {size} as the frames before; split the input where its size changes.'
+      )
+    if frame.dtype != dtype:
+      raise errors.DataError(
+        f'Frame {index} is {frame.dtype}, expected {dtype} as the frames before; convert it first.'
       )
     yield frame
 
@@ -348,7 +363,7 @@ def restore_frames(
   devices: list | None = None,
   find_cuts: FindCuts | None = None,
 ) -> Iterator[np.ndarray]:
-  """Yields the restored frames of one clip, uint8 (H, W, 3), as many as came in.
+  """Yields the restored frames of one clip, (H, W, 3) and uint8 or uint16 as they came in, as many as came in.
 
   Windows never leave their scene: at its ends they are mirrored without repeating the end frame, and a scene shorter
   than the window is mirrored again and again. Memory holds one window of frames and features, whatever the length. A
@@ -356,7 +371,7 @@ def restore_frames(
 
   Args:
     network: a restorer or the generator of an enhancer.
-    frames: uint8 (H, W, 3) of one size, any size.
+    frames: (H, W, 3) of one size, any size; uint8, or uint16 where 65535 is white. All bits are computed with.
     self_ensemble: 1, or 8 to average over the eight flips and transposes (eight times the work).
     tile: (height, width) of tiles to work in, or None for whole frames. A tile sees `overlap` pixels around it, which
       are thrown away. It is an approximation where a network sees farther, as the deep ones do; measure it.
@@ -372,9 +387,17 @@ def restore_frames(
     ConfigError: another `self_ensemble` or strength, a tile or overlap that does not fit the network.
     DataError: a frame of another size or kind.
   """
+  dtype = None
+
+  def noted():
+    nonlocal dtype
+    for frame in frames:
+      dtype = frame.dtype
+      yield frame
+
   streams = stream_frames(
     network,
-    frames,
+    noted(),
     self_ensemble=self_ensemble,
     tile=tile,
     overlap=overlap,
@@ -384,7 +407,7 @@ def restore_frames(
     find_cuts=find_cuts,
   )
   for restored in streams:
-    yield np.asarray(to_uint8(restored))
+    yield np.asarray(to_integers(restored, dtype=dtype))
 
 
 def stream_frames(

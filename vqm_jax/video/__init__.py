@@ -1,12 +1,13 @@
-"""Video and image files in, uint8 RGB frames out, and back. The only package that imports PyAV."""
+"""Video and image files in, RGB frames out, and back. The only package that imports PyAV."""
 
 from vqm_jax.video.background import in_background, prefetch
 from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
-from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, yuv_to_rgb
+from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, to_eight_bits, yuv_to_rgb
 from vqm_jax.video.compression import Compression, advice, compression_of
 from vqm_jax.video.cuts import mark_cuts
 from vqm_jax.video.reader import VideoFile, concealed, describe, examine, list_videos, open_video
+from vqm_jax.video.rotation import upright
 from vqm_jax.video.sources import VideoSource
 from vqm_jax.video.writer import open_writer, write_png
 
@@ -31,6 +32,8 @@ __all__ = [
   'open_writer',
   'prefetch',
   'rgb_to_yuv',
+  'to_eight_bits',
+  'upright',
   'write_png',
   'yuv_to_rgb',
 ]

@@ -6,6 +6,7 @@ and filter are stated on every call [D].
 """
 
 import dataclasses
+import os
 from typing import Literal
 
 import av
@@ -71,21 +72,24 @@ def default_colour(height: int) -> Colour:
   return Colour('bt709' if height >= 720 else 'bt601')
 
 
-def colour_of(frame: av.VideoFrame) -> Colour:
+def colour_of(frame: av.VideoFrame, path: str | os.PathLike | None = None) -> Colour:
   """The colour of a decoded frame: its tags where it has them, else `default_colour`.
 
+  `path` is the file that it comes from, for the remedies.
   Raises VideoError for more than 10 bits, transparency, HDR and matrices that swscale does not know.
   """
   name = frame.format.name
   if bits_of(name) > MAX_BITS:
+    fewer = coded_format(frame.height, frame.width, name, deep=True)
     raise errors.VideoError(
-      f'pixel format {name} has {bits_of(name)} bits, expected at most {MAX_BITS}; {remedies.advice("ten_bits")}'
+      f'pixel format {name} has {bits_of(name)} bits, expected at most {MAX_BITS}; '
+      f'{remedies.advice("fewer_bits", path, pixel_format=fewer)}'
     )
-  check_opaque(frame)
+  check_opaque(frame, path)
   if frame.color_trc in _HDR_TRANSFERS:
     raise errors.VideoError(
       f'HDR video ({_HDR_TRANSFERS[frame.color_trc]} transfer) is not supported, expected standard dynamic range; '
-      f'{remedies.advice("tone_map")}'
+      f'{remedies.advice("tone_map", path)}'
     )
   if any('DOVI' in side_data.type.name for side_data in frame.side_data) and frame.color_trc in _UNTAGGED:
     raise errors.VideoError(
@@ -100,17 +104,20 @@ def colour_of(frame: av.VideoFrame) -> Colour:
       known = ', '.join(f'{_NAMES[name]} ({tag})' for tag, name in _MATRIX_TAGS.items())
       raise errors.VideoError(
         f'colour matrix {int(frame.colorspace)} (ITU-T H.273) is not supported, expected one of {known}; '
-        f'{remedies.advice("to_bt709")}'
+        f'{remedies.advice("to_bt709", path)}'
       )
     matrix = _MATRIX_TAGS[frame.colorspace]
   return Colour(matrix, frame.format.name.startswith('yuvj') or frame.color_range == ColorRange.JPEG)
 
 
-def check_opaque(frame: av.VideoFrame) -> None:
-  """Raises VideoError if a pixel is transparent."""
+def check_opaque(frame: av.VideoFrame, path: str | os.PathLike | None = None) -> None:
+  """Raises VideoError if a pixel is transparent; `path` as in `colour_of`."""
   if any(component.is_alpha for component in frame.format.components):
     if frame.reformat(format='rgba').to_ndarray()[..., 3].min() < 255:
-      raise errors.VideoError(f'transparent pixels are not supported; {remedies.advice("no_alpha")}')
+      opaque = coded_format(frame.height, frame.width, frame.format.name, deep=True)
+      raise errors.VideoError(
+        f'transparent pixels are not supported; {remedies.advice("no_alpha", path, pixel_format=opaque)}'
+      )
 
 
 def bits_of(pixel_format: str) -> int:

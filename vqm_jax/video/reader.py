@@ -157,10 +157,13 @@ class VideoFile:
     with decoding.opened(self.path) as (container, stream):
       # In VP8 and VP9 alpha hides beside the frames, where decoders ignore it.
       if stream.metadata.get('alpha_mode') == '1':
-        raise errors.VideoError(f'{self.path}: transparent video is not supported; {remedies.advice("no_alpha")}')
+        raise errors.VideoError(
+          f'{self.path}: transparent video is not supported; '
+          f'{remedies.advice("no_alpha", self.path, pixel_format="yuv420p")}'
+        )
       frame = self._first_frame(container, stream)
       try:
-        self.colour = colour_lib.colour_of(frame)
+        self.colour = colour_lib.colour_of(frame, self.path)
       except errors.VideoError as error:
         raise errors.VideoError(f'{self.path}: {error}') from None
       self.height, self.width = frame.height, frame.width
@@ -391,7 +394,7 @@ class VideoFile:
     if rate is None and not self._variable_rate:
       raise errors.VideoError(
         f'{self.path}: frames are missing or their rate varies (about {float(rates[-1]):.4g} per '
-        f'second), expected a constant rate; {remedies.advice("constant_rate", rate=round(rates[-1]))}'
+        f'second), expected a constant rate; {remedies.advice("constant_rate", self.path, rate=_rate_for_all(times))}'
       )
     return _Clock(times, rate or rates[-1], rate is not None)
 
@@ -448,7 +451,7 @@ class VideoFile:
     if frame.interlaced_frame and not self._deinterlace:
       raise self._interlaced(index)
     try:
-      colour_lib.check_opaque(frame)
+      colour_lib.check_opaque(frame, self.path)
     except errors.VideoError as error:
       raise errors.VideoError(f'{self.path}: frame {index}: {error}') from None
 
@@ -460,11 +463,16 @@ class VideoFile:
 
   def _interlaced(self, index: int) -> errors.VideoError:
     return errors.VideoError(
-      f'{self.path}: frame {index} is interlaced, which is not supported; {remedies.advice("deinterlace")}'
+      f'{self.path}: frame {index} is interlaced, which is not supported; {remedies.advice("deinterlace", self.path)}'
     )
 
   def _lost(self, index: int) -> errors.VideoError:
     return errors.VideoError(f'{self.path}: damaged, frame {index} cannot be decoded; copy or download the file again')
+
+
+def _rate_for_all(times: timing.Times) -> int:
+  """Frames per second at which all but a few frames of a variable rate get a place of their own."""
+  return max(1, round(1 / float(np.quantile(np.diff(times.stamps), 0.1) * times.time_base)))
 
 
 def _paced(dts: np.ndarray, shown: survey.Shown) -> np.ndarray:

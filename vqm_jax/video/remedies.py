@@ -1,35 +1,43 @@
-"""Every `ffmpeg` command that errors advise, in one table.
+"""Every `ffmpeg` command that errors advise, in one table; tests/video/test_remedies.py runs each and reads the result.
 
-All keep what they can: every stream (`-map 0 -c copy`), and the picture, which is coded without loss. IN and OUT stand
-for files; OUT.mkv holds nearly any stream.
+All keep the streams (`-map 0 -c copy`; data streams aside, which few containers hold) and code the video without loss.
+IN and OUT stand for files.
 """
 
-# Without loss; ten bits stay ten.
-_LOSSLESS = '-c:v libx264 -qp 0 -preset veryfast'
-# Data streams, such as timecodes, do not fit into Matroska; subtitles of mp4 have to be converted for it.
-_ALL = 'ffmpeg -i IN -map 0 -map -0:d? -c copy'
-_REMUX = f'{_ALL} OUT.mkv'
+import os
+import pathlib
 
-COMMANDS = {
-  # For tone mapping light must be linear; 203 nits are the white of ITU-R BT.2408.
+_COPY = 'ffmpeg -i IN -map 0 -map -0:d? -c copy'
+# 10 bits stay 10; 4:2:2 and 4:4:4 stay, too.
+_LOSSLESS = '-c:v libx264 -qp 0 -preset veryfast'
+
+# What to do, and the options that do it.
+_VIDEO = {
+  # Light must be linear for it; 203 cd/m2 are the white of graphics by ITU-R BT.2408.
   'tone_map': (
     'tone-map it first',
-    f'{_ALL} -vf zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
-    f'zscale=t=bt709:m=bt709:r=tv,format=yuv420p {_LOSSLESS} OUT.mkv',
+    '-vf zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,'
+    'zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le',
   ),
-  'to_bt709': ('convert it to BT.709 first', f'{_ALL} -vf zscale=m=bt709:t=bt709:p=bt709:r=tv {_LOSSLESS} OUT.mkv'),
-  'ten_bits': ('round it to 10 bits first', f'{_ALL} -pix_fmt yuv444p10le {_LOSSLESS} OUT.mkv'),
-  'no_alpha': (
-    'leave the transparency out first',
-    f'{_ALL} -pix_fmt yuv444p {_LOSSLESS} -metadata:s:v alpha_mode= OUT.mkv',
-  ),
-  'deinterlace': ('deinterlace it first', f'{_ALL} -vf bwdif=mode=send_frame {_LOSSLESS} OUT.mkv'),
-  'constant_rate': ('convert it first', f'{_ALL} -fps_mode cfr -r {{rate}} {_LOSSLESS} OUT.mkv'),
-  'remux': ('copy it to another container', _REMUX),
+  'to_bt709': ('convert it to BT.709 first', '-vf zscale=m=bt709'),
+  'fewer_bits': ('round it first', '-pix_fmt {pixel_format}'),
+  'no_alpha': ('leave the transparency out first', '-pix_fmt {pixel_format} -metadata:s:v alpha_mode='),
+  'deinterlace': ('add --deinterlace to enhance, or deinterlace it first', '-vf bwdif=mode=send_frame'),
+  'constant_rate': ('convert it first', '-fps_mode cfr -r {rate}'),
 }
+NAMES = tuple(_VIDEO)
 
 
-def advice(name: str, **values) -> str:
-  """The remedy as a part of a message: what to do, and the command; `values` fill in its fields."""
-  what, command = COMMANDS[name]
-  return f'{what}, for example with "{command.format(**values)}"'
+def command(name: str, path: str | os.PathLike | None = None, **values) -> str:
+  """The command of one of `NAMES`, with IN and OUT; `values` fill in its fields.
+
+  `path` is the file that it is for: its subtitles fit into such a file again, those of others into Matroska.
+  """
+  suffix = pathlib.PurePath(path).suffix.lower() if path else ''
+  suffix = {'.mp4': '.mp4', '.m4v': '.mp4', '.mov': '.mov'}.get(suffix, '.mkv')
+  return f'{_COPY} {_VIDEO[name][1].format(**values)} {_LOSSLESS} OUT{suffix}'
+
+
+def advice(name: str, path: str | os.PathLike | None = None, **values) -> str:
+  """The remedy as the last part of a message: what to do, and the command for it, as `command` gives it."""
+  return f'{_VIDEO[name][0]}, for example with "{command(name, path, **values)}"'
