@@ -468,3 +468,24 @@ def test_the_header_is_written_before_the_first_frame(tmp_path):
   with pytest.raises(errors.VideoError, match=r'tta .* does not fit into .mov; write to .mkv instead'):
     with open_writer(tmp_path / 'out.mov', fps=source.fps, height=32, width=32, source=source):
       pytest.fail('came as far as the frames')
+
+
+@pytest.mark.parametrize('after', SUFFIXES)
+@pytest.mark.parametrize('letters', ['gpmd', 'rtmd', 'camm', 'mebx'])
+def test_data_of_cameras_is_copied_or_named(tmp_path, letters, after, caplog):
+  """mp4 and mov hold GoPro's; what libavformat writes without a word and nobody can read again is left out as well."""
+
+  def timed(output):
+    output.streams.video[0].metadata['timecode'] = '10:20:30:05'
+    return add_sound(output, 'aac')
+
+  path = make(tmp_path / 'in.mov', timed)
+  path.write_bytes(path.read_bytes().replace(b'tmcd', letters.encode()))
+  source = open_video(path, variable_rate=True)
+  assert f'data {letters} eng' in source.other_streams
+  found = open_video(write(source, tmp_path / f'out{after}'), variable_rate=True)
+  if letters == 'gpmd' and after != '.mkv':
+    assert found.other_streams == source.other_streams and not caplog.text
+  else:
+    assert not [stream for stream in found.other_streams if stream.startswith('data')]
+    assert caplog.text.count('left out') == 1 and f'data {letters} eng (' in caplog.text

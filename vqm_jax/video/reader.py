@@ -171,6 +171,8 @@ class VideoFile:
       self.stream_index = stream.index
       self.pixel_format = frame.format.name
       self.dtype = np.dtype(np.uint16 if deep and colour_lib.bits_of(self.pixel_format) > 8 else np.uint8)
+      if self.dtype == np.uint8 and colour_lib.bits_of(self.pixel_format) > 8:
+        self._warn(f'its {colour_lib.bits_of(self.pixel_format)} bits are rounded to 8 here')
       self.display_matrix = display_matrix_of(frame)
       self.pixel_aspect = stream.sample_aspect_ratio
       self.tags = colour_lib.tags_of(frame)
@@ -527,13 +529,13 @@ def describe(source: VideoSource) -> str:
 
 def is_known(stream) -> bool:
   """Whether libavcodec has a name for the coding of a stream, be there a decoder or not; data needs none."""
-  return stream.codec_context is not None or stream.type in ('data', 'attachment') or _as_told(stream)[0] != 'none'
+  return stream.codec_context is not None or stream.type in ('data', 'attachment') or coding_of(stream)[0] != 'none'
 
 
-def _as_told(stream) -> tuple[str, str]:
-  """What libavformat calls the coding of a stream, and its letters in the file; it is told in a message only."""
+def coding_of(stream) -> tuple[str, str]:
+  """What libav calls the coding of a stream ('none' where it does not know), and its letters in the file, if any."""
   level = av.logging.get_level()
-  # For a moment all threads talk at this level.
+  # It is told in a message only. For a moment all threads talk at this level.
   av.logging.set_level(av.logging.INFO)
   try:
     told = stream.container.dumps_format()
@@ -549,7 +551,7 @@ def describe_stream(stream) -> str:
     return 'cover picture' if stream.disposition & Disposition.attached_pic else 'second video'
   codec = codec_name(stream)
   if codec == 'unknown':
-    name, letters = _as_told(stream)
+    name, letters = coding_of(stream)
     codec = letters or (name if name != 'none' else 'of unknown coding')
   parts = [stream.type, codec]
   if stream.type == 'audio' and stream.codec_context:

@@ -11,7 +11,6 @@ known before any work is done. `StreamCopy` then adds the streams to the output 
 
 import functools
 import io
-import os
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,7 +23,8 @@ from av.format import Flags
 from av.stream import Discard, Disposition
 
 from vqm_jax import errors
-from vqm_jax.video.reader import VideoFile, describe_stream, is_known
+from vqm_jax.video import decoding
+from vqm_jax.video.reader import VideoFile, coding_of, describe_stream, is_known
 
 FORMATS = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}
 
@@ -67,7 +67,7 @@ def plan(source: VideoFile, suffix: str) -> Plan:
   Raises VideoError for sound that this container cannot hold and another one could.
   """
   how, kept, left_out = {}, [], []
-  with open_input(source.path) as container:
+  with decoding.open_file(source.path) as container:
     first = _first_packets(container, source.stream_index)
     for stream in container.streams:
       if stream.index == source.stream_index or _is_chapter_track(stream) or _is_timecode(stream):
@@ -101,7 +101,7 @@ class StreamCopy:
 
   def __init__(self, source: VideoFile, plan: Plan, output: av.container.OutputContainer, video: av.VideoStream):
     self._path, self._output = source.path, output
-    self._container = open_input(source.path)
+    self._container = decoding.open_file(source.path)
     streams = self._container.streams
     main = streams[source.stream_index]
     video.metadata.update(_of_track(main, own_coding=False))
@@ -221,20 +221,16 @@ class _Converted(_Copied):
       yield ready
 
 
-def open_input(path: str | os.PathLike) -> av.container.InputContainer:
-  """Opens a file that was read before; texts in it that are no UTF-8 are admitted."""
-  return av.open(os.path.abspath(path), metadata_errors='surrogateescape')
-
-
 def _way(stream, suffix: str, first: av.Packet | None) -> How | None:
   """How a stream comes into such a container; None if it does not."""
   if not is_known(stream):
     return None
-  if _is_cover(stream):
-    if suffix == '.mkv':
-      return 'attachment'
-    # QuickTime's muxer takes the picture without a word and writes nothing.
-    return 'packets' if _comes_back(stream, FORMATS[suffix], first) else None
+  if _is_cover(stream) and suffix == '.mkv':
+    return 'attachment'
+  if _is_cover(stream) or stream.type == 'data':
+    # The muxer for mov takes pictures and data without a word, and writes nothing or what nobody can read.
+    ways = (how for how in ('same tag', 'packets') if _comes_back(stream, FORMATS[suffix], how == 'same tag', first))
+    return next(ways, None)
   for how in ('same tag', 'packets'):
     if _takes(FORMATS[suffix], functools.partial(_add, stream=stream, keep_tag=how == 'same tag'), first):
       return how
@@ -260,8 +256,8 @@ def _takes(format_name: str, add, first: av.Packet | None = None) -> bool:
 
 
 def _first_packets(container, main: int) -> dict[int, av.Packet]:
-  """The first packet of each stream of sound or pictures but the main one, as far as they come soon."""
-  wanted = {s.index for s in container.streams if s.type in ('audio', 'video') and s.index != main}
+  """The first packet of each stream of sound, pictures or data but the main one, as far as they come soon."""
+  wanted = {s.index for s in container.streams if s.type in ('audio', 'video', 'data') and s.index != main}
   found = {}
   if wanted:
     for packet, _ in zip(container.demux(), range(_SOON), strict=False):
@@ -272,18 +268,24 @@ def _first_packets(container, main: int) -> dict[int, av.Packet]:
   return found
 
 
-def _comes_back(stream, format_name: str, first: av.Packet | None) -> bool:
-  """Whether a picture that is put into such a file is there when it is read."""
+def _comes_back(stream, format_name: str, keep_tag: bool, first: av.Packet | None) -> bool:
+  """Whether a stream of pictures or data that is put into such a file is there when it is read."""
   file = io.BytesIO()
   try:
     with av.open(file, 'w', format=format_name) as output:
-      picture = av.Packet(bytes(first or b''))
-      picture.stream, picture.pts, picture.dts = _add(output, stream, keep_tag=False), 0, 0
-      output.mux_one(picture)
+      packet = av.Packet(bytes(first or 16))
+      packet.stream, packet.pts, packet.dts, packet.duration = _add(output, stream, keep_tag), 0, 0, 1
+      output.mux_one(packet)
     with av.open(io.BytesIO(file.getvalue())) as back:
-      return any(_is_cover(other) for other in back.streams)
+      return any(_is_same(stream, other) for other in back.streams)
   except (av.FFmpegError, ValueError):
     return False
+
+
+def _is_same(stream, other) -> bool:
+  (name, letters), (found_name, found_letters) = coding_of(stream), coding_of(other)
+  same = name == found_name if name != 'none' else letters == found_letters
+  return same and stream.type == other.type and _is_cover(stream) == _is_cover(other)
 
 
 def _add(output, stream, keep_tag: bool):
@@ -343,7 +345,7 @@ def _attach(output, stream) -> None:
 
 
 def _picture(stream) -> bytes:
-  with open_input(stream.container.name) as container:
+  with decoding.open_file(stream.container.name) as container:
     return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
 
@@ -357,7 +359,7 @@ def _is_chapter_track(stream) -> bool:
 
 
 def _is_timecode(stream) -> bool:
-  return stream.type == 'data' and 'timecode' in stream.metadata
+  return stream.type == 'data' and 'timecode' in stream.metadata and coding_of(stream)[1] == 'tmcd'
 
 
 def _is_text(stream) -> bool:
