@@ -43,7 +43,7 @@ _TILE = flags.DEFINE_string(
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _CUTS = flags.DEFINE_bool('cuts', True, 'Look for scene cuts, which no network that sees several frames looks across.')
 _DEINTERLACE = flags.DEFINE_bool('deinterlace', False, 'Make a whole frame of each interlaced one.')
-_COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare.mp4: input left, restored right.')
+_COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare, a video: input left, restored right.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done and how long it would take; write nothing.')
 _CODEC = flags.DEFINE_enum(
   'codec', None, ['h264', 'h265'], 'Coding of the output video; default: h264, h265 for 10 bits unless they were H.264.'
@@ -88,7 +88,8 @@ _DIVIDER = 2
 
 def compare_path(output: pathlib.Path) -> pathlib.Path:
   """Where `--compare` puts the side-by-side video of an output."""
-  return output.with_name(f'{output.stem}_compare.mp4')
+  # Its sound must fit, too.
+  return output.with_name(f'{output.stem}_compare{output.suffix or ".mp4"}')
 
 
 def reference_path(output: pathlib.Path) -> pathlib.Path:

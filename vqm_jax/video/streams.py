@@ -33,8 +33,8 @@ _NOT_COPIED = {'major_brand', 'minor_version', 'compatible_brands', 'encoder', '
 _STATISTICS = ('bps', 'number_of_', '_statistics_', 'source_id')
 # The first that fits is taken: SubRip shows everywhere.
 _TEXT_CODECS = ('mov_text', 'subrip')
-# Packets of a file among which each of its sound tracks should have one.
-_SOON = 2000
+# Bytes of a file among which each of its tracks of sound should have a packet.
+_SOON = 32_000_000
 # libav's end of subtitles that stay until the next.
 _NEVER = 2**32 - 1
 _MICROSECOND = Fraction(1, 1_000_000)
@@ -260,10 +260,12 @@ def _first_packets(container, main: int) -> dict[int, av.Packet]:
   wanted = {s.index for s in container.streams if s.type in ('audio', 'video', 'data') and s.index != main}
   found = {}
   if wanted:
-    for packet, _ in zip(container.demux(), range(_SOON), strict=False):
+    read = 0
+    for packet in container.demux():
+      read += packet.size
       if packet.size and packet.stream_index in wanted:
         found.setdefault(packet.stream_index, packet)
-      if len(found) == len(wanted):
+      if len(found) == len(wanted) or read > _SOON:
         break
   return found
 
