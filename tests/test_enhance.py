@@ -437,6 +437,23 @@ def test_keep_going(tmp_path, run, capsys, suffix):
   assert 'frames are damaged' in capsys.readouterr().out
 
 
+def test_sound_stays_in_step_where_the_clock_begins_again(tmp_path, run):
+  once, twice = make(tmp_path / 'once.ts'), tmp_path / 'twice.ts'
+  twice.write_bytes(2 * once.read_bytes())
+  for source in once, twice:
+    run(input=str(source), output=str(source.with_suffix('.mkv')))
+  times = {}
+  for name in 'once', 'twice':
+    with av.open(str(tmp_path / f'{name}.mkv')) as container:
+      packets = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.size]
+    for kind in 'video', 'audio':
+      times[name, kind] = [time for found, time in packets if found == kind]
+  for kind in 'video', 'audio':
+    first, second = np.split(np.sort(times['twice', kind]), 2)
+    np.testing.assert_allclose(first, np.sort(times['once', kind]), atol=2e-3)
+    np.testing.assert_allclose(second - first, 24 / (24000 / 1001), atol=2e-3)
+
+
 @pytest.mark.parametrize('name', ['12:30:05.mp4', '-out.mp4', 'a%03d.mkv', ' a b .mp4', 'new\nline.mkv'])
 def test_any_path(tmp_path, run, monkeypatch, name):
   monkeypatch.chdir(tmp_path)

@@ -395,6 +395,7 @@ def test_videos_of_varying_rate_are_compared_frame_by_frame(triples):
       colour=colour,
       timestamps=times,
       time_base=Fraction(1, 1000),
+      crf=0,
     )
     for frame in frames:
       encoder.write(frame)

@@ -20,7 +20,7 @@ def resolve(stamps, time_base=MS, rate=Fraction(25), start=None):
 
 def test_right_stamps_stay_as_they_are():
   stamps = [7, 8, 50, 51, 90, 10**9]
-  assert resolve(stamps) == (stamps, MS, 0) and resolve([-80, -40, 3]).stamps == [-80, -40, 3]
+  assert resolve(stamps) == (stamps, MS, 0, ()) and resolve([-80, -40, 3]).stamps == [-80, -40, 3]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_room_is_made_where_units_are_coarse():
 
 
 def test_only_streams_without_a_stamp_are_timed_by_their_rate():
-  assert resolve([None] * 3) == (None, Fraction(1, 25), 0)
+  assert resolve([None] * 3) == (None, Fraction(1, 25), 0, ())
   times = resolve([None] * 3, rate=Fraction(30000, 1001), start=Fraction(1, 3))
   assert [stamp * times.time_base for stamp in times.stamps] == [
     Fraction(1, 3) + k * Fraction(1001, 30000) for k in range(3)
@@ -68,7 +68,9 @@ def test_only_streams_without_a_stamp_are_timed_by_their_rate():
 @pytest.mark.parametrize('lengths', [(12, 20), (20, 12), (15, 16, 30)])
 def test_a_clock_that_starts_again_goes_on(lengths):
   found = [k * 40 for length in lengths for k in range(length)]
-  assert resolve(found).stamps == [k * 40 for k in range(sum(lengths))]
+  times = resolve(found)
+  assert times.stamps == [k * 40 for k in range(sum(lengths))]
+  assert times.shifts == tuple(Fraction(40 * sum(lengths[: k + 1]), 1000) for k in range(len(lengths) - 1))
 
 
 def test_anything_becomes_ascending_and_keeps_the_longest_part_that_was():

@@ -228,6 +228,11 @@ class VideoFile:
     return None if self._fps else self._timed().times.stamps
 
   @property
+  def shifts(self) -> tuple[Fraction, ...]:
+    """By how much `timestamps` are ahead of the file's each time that its clock begins again, in seconds."""
+    return () if self._fps else self._timed().times.shifts
+
+  @property
   def packet_times(self) -> list[int] | None:
     """The time in the file of each frame's packet, whatever `fps` is; None where it does not tell their order."""
     packets, times = self._packets, self._timed().times

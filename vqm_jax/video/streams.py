@@ -9,10 +9,11 @@ known before any work is done. `StreamCopy` then adds the streams to the output 
     timecode tracks, chapters, titles       as metadata, from which libavformat writes them anew
 """
 
+import collections
 import functools
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple, Self
 
@@ -37,6 +38,8 @@ _TEXT_CODECS = ('mov_text', 'subrip')
 _SOON = 32_000_000
 # libav's end of subtitles that stay until the next.
 _NEVER = 2**32 - 1
+# Seconds by which a clock that begins again is set back at least.
+_RESTART = Fraction(1, 4)
 _MICROSECOND = Fraction(1, 1_000_000)
 
 How = Literal['same tag', 'packets', 'text', 'attachment']
@@ -100,7 +103,7 @@ class StreamCopy:
   """
 
   def __init__(self, source: VideoFile, plan: Plan, output: av.container.OutputContainer, video: av.VideoStream):
-    self._path, self._output = source.path, output
+    self._path, self._output, self._shifts = source.path, output, source.shifts
     self._container = decoding.open_file(source.path)
     streams = self._container.streams
     main = streams[source.stream_index]
@@ -152,11 +155,26 @@ class StreamCopy:
       return
     try:
       # The empty packet at the end of each stream has no time.
-      yield from (packet for packet in self._container.demux(streams) if packet.size)
+      yield from _joined((packet for packet in self._container.demux(streams) if packet.size), self._shifts)
     except av.FFmpegError as error:
       raise errors.VideoError(
         f'{self._path}: damaged, its sound or subtitles cannot be read ({error.strerror}); copy or download it again'
       ) from error
+
+
+def _joined(packets: Iterator[av.Packet], shifts: Sequence[Fraction]) -> Iterator[av.Packet]:
+  """The packets, in step with the video where the clock of the file begins again: ahead by `shifts`, one by one."""
+  last, passed = {}, collections.Counter()
+  for packet in packets:
+    index, time = packet.stream_index, packet.pts if packet.dts is None else packet.dts
+    if time is not None and shifts:
+      begins_again = (last.get(index, time) - time) * packet.time_base > _RESTART
+      last[index] = time
+      passed[index] += begins_again and passed[index] < len(shifts)
+      if passed[index]:
+        shift = round(shifts[passed[index] - 1] / packet.time_base)
+        packet.pts, packet.dts = (None if t is None else t + shift for t in (packet.pts, packet.dts))
+    yield packet
 
 
 class _Copied:

@@ -24,11 +24,13 @@ class Times(NamedTuple):
     stamps: one for each frame, ascending, in units of `time_base`; None where nothing is known but the rate.
     time_base: seconds.
     moved: how many of the stamps are not those of the file.
+    shifts: by how much the clock was set forward each time it began again, in all, in seconds.
   """
 
   stamps: list[int] | None
   time_base: Fraction
   moved: int = 0
+  shifts: tuple[Fraction, ...] = ()
 
 
 def resolve(stamps: Sequence[int | None], time_base: Fraction, rate: Fraction, start: Fraction | None = None) -> Times:
@@ -47,10 +49,11 @@ def resolve(stamps: Sequence[int | None], time_base: Fraction, rate: Fraction, s
   scale = max(1, -(-time_base // _FINEST))
   time_base /= scale
   stamps = [None if stamp is None else stamp * scale for stamp in stamps]
-  joined = _joined(stamps, 1 / (rate * time_base))
+  joined, shifts = _joined(stamps, 1 / (rate * time_base))
   kept = _kept(joined)
   filled = _filled(joined, kept, 1 / (rate * time_base))
-  return Times(filled, time_base, sum(old != new for old, new in zip(stamps, filled, strict=True)))
+  moved = sum(old != new for old, new in zip(stamps, filled, strict=True))
+  return Times(filled, time_base, moved, tuple(shift * time_base for shift in shifts))
 
 
 def is_constant(stamps: Sequence[int], time_base: Fraction, rate: Fraction) -> bool:
@@ -68,10 +71,10 @@ def _by_rate(count: int, rate: Fraction, start: Fraction | None) -> Times:
   return Times([int(first + k * step) for k in range(count)], time_base)
 
 
-def _joined(stamps: Sequence[int | None], step: Fraction) -> list[int | None]:
-  """The stamps on one clock, where that starts again."""
+def _joined(stamps: Sequence[int | None], step: Fraction) -> tuple[list[int | None], list[int]]:
+  """The stamps on one clock, where that starts again, and by how much it is set forward then."""
   places = [k for k, stamp in enumerate(stamps) if stamp is not None]
-  joined, shift = list(stamps), 0
+  joined, shift, shifts = list(stamps), 0, []
   for n, k in enumerate(places):
     joined[k] = stamps[k] + shift
     before, after = places[max(0, n - _RESTART) : n], places[n : n + _RESTART]
@@ -81,7 +84,8 @@ def _joined(stamps: Sequence[int | None], step: Fraction) -> list[int | None]:
         last = max(joined[j] for j in before if joined[j] <= middle + _RESTART * step)
         shift = last + round((k - before[-1]) * step) - stamps[k]
         joined[k] = stamps[k] + shift
-  return joined
+        shifts.append(shift)
+  return joined, shifts
 
 
 def _kept(stamps: Sequence[int | None]) -> list[int]:
