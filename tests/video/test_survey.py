@@ -230,6 +230,22 @@ def test_whole_files_are_not_called_damaged(plain, tmp_path):
   assert source.constant_rate and source.fps == 24
 
 
+def test_cuts_that_were_joined_are_not_called_damaged(folder, tmp_path):
+  """The second part asks to forget references that it never had, for which a strict decoder fails."""
+  whole = coded_video.write(folder / 'open.ts', coded_video.pictures(0, NUM_FRAMES), OPEN)
+  with av.open(str(whole)) as container:
+    keys = [number for number, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
+  parts = [coded_video.copy(whole, tmp_path / f'{k}.ts', first=key) for k, key in enumerate((0, keys[1]))]
+  both = tmp_path / 'both.ts'
+  both.write_bytes(b''.join(part.read_bytes() for part in parts))
+  source = VideoFile(both, variable_rate=True)
+  frames = list(source.frames())
+  assert len(frames) == source.num_frames > 2 * NUM_FRAMES - 12
+  source.examine()
+  same_from_everywhere(source, frames)
+  np.testing.assert_array_equal(frames[:16], list(VideoFile(whole).frames())[:16])
+
+
 def joined(tmp_path, *parts):
   """Elementary streams, one behind the other."""
   path = tmp_path / 'joined.h264'

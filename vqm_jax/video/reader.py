@@ -236,7 +236,8 @@ class VideoFile:
   def packet_times(self) -> list[int] | None:
     """The time in the file of each frame's packet, whatever `fps` is; None where it does not tell their order."""
     packets, times = self._packets, self._timed().times
-    return None if packets.is_avi or times.moved or times.stamps is None else times.stamps
+    known = (packets.pts[self._shown.order] != decoding.NO_TIME).all()
+    return times.stamps if known and not packets.is_avi and not times.moved else None
 
   @property
   def keyframes(self) -> list[int]:
@@ -252,9 +253,8 @@ class VideoFile:
 
   @property
   def whole(self) -> bool:
-    """Whether all pictures in the file can be decoded, as far as it was looked at."""
-    shown = self._checked_shown()
-    return not (shown.damaged or shown.left_out)
+    """Whether no packet fails to decode, as far as the file was looked at."""
+    return not self._checked_shown().steps
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
@@ -414,7 +414,7 @@ class VideoFile:
     """Yields (number of its packet, frame) from frame `start` on, else from the beginning; at the end (None, None)."""
     packets, shown = self._packets, self._shown
     # Damage that is known of is met as it was found: packet by packet.
-    failed = set() if shown.damaged or shown.left_out else None
+    failed = set() if shown.steps else None
     threads = dict(threads=decoding.MAX_THREADS, by_frames=failed is None)
     try:
       keys = np.flatnonzero(packets.is_key[shown.order[: start + 1]])
@@ -432,10 +432,12 @@ class VideoFile:
         yield from decoding.decode(container, stream, failed=failed)
         yield None, None
     except av.FFmpegError as error:
-      self.examine()
-      raise errors.VideoError(
-        f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
-      ) from error
+      if shown.decoded:
+        raise errors.VideoError(
+          f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
+        ) from error
+      self._look_again(start)
+      yield from self._decoded(start)
 
   def _reaching(self, start: int, frames: collections.abc.Iterator[decoding.Numbered]):
     """Those from exactly frame `start` on; nothing if seeking missed that."""

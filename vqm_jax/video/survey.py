@@ -36,6 +36,7 @@ class Shown:
     left_out: how many pictures refer to ones that are not in the file, at its start or where it was joined.
     changed: the first frame of another size or format than frame 0, and what it is ('32x16 yuv420p').
     interlaced: the first frame that is.
+    steps: whether it takes decoding packet by packet, because some of them fail, which need not be damage.
   """
 
   order: np.ndarray
@@ -44,6 +45,7 @@ class Shown:
   left_out: int = 0
   changed: tuple[int, str] | None = None
   interlaced: int | None = None
+  steps: bool = False
 
 
 def by_packets(packets: Packets) -> Shown | None:
@@ -73,14 +75,15 @@ def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None
     seen = _Seen(path, packets, watch, careful=False)
   except av.FFmpegError:
     seen = None
-  if seen is None or seen.corrupt or packets.damaged:
+  steps = seen is None or bool(seen.corrupt or packets.damaged)
+  if steps:
     seen = _Seen(path, packets, watch, careful=True)
     if seen.failed & set(seen.numbers) and seen.codec == 'h264':
       # Where a recording was cut or joined, pictures that are whole ask to forget others that were never there. That
       # counts as an error only for a strict decoder; of damage this one tells, too.
       opinion = _Seen(path, packets, watch, careful=True, strict=False)
       seen.failed -= set(opinion.numbers) - opinion.failed - opinion.corrupt
-  return _shown(path, packets, seen)
+  return dataclasses.replace(_shown(path, packets, seen), steps=steps)
 
 
 class _Seen:
