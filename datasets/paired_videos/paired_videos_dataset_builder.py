@@ -54,6 +54,7 @@ class Builder(VqmBuilder):
       fps = _parsed(Fraction, row, 'fps', None, manual_dir)
       yield ClipPair(
         clip_id=name,
+        # Frame by frame, whenever the frames are shown.
         lq=open_video(sides['lq'][name], fps=fps, variable_rate=True),
         hq=open_video(sides['hq'][name], fps=fps, variable_rate=True),
         category=row.get('category') or '',
@@ -61,6 +62,10 @@ class Builder(VqmBuilder):
         qp=_parsed(float, row, 'qp', float('nan'), manual_dir),
         scenes=_parsed(_scenes, row, 'scenes', (), manual_dir),
       )
+
+  def memory(self, manual_dir: pathlib.Path) -> pathlib.Path:
+    """Beside the pairs, so that whoever builds of them, anywhere, need not look at them again."""
+    return manual_dir
 
   def fingerprint(self, split: str, manual_dir: pathlib.Path) -> str:
     """Digest of the names and sizes of the split's files and of its lines in the manifest."""

@@ -4,7 +4,8 @@ import collections
 import concurrent.futures
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -20,7 +21,7 @@ _PAIRS_AHEAD = 8
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Where a clip lies in its split, and what it is."""
+  """Where a clip lies in its split, and what it is; `cuts` are frames that start a scene, None if no record tells."""
 
   name: str
   first_record: int
@@ -29,6 +30,7 @@ class Clip:
   width: int
   fps: float
   category: str
+  cuts: tuple[int, ...] | None = None
 
 
 class ClipReader:
@@ -53,7 +55,7 @@ class ClipReader:
         f'{describe(source)}: no table of clips for this split; expected a whole split of a '
         f'`frames` config{", one of " + ", ".join(tables) if tables else ""}.'
       )
-    self.clips = {name: Clip(name=name, **entry) for name, entry in tables[source.split].items()}
+    self.clips = {name: _clip(name, entry) for name, entry in tables[source.split].items()}
     self.aligned = (source.dataset_info.metadata or {}).get('settings', {}).get('aligned', True)
     self._name = describe(source)
     features = source.dataset_info.features
@@ -107,6 +109,11 @@ class ClipReader:
     if any(image is not None and image.shape != (clip.height, clip.width, 3) for image in (lq, hq)):
       raise self._records.damaged(index, f'frame {frame} of {clip.name!r} is not {clip.height}x{clip.width}')
     return lq, hq
+
+
+def _clip(name: str, entry: Mapping[str, Any]) -> Clip:
+  cuts = {'cuts': tuple(entry['cuts'])} if 'cuts' in entry else {}
+  return Clip(name=name, **{**entry, **cuts})
 
 
 def _decode(data: bytes) -> np.ndarray:

@@ -18,9 +18,11 @@ import numpy as np
 
 from vqm_jax import errors, metrics
 from vqm_jax.data import ClipReader
+from vqm_jax.inference.streaming import known_cuts
 
-# uint8 (H, W, 3) frames of one clip in, restored ones out, in order: all, or every n-th.
-Restore = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
+# uint8 (H, W, 3) frames of one clip in, restored ones out, in order: all, or every n-th. Of a clip with scene cuts
+# it is told these, too: `find_cuts`, as of `restore_frames`.
+Restore = Callable[..., Iterable[np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,7 @@ def evaluate_clips(
   clips: list[str] | None = None,
   max_frames: int | None = None,
   every: int = 1,
+  cuts: bool = True,
   measures: Sequence[metrics.Measure] | None = None,
   on_frame: OnFrame | None = None,
   progress: Callable[..., Iterable[int]] | None = None,
@@ -113,6 +116,7 @@ def evaluate_clips(
     max_frames: only the first `max_frames` of each clip, as if the clip ended there: all but the
       last half window see their true neighbours.
     every: `restore` gives every n-th frame only (n-1, 2n-1, ...), and these are scored.
+    cuts: whether `restore` is told the scene cuts of the clips, which the records know.
     measures: what is measured; PSNR and SSIM by default.
     on_frame: called for every frame with (clip, index, input, output, target).
     progress: called as progress(range(number of frames)) and advanced once per frame.
@@ -120,7 +124,7 @@ def evaluate_clips(
   Raises:
     DataError: unknown clip, targets withheld, or another number or size of frames came out.
   """
-  jobs = restored_clips(restore, reader, clips, max_frames, every)
+  jobs = restored_clips(restore, reader, clips, max_frames, every, cuts)
   measures = fidelity() if measures is None else measures
   with ticking(jobs, progress) as tick:
     return {clip.name: score_clip(clip, measures, on_frame=on_frame, tick=tick) for clip in jobs}
@@ -132,6 +136,7 @@ def restored_clips(
   clips: list[str] | None = None,
   max_frames: int | None = None,
   every: int = 1,
+  cuts: bool = True,
 ) -> list[ClipFrames]:
   """The clips that `evaluate_clips` scores; nothing is read before their frames are asked for."""
   names = list(reader.clips) if clips is None else clips
@@ -141,7 +146,9 @@ def restored_clips(
   for name in names:
     clip = reader.clips[name]
     stop = min(clip.num_frames, max_frames or clip.num_frames)
-    frames = functools.partial(_restored, restore, reader, name, stop, every)
+    starts = (clip.cuts or ()) if cuts else ()
+    told = functools.partial(restore, find_cuts=known_cuts(starts)) if starts else restore
+    frames = functools.partial(_restored, told, reader, name, stop, every)
     jobs.append(ClipFrames(name, every_nth(name, stop, every), clip.category, frames))
   return jobs
 

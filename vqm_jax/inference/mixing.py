@@ -82,7 +82,8 @@ def holdout_outputs(
           targets.append(hq)
         yield lq
 
-    for both in streaming.stream_frames(network, inputs(), every=every):
+    cuts = streaming.known_cuts(reader.clips[name].cuts or ())
+    for both in streaming.stream_frames(network, inputs(), every=every, find_cuts=cuts):
       first, second = np.split(np.asarray(both), 2, axis=-1)
       yield first, second, targets.pop(0).astype(np.float32) / 255
 

@@ -44,6 +44,9 @@ _SEED = flags.DEFINE_integer('seed', None, 'Seed of the choice of windows.', low
 _SOURCE_SUFFIX = flags.DEFINE_string(
   'source_suffix', None, 'Which source folders to take where several differ in their bitrate, such as 500k.'
 )
+_CHECK_PAIRS = flags.DEFINE_bool(
+  'check_pairs', True, 'Refuse pairs whose sides do not show the same, frame by frame; otherwise warn of them.'
+)
 _PART = flags.DEFINE_string('part', None, 'Build the i-th of n shares, such as 0/4; i from 0.')
 _BEAM = flags.DEFINE_list(
   'beam_pipeline_options', None, "Build with Apache Beam, pip install -e '.[beam]', and its options."
@@ -65,6 +68,7 @@ def main(_: Sequence[str]) -> None:
     'source_suffix': _SOURCE_SUFFIX.value,
   }  # fmt: skip
   given = {key: value for key, value in given.items() if value is not None}
+  given |= {} if _CHECK_PAIRS.value else {'check_pairs': False}
   for key in given:
     if not any(hasattr(config, key) for config in configs):
       raise errors.ConfigError(
@@ -170,11 +174,11 @@ def _is_built(builder: VqmBuilder, manual_dir: pathlib.Path | None, given: dict[
     return False
   stored = _settings(builder)
   wanted = builder.settings(manual_dir)
-  differing = [key for key in given if key in wanted and stored[key] != wanted[key]]
+  differing = [key for key in given if key in wanted and stored.get(key) != wanted[key]]
   changed = [split for split, digest in stored['input'].items() if builder.fingerprint(split, manual_dir) != digest]
   if not differing and not changed:
     return True
-  reasons = [f'{key}={stored[key]}, now {key}={wanted[key]}' for key in differing]
+  reasons = [f'{key}={stored.get(key)}, now {key}={wanted[key]}' for key in differing]
   reasons += [f'other files of split {split}' for split in changed]
   raise errors.DataError(
     f'{builder.data_dir}: was built with {", ".join(reasons)}; give --overwrite to build it again or --name to keep '

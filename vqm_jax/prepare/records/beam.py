@@ -112,7 +112,9 @@ class _Worker:
   def _builder(self) -> VqmBuilder:
     found = driver.find_builder(self.dataset)
     config = next(config for config in found.BUILDER_CONFIGS if config.name == self.fields['name'])
-    return driver.variant(found, self.name, config, self.fields)(data_dir=self.folder)
+    builder = driver.variant(found, self.name, config, self.fields)(data_dir=self.folder)
+    builder.memory_folder = self.folder.parents[1]  # where the program that started the workers has looked already
+    return builder
 
   @functools.cached_property
   def _shards(self) -> dict[str, Shard]:

@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
@@ -23,6 +23,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from vqm_jax import cli, errors, files
+from vqm_jax.prepare.pairs import checked
 from vqm_jax.prepare.records.configs import ClipPair, RecordsConfig
 
 S, T = TypeVar('S'), TypeVar('T')
@@ -41,6 +42,8 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   # Where a build keeps its finished files until all are there; among the records if None.
   shards_folder: pathlib.Path | None = None
+  # Where it remembers which pairs were looked at; the folder of the data set among the records if None.
+  memory_folder: pathlib.Path | None = None
 
   def __init__(self, *, file_format: str | None = None, **kwargs):
     self._plans: dict[pathlib.Path | None, list[Shard]] = {}
@@ -56,6 +59,10 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def fingerprint(self, split: str, manual_dir: pathlib.Path | None) -> str:
     """Changes when the input of a split does, so that records of another input are told apart."""
     return ''
+
+  def memory(self, manual_dir: pathlib.Path) -> pathlib.Path:
+    """The folder in which it is remembered which pairs were looked at, see `checked`."""
+    return self.memory_folder or pathlib.Path(self.data_dir).parents[1]
 
   def settings(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
     """What the records depend on beside the code: the config's own fields and the input. JSON values."""
@@ -94,6 +101,8 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         'README says which folders are read.'
       )
     _check(pairs, config)
+    if config.exact and manual_dir:
+      pairs = _looked_at(pairs, self.memory(manual_dir), config.check_pairs)
     shards = []
     for split, origin in config.splits.items():
       clips = pairs.get(origin, [])
@@ -313,6 +322,29 @@ def _check(pairs: dict[str, list[ClipPair]], config: RecordsConfig) -> None:
       f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in the clips: {"; ".join(problems)}. Mend or remove '
       'them.'
     )
+
+
+def _looked_at(
+  pairs: Mapping[str, Sequence[ClipPair]], folder: pathlib.Path, strict: bool
+) -> dict[str, list[ClipPair]]:
+  """The pairs with their scenes, looked at frame by frame unless `folder` remembers that somebody did.
+
+  Raises DataError with every pair whose sides do not fit, or warns of them if not `strict`.
+  """
+  listed = [(split, pair) for split, clips in pairs.items() for pair in clips]
+  found = checked.checked(folder, [pair for _, pair in listed])
+  problems = [
+    f'{split}/{pair.clip_id}: {what.problem}' for (split, pair), what in zip(listed, found, strict=True) if what.problem
+  ]
+  if problems and strict:
+    raise errors.DataError(
+      f'{len(problems)} pair{"s do" if len(problems) > 1 else " does"} not fit: {"; ".join(problems)}. Mend or remove '
+      'them; --nocheck_pairs builds them as they are.'
+    )
+  for problem in problems:
+    logging.warning('%s; built as it is.', problem)
+  known = iter(found)
+  return {split: [checked.with_scenes(pair, next(known)) for pair in clips] for split, clips in pairs.items()}
 
 
 class _RecordFile:

@@ -72,7 +72,8 @@ class ClipPair:
 class RecordsConfig(tfds.core.BuilderConfig):
   """Base of the kinds of record.
 
-  `holdout` training videos are set aside, for the split holdout of the frames.
+  `holdout` training videos are set aside, for the split holdout of the frames. With `check_pairs` pairs that do not fit
+  frame by frame are refused, without they are warned of.
   """
 
   # Split of the records -> split of the clips that they are made of.
@@ -85,6 +86,12 @@ class RecordsConfig(tfds.core.BuilderConfig):
   accepted: ClassVar[str] = 'with targets'
 
   holdout: int = 0
+  check_pairs: bool = True
+
+  @property
+  def exact(self) -> bool:
+    """Whether both sides of a clip must show the same, frame by frame and pixel by pixel."""
+    return False
 
   def features(self) -> dict[str, Any]:
     """The fields of a record, as TFDS features."""
@@ -180,6 +187,10 @@ class TilesConfig(WindowsConfig):
 
   splits: ClassVar[Mapping[str, str]] = {'train': 'train'}
 
+  @property
+  def exact(self) -> bool:
+    return True
+
   def features(self) -> dict[str, Any]:
     return dict(super().features(), crf=np.float32, lq=self.strip(), hq=self.strip())
 
@@ -230,6 +241,10 @@ class FramesConfig(RecordsConfig):
   targets: bool = True
   aligned: bool = True
 
+  @property
+  def exact(self) -> bool:
+    return self.aligned
+
   def features(self) -> dict[str, Any]:
     image = tfds.features.Image(shape=(None, None, 3), encoding_format='png')
     sides = dict(lq=image, hq=image) if self.targets else dict(lq=image)
@@ -268,7 +283,15 @@ class FramesConfig(RecordsConfig):
       width=reference.width,
       fps=float(reference.fps),
       category=pair.category,
+      # Restoring these clips for scores must not look across cuts, and has no detector at hand.
+      **({'cuts': _cuts(pair)} if pair.scenes else {}),
     )
+
+
+def _cuts(pair: ClipPair) -> list[int]:
+  """Frames where a scene starts or ends within the clip."""
+  borders = {border for scene in pair.scenes for border in scene}
+  return sorted(borders - {0, pair.reference.num_frames})
 
 
 def coding(pair: ClipPair) -> dict[str, float]:

@@ -86,7 +86,7 @@ def build(
       scratch = final.parent / f'incomplete.{os.getpid()}'
       try:
         fresh = type(builder)(data_dir=scratch)
-        fresh.shards_folder = folder
+        fresh.shards_folder, fresh.memory_folder = folder, final.parents[1]
         _prepare(fresh, manual_dir)
         final.rename(scratch / _REPLACED)
         pathlib.Path(fresh.data_dir).rename(final)

@@ -43,6 +43,10 @@ class SegmentsConfig(RecordsConfig):
   max_frames: int = 250
   min_frames: int = 15
 
+  @property
+  def exact(self) -> bool:
+    return True
+
   def __post_init__(self):
     if not 1 <= self.min_frames <= self.max_frames // 2:
       raise errors.ConfigError(
