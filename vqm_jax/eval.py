@@ -46,6 +46,9 @@ _TILE = flags.DEFINE_string(
   'tile', None, 'Work in tiles, e.g. 512 or 540x960, where whole frames need too much memory.'
 )
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
+_CUTS = flags.DEFINE_bool(
+  'cuts', True, 'Keep windows of several frames within the scenes, whose cuts the records know.'
+)
 _BASELINES = flags.DEFINE_bool('baselines', False, 'Add rows for simple filters.')
 _SAVE_FRAMES = flags.DEFINE_bool('save_frames', False, 'Keep the restored frames, inputs and targets as PNG.')
 _PRED_DIR = flags.DEFINE_list(
@@ -88,12 +91,19 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
   views = {'self_ensemble': _SELF_ENSEMBLE.value}
   if tile := inference.parse_tile(_TILE.value):
     views |= {'tile': tile, 'overlap': _OVERLAP.value}
+  several = inference.sees_several(run.network)
+  cuts = {} if _CUTS.value or not several else {'cuts': False}
+  if several and _CUTS.value and aligned and any(clip.cuts is None for clip in reader.clips.values()):
+    logging.warning(
+      '%s does not tell the scene cuts: each clip is taken for one scene; build it again if they have several',
+      source.dataset_info.full_name,
+    )
   name = fingerprint(
-    identity | {'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()], **views}
+    identity | {'checkpoint': [run.step, run.ema, hashlib.sha256(digests.read_bytes()).hexdigest()], **views, **cuts}
   )
   folder = workdir / 'eval' / name / _SPLIT.value
   restore = functools.partial(inference.restore_frames, run.network, **views)
-  clips = scoring.restored_clips(functools.partial(restore, every=every), reader, every=every)
+  clips = scoring.restored_clips(functools.partial(restore, every=every), reader, every=every, cuts=_CUTS.value)
   system = (
     run.config['system'] + (' x8' if _SELF_ENSEMBLE.value == 8 else '') + (f' tiled {_TILE.value}' if tile else '')
   )

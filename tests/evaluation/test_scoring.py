@@ -1,12 +1,15 @@
 """Scoring of clips: what the network sees, what is averaged, what is kept."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import time
 
 import numpy as np
 import pytest
+from flax import nnx
+from inference.window import Window
 
 from vqm_jax import errors, metrics
 from vqm_jax.data.clips import Clip
@@ -218,3 +221,33 @@ def test_filters_are_rounded_half_to_even_and_clipped():
   assert next(iter(half([frame])))[0, 0].tolist() == [0, 2, 128]
   double = filter_scores.frame_by_frame(lambda frames: 2 * frames - 1)
   assert next(iter(double([frame])))[0, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize('every', [1, 2])
+def test_windows_end_at_the_cuts_that_the_records_know(every):
+  network, reader = Window(5, 1, nnx.Rngs(0)), Reader()
+  restore = functools.partial(restore_frames, network, every=every)
+  plain = {name: list(reader.frames(name)) for name in LENGTHS}
+  reader.clips['cat'] = dataclasses.replace(reader.clips['cat'], cuts=(3,))
+  seen = {}
+
+  def keep(name, index, lq, output, hq):
+    seen[name, index] = output
+
+  scoring.evaluate_clips(restore, reader, every=every, on_frame=keep)
+  frames = [lq for lq, _ in plain['cat']]
+  apart = [*restore_frames(network, frames[:3]), *restore_frames(network, frames[3:])]
+  whole = list(restore_frames(network, frames))
+  scored = range(every - 1, 5, every)
+  for t in scored:
+    np.testing.assert_array_equal(seen['cat', t], apart[t])
+  scoring.evaluate_clips(restore, reader, every=every, cuts=False, on_frame=keep)
+  assert all((seen['cat', t] == whole[t]).all() for t in scored)
+  assert any((apart[t] != whole[t]).any() for t in scored)
+
+
+def test_filters_take_clips_with_cuts():
+  reader = Reader()
+  reader.clips['cat'] = dataclasses.replace(reader.clips['cat'], cuts=(2,))
+  halve = filter_scores.frame_by_frame(lambda frames: frames / 2)
+  assert list(scoring.evaluate_clips(halve, reader)) == list(LENGTHS)

@@ -93,7 +93,7 @@ def frame_by_frame(function: Filter, every: int = 1) -> scoring.Restore:
   def apply(frame):
     return streaming.to_uint8(function(frame[None].astype(jnp.float32) / 255.0)[0])
 
-  return lambda frames: (np.asarray(apply(f)) for f in itertools.islice(frames, every - 1, None, every))
+  return lambda frames, find_cuts=None: (np.asarray(apply(f)) for f in itertools.islice(frames, every - 1, None, every))
 
 
 def training_pairs(source: DataSource, max_pixels: int = 2**21) -> Iterator[tuple[np.ndarray, np.ndarray]]:

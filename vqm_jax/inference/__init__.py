@@ -22,6 +22,7 @@ from vqm_jax.inference.streaming import (
   parse_tile,
   reflect_index,
   restore_frames,
+  sees_several,
   stream_frames,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
   'reflect_index',
   'restore_at',
   'restore_frames',
+  'sees_several',
   'shipped_name',
   'stream_frames',
 ]

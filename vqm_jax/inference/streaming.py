@@ -50,6 +50,11 @@ def known_cuts(starts: Iterable[int]) -> FindCuts:
   return lambda frames: ((frame, index in starts) for index, frame in enumerate(frames))
 
 
+def sees_several(network: nnx.Module) -> bool:
+  """Whether an output of the network depends on more than its own frame, so that scene cuts matter."""
+  return isinstance(network, enhancers.RecurrentGenerator) or network.num_frames > 1
+
+
 def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
   """Pads (..., H, W, C) at the bottom and right, by reflection, to multiples of `multiple`.
 
@@ -444,8 +449,7 @@ def stream_frames(
   originals = collections.deque()
   if strength != 1:
     frames = remembered(frames, originals, every)
-  alone = not recurrent and network.num_frames == 1
-  marked = find_cuts(frames) if find_cuts and not alone else ((frame, False) for frame in frames)
+  marked = find_cuts(frames) if find_cuts and sees_several(network) else ((frame, False) for frame in frames)
 
   def stream(view):
     if recurrent:

@@ -82,7 +82,8 @@ class Scene:
 def clips(scenes: Sequence[Scene], seed: int = 0) -> list[ClipPair]:
   """The scenes as clips; they are rendered and coded when their frames are asked for, a few ahead."""
   coder = _coder(tuple(scenes), seed, write_pair)
-  return [ClipPair(**fields, crf=LQ_CRF) for fields in _clip_fields(coder)]
+  fields = zip(scenes, _clip_fields(coder), strict=True)
+  return [ClipPair(**clip, crf=LQ_CRF, scenes=((0, scene.num_frames),)) for scene, clip in fields]
 
 
 def rig_clips(scenes: Sequence[Scene], seed: int = 0) -> list[TwoCameras]:

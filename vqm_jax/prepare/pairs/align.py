@@ -106,10 +106,10 @@ def measure(hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alignment:
 
 def _out_of_step(found: Alignment, best: int, wrong: Mapping[int, int]) -> Alignment:
   """`found` with the problem that most frames are `best` from their own, or else those `wrong`, {LQ frame: offset}."""
-  since = ''
   if not best:
     best = collections.Counter(wrong.values()).most_common(1)[0][0]
-    since = f' from frame {next(index for index in wrong if wrong[index] == best)} on'
+  first = next((index for index in wrong if wrong[index] == best), 0)
+  since = f' from frame {first} on' if first and found.matching > 0.1 * found.moving else ''
   late = f'{abs(best)} frame{"s" if abs(best) > 1 else ""} {"late" if best < 0 else "early"}'
   shows = f'LQ frame t shows what HQ frame t {"-+"[best > 0]} {abs(best)} shows'
   problem = f'frames are out of step, LQ is {late}{since} (offset {best:+d}: {shows})'

@@ -1,26 +1,30 @@
 """What looking at every frame of a pair tells, remembered beside the pairs: whether it fits, and its scene cuts.
 
-`checked.json` in the folder of the pairs has an entry for each pair, which counts as long as its files are the same.
+`checked.json` in the folder of the pairs has an entry for each pair, which counts as long as its files are the same;
+`degrade.json` has one for each pair that degrade made.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
-from vqm_jax import cli, errors, files
+from vqm_jax import cli, files
 from vqm_jax.prepare.pairs import align, scenes
-from vqm_jax.prepare.records.configs import ClipPair
 from vqm_jax.video import VideoSource, mark_cuts
 from vqm_jax.video.images import ImageFrames
 
-FILE = 'checked.json'
+if TYPE_CHECKING:  # TFDS takes a while to start
+  from vqm_jax.prepare.records.configs import ClipPair
+
+FILE, JOURNAL, IN_JOURNAL = 'checked.json', 'degrade.json', 'checked'
 _ENDS = 1 << 16  # bytes of the first and the last file that are read to tell files of equal size apart
 
 
@@ -47,7 +51,7 @@ class Checked:
     return cls(tuple(map(int, values['cuts'])), alignment)
 
 
-def look(pair: ClipPair) -> Checked:
+def look(pair: 'ClipPair') -> Checked:
   """Decodes a pair from the first to the last frame. Raises VideoError for damage."""
   cuts = []
 
@@ -57,18 +61,14 @@ def look(pair: ClipPair) -> Checked:
         cuts.append(index)
       yield _luma(frame)
 
-  if pair.hq is None:
-    for _ in lq():
-      pass
-    return Checked(tuple(cuts), None)
-  return Checked(tuple(cuts), align.measure(map(_luma, pair.hq.frames()), lq()))
+  alignment = align.measure(map(_luma, pair.hq.frames()), lq()) if pair.hq is not None else None
+  if alignment is None:
+    collections.deque(lq(), maxlen=0)
+  return Checked(tuple(cuts), alignment)
 
 
-def checked(folder: pathlib.Path, pairs: Sequence[ClipPair]) -> list[Checked]:
-  """What is known of each pair; the pairs that nobody has looked at yet are looked at, and remembered as they come.
-
-  Raises DataError for a `checked.json` of another kind.
-  """
+def checked(folder: pathlib.Path, pairs: Sequence['ClipPair']) -> list[Checked]:
+  """What is known of each pair; the pairs that nobody has looked at yet are looked at, and remembered as they come."""
   memory = Memory(folder)
   found = [memory.get(pair) for pair in pairs]
   missing = [k for k, known in enumerate(found) if known is None]
@@ -78,30 +78,37 @@ def checked(folder: pathlib.Path, pairs: Sequence[ClipPair]) -> list[Checked]:
   return found
 
 
-def with_scenes(pair: ClipPair, found: Checked) -> ClipPair:
+def with_scenes(pair: 'ClipPair', found: Checked) -> 'ClipPair':
   """The pair, with the scenes that were found unless its own are known."""
   if pair.scenes:
     return pair
   return dataclasses.replace(pair, scenes=scenes.from_starts(found.cuts, pair.reference.num_frames))
 
 
+def entry(folder: pathlib.Path, lq: VideoSource, hq: VideoSource | None, found: Checked) -> dict[str, Any]:
+  """What to remember of a pair: {where it is in `folder`: what was found, and a digest of its files}."""
+  return {_key(folder, lq): {'digest': _digest(lq, hq), **found.to_json()}}
+
+
 class Memory:
-  """`checked.json` in `folder`."""
+  """What is known of the pairs in `folder`."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder, self._path = folder, folder / FILE
-    self._entries = self._read()
+    self._made = _read(folder / JOURNAL, IN_JOURNAL)
+    self._entries = _read(self._path)
     self._warned = False
 
-  def get(self, pair: ClipPair) -> Checked | None:
+  def get(self, pair: 'ClipPair') -> Checked | None:
     """What was found, unless the files have changed since."""
-    entry = self._entries.get(self._key(pair))
-    return Checked.from_json(entry) if entry and entry['digest'] == _digest(pair) else None
+    key, digest = _key(self._folder, pair.lq), _digest(pair.lq, pair.hq)
+    known = [entries[key] for entries in (self._entries, self._made) if key in entries]
+    return next((Checked.from_json(entry) for entry in known if entry['digest'] == digest), None)
 
-  def put(self, pair: ClipPair, found: Checked) -> None:
+  def put(self, pair: 'ClipPair', found: Checked) -> None:
     """Remembers; where nothing can be written, it warns."""
     # Another build may have looked at other pairs meanwhile.
-    self._entries = self._read() | {self._key(pair): {'digest': _digest(pair), **found.to_json()}}
+    self._entries = _read(self._path) | entry(self._folder, pair.lq, pair.hq, found)
     try:
       files.write_json(self._path, self._entries)
     except OSError as error:
@@ -109,23 +116,25 @@ class Memory:
         logging.warning('%s: what was found is not kept (%s); pairs are looked at again.', self._path, error.strerror)
       self._warned = True
 
-  def _key(self, pair: ClipPair) -> str:
-    place = pathlib.Path(str(_files(pair.lq)[0]))
-    return place.relative_to(self._folder).as_posix() if place.is_relative_to(self._folder) else str(place)
 
-  def _read(self) -> dict[str, Any]:
-    if not self._path.is_file():
-      return {}
-    try:
-      entries = json.loads(self._path.read_text())
-      for entry in entries.values():
-        Checked.from_json(entry), str(entry['digest'])
-      return entries
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-      raise errors.DataError(
-        f'{self._path}: is not what a build writes ({type(error).__name__}: {error}); remove it, the pairs are looked '
-        'at again.'
-      ) from error
+def _key(folder: pathlib.Path, lq: VideoSource) -> str:
+  place = pathlib.Path(str(_files(lq)[0]))
+  return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else str(place)
+
+
+def _read(path: pathlib.Path, part: str = '') -> dict[str, Any]:
+  """The entries in a file, or in a part of it; none without it."""
+  if not path.is_file():
+    return {}
+  try:
+    entries = json.loads(path.read_text())
+    entries = entries.get(part, {}) if part else entries
+    for known in entries.values():
+      Checked.from_json(known), str(known['digest'])
+    return entries
+  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    logging.warning('%s: is damaged (%s: %s); pairs are looked at again.', path, type(error).__name__, error)
+    return {}
 
 
 def _luma(frame: np.ndarray) -> np.ndarray:
@@ -138,10 +147,10 @@ def _files(source: VideoSource) -> Sequence[pathlib.Path | zipfile.Path]:
   return source.files if isinstance(source, ImageFrames) else [source.path]
 
 
-def _digest(pair: ClipPair) -> str:
+def _digest(lq: VideoSource, hq: VideoSource | None) -> str:
   """Changes with the files of a pair: by the sizes of all and some bytes of the first and the last."""
-  digest = hashlib.sha256(f'{align.VERSION} {pair.lq.num_frames}'.encode())
-  for source in filter(None, (pair.lq, pair.hq)):
+  digest = hashlib.sha256(f'{align.VERSION} {lq.num_frames}'.encode())
+  for source in filter(None, (lq, hq)):
     sides = _files(source)
     digest.update(repr([_size(file) for file in sides]).encode())
     for file in (sides[0], sides[-1]):

@@ -1,6 +1,6 @@
 """A folder of videos becomes a folder of pairs: examine, split, calibrate, code. Every stage can be interrupted.
 
-`degrade.json` in the output records the settings, what was found in each video, the split and the calibration;
+`degrade.json` in the output records the settings, what was found in each video and pair, the split and the calibration;
 `manifest.csv` gets a line for each finished pair, after its files are in place.
 """
 
@@ -28,8 +28,9 @@ from absl import logging
 
 import vqm_jax
 from vqm_jax import cli, errors, files
-from vqm_jax.prepare.pairs import calibrate, degradation, footage, scenes, transcode
+from vqm_jax.prepare.pairs import align, calibrate, checked, degradation, footage, scenes, transcode
 from vqm_jax.prepare.pairs.degradation import Coding, Degradation
+from vqm_jax.video import VideoFile
 
 T = TypeVar('T')
 
@@ -128,11 +129,14 @@ def run(
       logging.info('%d of %d pairs are there already', len(jobs) - len(missing), len(jobs))
     rows = [row for row in rows if row['clip'] in done]
     failures = []
-    for job, row, error in pool.each(transcode.make, missing, output, desc='coded', unit='video'):
+    for job, made, error in pool.each(transcode.make, missing, output, desc='coded', unit='video'):
       if error:
         logging.error('%s: %s', job.source, error)
         failures.append(error)
         continue
+      row, fits = made
+      journal.setdefault(checked.IN_JOURNAL, {}).update(_looked_at(job, row, fits, output))
+      journal.save()
       rows = sorted([*rows, row], key=lambda row: (footage.SPLITS.index(row['split']), row['clip']))
       _write_manifest(output, rows)
   shutil.rmtree(output / '.work', ignore_errors=True)
@@ -141,6 +145,15 @@ def run(
       f'{len(failures)} of {len(jobs)} videos failed, the others are finished: {"; ".join(failures)}'
     )
   return read_manifest(output)
+
+
+def _looked_at(
+  job: transcode.Job, row: Mapping[str, Any], fits: align.Alignment, output: pathlib.Path
+) -> dict[str, Any]:
+  """The entry for a pair, so that builds need not look at it again."""
+  starts = [start for start, _ in job.footage.scenes[1:]] if job.split in transcode.WHOLE else []
+  lq, hq = (VideoFile(output / row[side]) for side in ('lq', 'hq'))
+  return checked.entry(output, lq, hq, checked.Checked(tuple(starts), fits))
 
 
 def read_manifest(output: pathlib.Path) -> list[dict[str, str]]:

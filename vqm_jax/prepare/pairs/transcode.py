@@ -36,8 +36,8 @@ class Job:
   footage: Footage
 
 
-def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
-  """Writes <split>/{lq,hq}/<name> below `output` and returns the row of the manifest.
+def make(job: Job, output: pathlib.Path) -> tuple[dict[str, Any], align.Alignment]:
+  """Writes <split>/{lq,hq}/<name> below `output`; returns the row of the manifest and how the sides fit.
 
   LQ is coded from the samples of HQ. A whole video keeps its file as HQ, if that is 4:2:0 and of even size. A window is
   cut out of the coded scene, because a clip coded by itself would begin with a better frame, the key frame; its two
@@ -50,7 +50,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
   work = output / '.work' / job.name
   work.mkdir(parents=True, exist_ok=True)
   coded = _code(job, video, scene, work)
-  align.check(job.source, map(_luma, hq_frames(video, *scene, job.degradation)), map(_luma, coded.yuv_frames()))
+  fits = align.check(job.source, map(_luma, hq_frames(video, *scene, job.degradation)), map(_luma, coded.yuv_frames()))
   compression = compression_of(coded)
   kbps = [
     8e-3 * path.stat().st_size * float(video.fps) / count
@@ -75,7 +75,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
     (output / paths[side]).parent.mkdir(parents=True, exist_ok=True)
     os.replace(path, output / paths[side])
   shutil.rmtree(work)
-  return dict(
+  row = dict(
     split=job.split,
     clip=job.name,
     lq=paths['lq'].as_posix(),
@@ -96,6 +96,7 @@ def make(job: Job, output: pathlib.Path) -> dict[str, Any]:
     hq_kbps=f'{kbps[1]:.1f}',
     degradation=str(job.degradation),
   )
+  return row, fits
 
 
 def score(job: Job, output: pathlib.Path) -> float:
