@@ -5,9 +5,10 @@
   python -m vqm_jax.enhance --input=in.mp4 --output=out.mp4 [--weights=web-small]
 
 Without --workdir weights that ship with the package are used, by default those made for this device: --list_weights.
-Input: any video that libav can read, a folder or zip of images. Output: .mp4 .mkv .mov with sound, subtitles and time
-stamps of the input, or, without a suffix, a folder of PNG images. Any frame size, any length. --preview restores six
-frames only and writes a page with them before and after, at several strengths, and the time of the whole video.
+Input: any video that libav can read, an image, or a folder or zip of images (PNG, JPEG, TIFF, WebP, BMP). Output: .mp4
+.mkv .mov with sound, subtitles and time stamps of the input, or, without a suffix, a folder of PNG images. Any frame
+size, any length. --preview restores six frames only and writes a page with them before and after, at several
+strengths, and the time of the whole video.
 """
 
 import collections
@@ -18,6 +19,7 @@ import os
 import pathlib
 import shlex
 import time
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -33,6 +35,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.'
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
 _LIST_WEIGHTS = flags.DEFINE_bool('list_weights', False, 'List the weights that ship with the package, and leave.')
 _INPUT = flags.DEFINE_string('input', None, 'Video file, folder or zip of images.')
+_FPS = flags.DEFINE_string('fps', None, 'Frames per second of images, such as 24 or 24000/1001; 30 if left out.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Video file, or folder for PNG images.')
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights, if the run kept one.')
@@ -67,6 +70,7 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace an existing output.'
 _REPEATED = (
   _WORKDIR,
   _INPUT,
+  _FPS,
   _STEP,
   _EMA,
   _SELF_ENSEMBLE,
@@ -292,6 +296,19 @@ def _strength(run: inference.Run, source: video.VideoSource) -> float:
   return strength
 
 
+def _fps() -> Fraction | None:
+  """The rate of --fps; raises ConfigError for anything but a rate, or a video, which has its own."""
+  if not _FPS.value:
+    return None
+  try:
+    fps = Fraction(_FPS.value)
+  except (ValueError, ZeroDivisionError):
+    fps = Fraction(0)
+  if not 0 < fps <= 1000:
+    raise errors.ConfigError(f'--fps={_FPS.value}: expected frames per second, for example 24 or 24000/1001.')
+  return fps
+
+
 def main(argv):
   del argv
   if _LIST_WEIGHTS.value:
@@ -316,7 +333,13 @@ def main(argv):
     deep=not page,
     deinterlace=_DEINTERLACE.value,
     keep_going=_KEEP_GOING.value,
+    lossy=True,
+    fps=_fps(),
   )
+  if _FPS.value and isinstance(source, video.VideoFile):
+    raise errors.ConfigError(f'--fps={_FPS.value} is for images; {_INPUT.value} tells its time itself: leave it out.')
+  if not _FPS.value and not isinstance(source, video.VideoFile) and source.num_frames > 1:
+    logging.info('--fps=%g is taken: images do not tell how fast they follow each other', source.fps)
   output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else default_output(source, pathlib.Path(_INPUT.value))
   compare = compare_path(output) if _COMPARE.value else None
   for path in () if page else filter(None, (output, compare)):

@@ -1,17 +1,32 @@
-"""Folders, zip archives and groups of images as clips: uint8 RGB, one image in memory at a time."""
+"""Images as clips: folders, zip archives and groups of them, single ones and animated ones, as uint8 RGB.
 
+One image is in memory at a time. JPEG is lossy: who wants targets gets it refused, who restores asks for it.
+"""
+
+import collections
 import collections.abc
+import contextlib
 import pathlib
 import re
+import struct
 import zipfile
+import zlib
 from fractions import Fraction
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vqm_jax import errors
 from vqm_jax.video.sources import checked_stop
 
+_KINDS = {
+  **{'.png': 'PNG', '.apng': 'PNG', '.webp': 'WebP', '.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF'},
+  **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG'),
+}
+# Other pictures, which are not frames but would not lie among them by intention.
+_OTHERS = ('.gif', '.heic', '.heif', '.avif', '.jp2', '.jxl', '.exr', '.hdr', '.dpx', '.tga', '.ppm', '.pgm', '.pnm')
+_FORMATS = ('PNG', 'WEBP', 'BMP', 'TIFF', 'JPEG')  # as Pillow calls them; MPO, JPEG with previews in it, is of JPEG
+_MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit
 SUFFIXES = ('.png', '.webp', '.bmp', '.tif', '.tiff')
 # Images carry no rate [D].
 FPS = Fraction(30)
@@ -38,13 +53,31 @@ class ImageFrames:
       yield image
 
 
-def open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
-  files = [entry for entry in folder.iterdir() if is_image(entry)]
-  if not files:
+def open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None = None, lossy: bool = False) -> ImageFrames:
+  """The images in a folder as a clip. Raises VideoError for none, for several kinds or clips, and for a gap."""
+  kinds = collections.defaultdict(list)
+  for entry in folder.iterdir():
+    suffix = pathlib.PurePath(entry.name).suffix.lower()
+    if (suffix in _KINDS or suffix in _OTHERS) and not entry.name.startswith('.') and entry.is_file():
+      kinds[_KINDS.get(suffix, suffix)].append(entry)
+  if len(kinds) > 1:
+    fewest = min(kinds.values(), key=len)
+    counts = ', '.join(f'{len(entries)} {kind}' for kind, entries in kinds.items())
+    raise errors.VideoError(
+      f'{folder}: images of several kinds ({counts}), expected one; move away what is no frame, for example '
+      f'{fewest[0].name}'
+    )
+  ((kind, files),) = kinds.items() or [('', [])]
+  if kind == 'JPEG' and not lossy:
+    raise errors.VideoError(f'{folder}: images are JPEG, which is lossy; take the originals, or convert them to PNG')
+  if kind not in _KINDS.values():
     folders = [entry for entry in folder.iterdir() if entry.is_dir()]
-    if isinstance(folder, zipfile.Path) and len(folders) == 1:
-      return open_images(folders[0], fps)
-    raise errors.VideoError(f'{folder}: no images, expected {", ".join(SUFFIXES)} (JPEG is lossy: convert to PNG)')
+    if isinstance(folder, zipfile.Path) and len(folders) == 1 and not kind:
+      return open_images(folders[0], fps, lossy)
+    found = f'found {kind}' if kind else 'found none'
+    raise errors.VideoError(
+      f'{folder}: no images, expected {", ".join(SUFFIXES)}, {found} (JPEG is lossy: convert to PNG)'
+    )
   prefixes = {prefix(pathlib.PurePath(entry.name).stem) for entry in files}
   if len(prefixes) > 1:
     raise errors.VideoError(
@@ -52,6 +85,61 @@ def open_images(folder: pathlib.Path | zipfile.Path, fps: Fraction | None) -> Im
       f'{folder / (sorted(map(str, prefixes))[0] + "_*.png")}'
     )
   return ImageFrames(name_of(folder), _in_order(files), fps)
+
+
+def open_image(
+  path: pathlib.Path, fps: Fraction | None = None, lossy: bool = False
+) -> 'ImageFrames | Animation | None':
+  """A single image as a clip of one frame, an animated one as all of its frames; None for a file that is no image."""
+  try:
+    with Image.open(path, formats=_FORMATS) as image:
+      kind, count = image.format, getattr(image, 'n_frames', 1)
+  except _UNREADABLE as error:
+    if path.suffix.lower() in _KINDS or not isinstance(error, Image.UnidentifiedImageError):
+      raise _unreadable(path, error) from error
+    return None
+  if kind in ('JPEG', 'MPO') and not lossy:
+    raise errors.VideoError(f'{path}: is JPEG, which is lossy; take the original, or convert it to PNG')
+  if count > 1 and kind != 'MPO':
+    return Animation(path, fps)
+  return ImageFrames(path.stem, [path], fps)
+
+
+class Animation:
+  """The frames of an animated image or the pages of a TIFF file as a clip; one of them is in memory."""
+
+  def __init__(self, path: pathlib.Path, fps: Fraction | None = None):
+    self.path, self.name = path, path.stem
+    sizes, durations = set(), []
+    with _opened(path) as image:
+      self.num_frames = image.n_frames
+      for index in range(self.num_frames):
+        with _reading(path, index):
+          image.seek(index)
+          image.load()
+        durations.append(image.info.get('duration', 0))
+        sizes.add((image.height, image.width))
+    if len(sizes) > 1:
+      raise errors.VideoError(f'{path}: holds pictures of {len(sizes)} sizes, expected frames of one')
+    ((self.height, self.width),) = sizes
+    # Milliseconds, rounded.
+    if fps is None and max(durations) - min(durations) > 1:
+      raise errors.VideoError(
+        f'{path}: its pictures are shown for {min(durations):g} to {max(durations):g} ms, expected one rate; give one '
+        'with --fps'
+      )
+    mean = Fraction(sum(durations)) / len(durations)
+    self.fps = Fraction(fps) if fps is not None else (1000 / mean).limit_denominator(1001) if mean else FPS
+
+  def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
+    """Yields frames `start` to `stop` as uint8 (H, W, 3) RGB."""
+    stop = checked_stop(self, start, stop)
+    with _opened(self.path) as image:
+      for index in range(start, stop):
+        with _reading(self.path, index):
+          image.seek(index)
+          frame = _rgb(f'{self.path}, picture {index}', image)
+        yield frame
 
 
 def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
@@ -107,14 +195,59 @@ def _in_order(files: list) -> list:
   return files
 
 
+# What Pillow, zipfile and zlib raise for bytes that are not what the name says.
+_UNREADABLE = (
+  *(OSError, ValueError, SyntaxError, EOFError, LookupError, RuntimeError, ArithmeticError, MemoryError, TypeError),
+  *(zipfile.BadZipFile, zlib.error, struct.error, Image.DecompressionBombError),
+)
+
+
 def _read_image(file: pathlib.Path | zipfile.Path) -> np.ndarray:
+  with _reading(file), file.open('rb') as stream, Image.open(stream) as image:
+    if getattr(image, 'n_frames', 1) > 1 and image.format != 'MPO':
+      raise errors.VideoError(
+        f'{file}: holds {image.n_frames} pictures, expected one; give such a file by itself, not in a folder'
+      )
+    return _rgb(file, image)
+
+
+def _rgb(file: object, image: Image.Image) -> np.ndarray:
+  """uint8 (H, W, 3). Raises VideoError for what is not 8-bit RGB, grey or palette without alpha."""
+  photo = image.format in ('JPEG', 'MPO')  # the camera may have been turned
+  deep = image.tile and ';16' in str(image.tile[0].args)
+  turned = not photo and image.getexif().get(0x0112, 1) != 1
+  clear = 'transparency' in image.info or (image.mode == 'RGBA' and not _opaque(image))
+  if image.mode not in ('RGB', 'L', 'P', '1', 'RGBA') or clear or deep or turned:
+    found = '16 bits' if deep else 'rotation metadata' if turned else f'mode {image.mode}'
+    raise errors.VideoError(f'{file}: {found} is not supported, expected 8-bit RGB without alpha; convert it first')
+  return np.asarray((ImageOps.exif_transpose(image) if photo else image).convert('RGB'))
+
+
+def _opaque(image: Image.Image) -> bool:
+  """Whether an animation only has alpha because its kind of file always does; a still image means what it has."""
+  return getattr(image, 'is_animated', False) and image.getchannel('A').getextrema()[0] == 255
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> collections.abc.Iterator[Image.Image]:
+  with _reading(path):
+    image = Image.open(path, formats=_FORMATS)
+  with image:
+    yield image
+
+
+@contextlib.contextmanager
+def _reading(file: object, index: int | None = None) -> collections.abc.Iterator[None]:
+  """Turns whatever reading a bad image raises into one line."""
   try:
-    with file.open('rb') as stream, Image.open(stream) as image:
-      deep = image.tile and ';16' in str(image.tile[0].args)
-      turned = image.getexif().get(0x0112, 1) != 1
-      if image.mode not in ('RGB', 'L', 'P', '1') or 'transparency' in image.info or deep or turned:
-        found = '16 bits' if deep else 'rotation metadata' if turned else f'mode {image.mode}'
-        raise errors.VideoError(f'{file}: {found} is not supported, expected 8-bit RGB without alpha; convert it first')
-      return np.asarray(image.convert('RGB'))
-  except (OSError, SyntaxError, zipfile.BadZipFile) as error:
-    raise errors.VideoError(f'{file}: not a readable image ({error})') from error
+    yield
+  except _UNREADABLE as error:
+    raise _unreadable(file if index is None else f'{file}, picture {index}', error) from error
+
+
+def _unreadable(file: object, error: Exception) -> errors.VideoError:
+  if isinstance(error, Image.DecompressionBombError):
+    return errors.VideoError(f'{file}: has too many pixels, expected at most {_MOST_PIXELS:,}; cut it into parts')
+  if 'MAX_TEXT' in str(error) or 'text memory' in str(error).lower():
+    return errors.VideoError(f'{file}: holds more than 1 MB of text beside the picture; save it again without metadata')
+  return errors.VideoError(f'{file}: not a readable image ({" ".join(str(error).split())})')

@@ -45,26 +45,31 @@ def open_video(
   deep: bool = False,
   deinterlace: bool = False,
   keep_going: bool = False,
+  lossy: bool = False,
 ) -> VideoSource:
-  """The source behind a video file, a folder or zip of images, or a group of images `060_*.png`.
+  """The source behind a video file, a folder or zip of images, a group of images `060_*.png`, or a single image.
 
   A file is told by its content, whatever it is called. `fps` is the rate of images (30 if absent); for a video file it
   replaces the file's own timing. `variable_rate` admits video files whose frames are not evenly spaced; `deep` gives
   all bits of those that have more than 8, `deinterlace` whole frames of interlaced ones, and `keep_going` conceals
-  damage (see `VideoFile`).
+  damage (see `VideoFile`); `lossy` admits images that are JPEG.
   Raises VideoError for anything that cannot be read exactly.
   """
   if isinstance(path, zipfile.Path):
-    return images.open_group(path, fps) if '*' in path.name and not path.exists() else images.open_images(path, fps)
+    return (
+      images.open_group(path, fps) if '*' in path.name and not path.exists() else images.open_images(path, fps, lossy)
+    )
   path = pathlib.Path(path)
   if path.is_dir():
-    return images.open_images(path, fps)
+    return images.open_images(path, fps, lossy)
   if path.suffix.lower() == '.zip' and path.is_file():
-    return images.open_images(images.zip_root(path), fps)
+    return images.open_images(images.zip_root(path), fps, lossy)
   if '*' in path.name and not path.exists():
     return images.open_group(path, fps)
   if not path.exists():
     raise errors.VideoError(f'{path}: no such file or folder')
+  if (image := images.open_image(path, fps, lossy)) is not None:
+    return image
   return VideoFile(
     path, fps=fps, variable_rate=variable_rate, deep=deep, deinterlace=deinterlace, keep_going=keep_going
   )
