@@ -63,7 +63,7 @@ def test_what_is_found(tmp_path, copy):
   cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
   assert ['train', '4', '4', '40', '96x64', '30, 25'] in cells and ['val', '2', '1', '20', '96x64', '30'] in cells
   for row in (
-    ['train', '001', '10', '96x64', '30', '1', 'TrainingSourceDomain/001', 'TrainingTargetDomain/001'],
+    ['train', '001', '10', '96x64', '30', '0', 'TrainingSourceDomain/001', 'TrainingTargetDomain/001'],
     ['train', '003', '10', '96x64', '25', '-', 'TrainingSourceDomain/003.mp4', 'TrainingTargetDomain/003.mp4'],
     ['val', '061', '10', '96x64', '30', '1', 'ValidationSource/061_*.png', '-'],
   ):
@@ -80,7 +80,7 @@ def test_what_is_found(tmp_path, copy):
 def test_every_problem_is_shown(tmp_path, copy):
   (copy / 'TrainingSourceDomain/000/000004.png').unlink()
   (copy / 'TrainingTargetDomain/003.mp4').write_bytes(b'rubbish')
-  (copy / 'ValidationTarget/060_010.png').unlink()
+  (copy / 'ValidationTarget/060_000009.png').unlink()
   ((code, output, error), nothing) = runs(
     ['--dataset=intvid', f'--manual_dir={copy}'], ['--dataset=intvid', f'--manual_dir={tmp_path}/nowhere']
   )
