@@ -65,7 +65,7 @@ def test_what_is_found(tmp_path, copy):
   for row in (
     ['train', '001', '10', '96x64', '30', '0', 'TrainingSourceDomain/001', 'TrainingTargetDomain/001'],
     ['train', '003', '10', '96x64', '25', '-', 'TrainingSourceDomain/003.mp4', 'TrainingTargetDomain/003.mp4'],
-    ['val', '061', '10', '96x64', '30', '1', 'ValidationSource/061_*.png', '-'],
+    ['val', '061', '10', '96x64', '30', '0', 'ValidationSource/061_*.png', '-'],
   ):
     assert row in cells
   # Columns are aligned.
