@@ -1,4 +1,4 @@
-r"""Framework F1 of team BossGao (paper section 4.1): PCD, TSA, 40 residual blocks, 20,928,995 parameters.
+r"""Framework F1 of team BossGao (paper section 4.6): PCD, TSA, 40 residual blocks, 20,928,995 parameters.
 
 python -m vqm_jax.train --config=experiments/boss_f1.py --workdir=runs/boss_f1
 

@@ -1,4 +1,4 @@
-r"""The control of BossGao's progressive training (paper section 4.1): F1 in one piece, from scratch.
+r"""The control of BossGao's progressive training (paper section 4.6): F1 in one piece, from scratch.
 
 python -m vqm_jax.train --config=experiments/boss_f1_once.py --workdir=runs/boss_f1_once
 

@@ -1,9 +1,9 @@
-r"""Framework F2 of team BossGao (paper section 4.1): PCD, 1x1 fusion, RDN1, 25,413,219 parameters.
+r"""Framework F2 of team BossGao (paper section 4.6): PCD, 1x1 fusion, RDN1, 25,413,219 parameters.
 
 python -m vqm_jax.train --config=experiments/boss_f2.py --workdir=runs/boss_f2
 
-It is the first stage of `boss_f3`, which has it trained on the way; on its own it is one of the four frameworks that
-the team compared. EDVR's recipe.
+It is the first stage of `boss_f3`, which has it trained on the way; on its own it is one of the four frameworks, used
+for the last submission of the development phase only. EDVR's recipe.
 """
 
 from experiments import common

@@ -1,8 +1,9 @@
-r"""Framework F3 of team BossGao (paper section 4.1): PCD, TSA, RDN1, 26,627,171 parameters.
+r"""Framework F3 of team BossGao (paper section 4.6): PCD, TSA, RDN1, 26,627,171 parameters.
 
 python -m vqm_jax.train --config=experiments/boss_f3.py --workdir=runs/boss_f3
 
-Trained progressively: F2 (1x1 fusion), then with TSA. From a trained F2 only the second stage is left:
+Trained progressively: F2 (1x1 fusion), then with TSA. That it starts with the full RDN is a reading; see
+`restorers/bossgao.py`. From a trained F2 only the second stage is left:
 --config.init_from=runs/boss_f2 --config.stage_names="('2b',)" --config.stage_args="({},)"
 --config.stage_new="(('fusion',),)" --config.stage_shares="(1.0,)".
 """

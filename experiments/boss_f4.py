@@ -1,8 +1,9 @@
-r"""Framework F4 of team BossGao (paper section 4.1): PCD, TSA, RDN2, 18,039,651 parameters.
+r"""Framework F4 of team BossGao (paper section 4.6): PCD, TSA, RDN2, 18,039,651 parameters.
 
 python -m vqm_jax.train --config=experiments/boss_f4.py --workdir=runs/boss_f4
 
-Trained progressively: with a 1x1 fusion, then with TSA. EDVR's recipe.
+Trained progressively: with a 1x1 fusion and the full RDN (a reading, see `restorers/bossgao.py`), then
+with TSA. EDVR's recipe.
 """
 
 from experiments import common

@@ -1,4 +1,4 @@
-r"""Team GIL (paper section 4.6): two-stage recurrent residual U-Net, 5 frames, 3,595,063 parameters.
+r"""Team GIL (paper section 4.3): two-stage recurrent residual U-Net, 5 frames, 3,595,063 parameters.
 
 python -m vqm_jax.train --config=experiments/gil.py --workdir=runs/gil
 

@@ -1,4 +1,4 @@
-r"""Team GTQ (paper section 4.3): deformable cascade, 7 frames, 19,755,067 parameters.
+r"""Team GTQ (paper section 4.1): deformable cascade, 7 frames, 19,755,067 parameters.
 
 python -m vqm_jax.train --config=experiments/gtq.py --workdir=runs/gtq
 

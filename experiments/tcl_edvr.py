@@ -1,4 +1,4 @@
-r"""The multi-frame branch of team TCL (paper section 4.5): EDVR, 5 frames, 64 channels, 4,112,547 parameters.
+r"""The multi-frame branch of team TCL (paper section 4.4): EDVR, 5 frames, 64 channels, 4,112,547 parameters.
 
 python -m vqm_jax.train --config=experiments/tcl_edvr.py --workdir=runs/tcl_edvr
 

@@ -1,4 +1,4 @@
-r"""The single-frame branch of team TCL (paper section 4.5): U-Net, 48 to 384 channels, 4,814,643 parameters.
+r"""The single-frame branch of team TCL (paper section 4.4): U-Net, 48 to 384 channels, 4,814,643 parameters.
 
 python -m vqm_jax.train --config=experiments/tcl_unet.py --workdir=runs/tcl_unet
 

@@ -1,4 +1,4 @@
-"""Mixes of trained networks: finding the weight of two, as team TCL did (paper section 4.5), and writing them down."""
+"""Mixes of trained networks: finding the weight of two, as team TCL did (paper section 4.4), and writing them down."""
 
 import dataclasses
 import functools

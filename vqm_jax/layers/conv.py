@@ -1,4 +1,4 @@
-"""The plain convolution of the published networks: PyTorch's initialisation, explicit zero padding; and a mirrored one."""
+"""The plain convolution of the published networks: PyTorch's initialisation, zeros around; and a mirrored one."""
 
 import jax
 import jax.numpy as jnp

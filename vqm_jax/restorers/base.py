@@ -1,10 +1,15 @@
-"""What every restorer is: a window of frames in, the restored centre frame out, in two separable halves."""
+"""What every restorer is: a window of frames in, the restored centre frame out, in two separable halves.
+
+`SingleFrameRestorer` and `EDVR` are what several systems share of that; all others are plain `Restorer`s.
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from vqm_jax.layers.edvr import PCD, PyramidFront
 
 
 class Restorer(nnx.Module):
@@ -56,3 +61,68 @@ class Restorer(nnx.Module):
         f'{name} takes sizes that are multiples of {multiple}, got {clip.shape[2]}x{clip.shape[3]}; pad at the bottom '
         'right, then crop, as `inference.restore_frames` does.'
       )
+
+
+class SingleFrameRestorer(Restorer):
+  """A restorer of each frame on its own: the window is one frame, and there is nothing to reuse.
+
+  Subclasses give `restore_frame`.
+  """
+
+  num_frames = 1
+
+  def restore_frame(self, frame: jax.Array) -> jax.Array:
+    """frame (B, H, W, 3) -> restored frame (B, H, W, 3)."""
+    raise NotImplementedError
+
+  def encode(self, frames: jax.Array) -> jax.Array:
+    """frames (B, 1, H, W, 3) -> the frame itself (B, H, W, 3)."""
+    return frames[:, 0]
+
+  def restore(self, features: jax.Array) -> jax.Array:
+    """features (B, units, H, W, 3) -> restored frame (B, H, W, 3) of the middle unit, in a window the only one."""
+    return self.restore_frame(features[:, features.shape[1] // 2])
+
+
+class EDVR(Restorer):
+  """A restorer that starts as EDVR does (Wang et al. 2019): features of each frame, aligned to the centre frame.
+
+  Subclasses give `correction`: what is added to the centre frame, from the pyramid of the window.
+
+  Args:
+    width: channels.
+    num_frames: of the window.
+    num_front: residual blocks of the front.
+    groups: deformable groups.
+    input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
+    dtype: compute dtype; parameters stay float32.
+  """
+
+  size_multiple = 16
+
+  def __init__(
+    self,
+    width: int,
+    num_frames: int,
+    num_front: int,
+    groups: int,
+    input_mean: float,
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+  ):
+    self.front = PyramidFront(width, num_front, input_mean, dtype=dtype, rngs=rngs)
+    self.align = PCD(width, groups, dtype=dtype, rngs=rngs)
+    self.num_frames = num_frames
+
+  def correction(self, features: dict[str, Any]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> what the centre frame lacks (B, H, W, 3), float32."""
+    raise NotImplementedError
+
+  def encode(self, frames: jax.Array) -> dict[str, Any]:
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
+    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
+
+  def restore(self, features: dict[str, Any]) -> jax.Array:
+    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+    return features['frame'][:, self.num_frames // 2] + self.correction(features)

@@ -1,4 +1,4 @@
-"""Team BossGao (NTIRE 2020 VQM, section 4.1, figure 8), the winner: EDVR front, deep trunks, progressive training.
+"""Team BossGao (NTIRE 2020 VQM, section 4.6, figure 8), the winner: EDVR front, deep trunks, progressive training.
 
     5 frames ── pyramid front ── PCD ──┬── 1x1 conv ──┬──┬── 10 + 30 residual blocks ──┬── shuffle tail ──(+ centre)
                                        └── TSA ───────┘  ├── RDN1: 10 RDBs x 8 convs ──┤
@@ -11,10 +11,12 @@
     F4          TSA      RDN2                 18,039,651
 
 They are trained progressively: a smaller network first, then the larger one, which starts as the same function and
-trains old and new weights together. The final videos came from F1, F3 and F4; `boss` is the mean of the three. The
-report gives frameworks, block counts and the order of training. Ours: width 128, five frames, G0 128 and G 64 (RDN's),
-the mean, an activation after the 1x1 fusion (so that TSA can take its place), and how a grown network starts
-(`BossGao.ease_in`).
+trains old and new weights together. The final videos came from F1, F3 and F4; `boss` is the mean of the three. F2 was
+used for the last submission of the development phase only. The report gives frameworks, block counts and the order:
+alignment and a shallow trunk, then TSA, then more of the trunk. Ours: width 128, five frames, G0 128 and G 64 (RDN's),
+the mean, an activation after the 1x1 fusion (so that TSA can take its place), how a grown network starts
+(`BossGao.ease_in`), and that F3 and F4 start with their full RDN: only F1's trunk comes in two parts (10 + 30) in the
+report, so that nothing is left to stack on theirs.
 """
 
 from collections.abc import Collection
@@ -26,9 +28,9 @@ from flax import nnx, traverse_util
 
 from vqm_jax import errors
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, ConvFusion, PyramidFront, ShuffleTail
+from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ConvFusion, ShuffleTail
 from vqm_jax.layers.residual import ResidualBlock
-from vqm_jax.restorers.base import Restorer
+from vqm_jax.restorers import base
 
 FRAMEWORKS = {
   'boss_f1': dict(fusion='tsa', trunk='residual', num_blocks=40),
@@ -91,7 +93,7 @@ class RDNTrunk(nnx.Module):
     return x + smooth(mix(jnp.concatenate(outputs, axis=-1)))
 
 
-class BossGao(Restorer):
+class BossGao(base.EDVR):
   """Restores the centre of five frames with one of the team's frameworks.
 
   Args:
@@ -112,8 +114,6 @@ class BossGao(Restorer):
   Raises:
     ConfigError: another fusion or trunk.
   """
-
-  size_multiple = 16
 
   def __init__(
     self,
@@ -137,8 +137,7 @@ class BossGao(Restorer):
         f"fusion={fusion!r}, trunk={trunk!r}: expected 'conv' or 'tsa', and 'residual' or 'rdn'."
       )
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, input_mean, **how)
-    self.align = PCD(width, groups, **how)
+    super().__init__(width, num_frames, num_front, groups, input_mean, **how)
     self.fusion = (TSA if fusion == 'tsa' else ConvFusion)(width, num_frames, **how)
     self.trunk = (
       ResidualTrunk(width, num_blocks, **how)
@@ -146,16 +145,10 @@ class BossGao(Restorer):
       else RDNTrunk(width, growth, num_blocks, num_convs, **how)
     )
     self.tail = ShuffleTail(width, tail_width, **how)
-    self.num_frames = num_frames
 
-  def encode(self, frames: jax.Array) -> dict[str, Any]:
-    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
-    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
-
-  def restore(self, features: dict[str, Any]) -> jax.Array:
-    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
-    x = self.trunk(self.fusion(self.align(features['pyramid'])))
-    return features['frame'][:, self.num_frames // 2] + self.tail(x)
+  def correction(self, features: dict[str, Any]) -> jax.Array:
+    """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
+    return self.tail(self.trunk(self.fusion(self.align(features['pyramid']))))
 
   @staticmethod
   def ease_in(params: dict[str, Any], new: Collection[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Team GIL (NTIRE 2020 VQM, section 4.6, figures 3 and 5): a two-stage recurrent residual U-Net over five frames.
+"""Team GIL (NTIRE 2020 VQM, section 4.3, figure 5): a two-stage recurrent residual U-Net over five frames.
 
     f0 f1 f2 ── MU ── a1 ─┐
     f1 f2 f3 ── MU ── a2 ─┼── MU ── restored (residual of f2)

@@ -1,4 +1,4 @@
-"""Team GTQ (NTIRE 2020 VQM, section 4.3, figure 2): deformable cascade and dense trunk at a quarter of the resolution.
+"""Team GTQ (NTIRE 2020 VQM, section 4.1, figures 2 and 3): deformable cascade, dense trunk, at 1/4 resolution.
 
     7 frames ── space-to-depth 4 ── extraction ──┬── neighbours: 5 x (HFFB offsets, deformable conv) ──[‖]── conv ──┐
                                                  ├── centre ────────────────────────────────────────────┘           │

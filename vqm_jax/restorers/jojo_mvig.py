@@ -1,4 +1,4 @@
-"""Team JOJO-MVIG (NTIRE 2020 VQM, section 4.2, figure 7): motion compensation beside global pooling over frames.
+"""Team JOJO-MVIG (NTIRE 2020 VQM, section 4.5, figure 7): motion compensation beside global pooling over frames.
 
     7 frames ── pyramid front ──┬── A: PCD ── TSA ─────────────────────────┬── conv ── 40 residual blocks ──┐
                                 └── B: U-Net whose blocks exchange maxima ─┘                                │
@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
-from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, PyramidFront, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, TSA, last_conv
 from vqm_jax.layers.initializers import kaiming, passing
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
-from vqm_jax.restorers.base import Restorer
+from vqm_jax.restorers import base
 
 _UP = 2  # CARAFE's factor
 _REACH = 2  # its 5x5 neighbourhood
@@ -117,7 +117,7 @@ class GlobalPoolingUNet(nnx.Module):
     return x[:, x.shape[1] // 2]
 
 
-class JOJO(Restorer):
+class JOJO(base.EDVR):
   """Restores the centre of seven frames.
 
   Args:
@@ -131,8 +131,6 @@ class JOJO(Restorer):
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
   """
-
-  size_multiple = 16
 
   def __init__(
     self,
@@ -148,8 +146,7 @@ class JOJO(Restorer):
     rngs: nnx.Rngs,
   ):
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, input_mean, **how)
-    self.align = PCD(width, groups, **how)
+    super().__init__(width, num_frames, num_front, groups, input_mean, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.pooling = GlobalPoolingUNet(width, **how)
     self.merge = conv(2 * width, width, kernel_init=passing(), **how)
@@ -157,14 +154,9 @@ class JOJO(Restorer):
     self.up = nnx.List([CARAFE(width, **how), CARAFE(tail_width, **how)])
     self.up_conv = nnx.List([conv(width, tail_width, **how), conv(tail_width, tail_width, **how)])
     self.last = last_conv(tail_width, **how)
-    self.num_frames = num_frames
 
-  def encode(self, frames: jax.Array) -> dict[str, Any]:
-    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
-    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
-
-  def restore(self, features: dict[str, Any]) -> jax.Array:
-    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+  def correction(self, features: dict[str, Any]) -> jax.Array:
+    """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
     pyramid = features['pyramid']
     compensated = self.fusion(self.align(pyramid))
     x = leaky_relu(self.merge(jnp.concatenate([compensated, self.pooling(pyramid[0])], axis=-1)))
@@ -172,4 +164,4 @@ class JOJO(Restorer):
       x = block(x)
     for up, layer in zip(self.up, self.up_conv, strict=True):
       x = leaky_relu(layer(up(x)))
-    return features['frame'][:, self.num_frames // 2] + self.last(x).astype(jnp.float32)
+    return self.last(x).astype(jnp.float32)

@@ -7,31 +7,26 @@ from flax import nnx
 from vqm_jax.layers.conv import conv
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
-from vqm_jax.restorers.base import Restorer
+from vqm_jax.restorers.base import SingleFrameRestorer
 
 
-class NoProcessing(Restorer):
+class NoProcessing(SingleFrameRestorer):
   """Returns the centre frame as it came; the unprocessed row of every table as a restorer.
 
   Call: clip (B, T, H, W, 3) -> (B, H, W, 3), no parameters.
   """
 
-  num_frames = 1
   size_multiple = 1
 
   def __init__(self, *, dtype=None, rngs: nnx.Rngs | None = None):
     del dtype, rngs  # every restorer takes them
 
-  def encode(self, frames: jax.Array) -> jax.Array:
-    """frames (B, 1, H, W, 3) -> features (B, H, W, 3)."""
-    return frames[:, 0]
-
-  def restore(self, features: jax.Array) -> jax.Array:
-    """features (B, units, H, W, 3) -> the centre frame (B, H, W, 3)."""
-    return features[:, features.shape[1] // 2]
+  def restore_frame(self, frame: jax.Array) -> jax.Array:
+    """frame (B, H, W, 3) -> restored frame (B, H, W, 3)."""
+    return frame
 
 
-class SeventhStandIn(Restorer):
+class SeventhStandIn(SingleFrameRestorer):
   """A stand-in for the paper's anonymous seventh entry, of which only size and speed are known.
 
   The report gives about 7.92 M parameters, half a second per frame, "extra data", and scores barely above the input.
@@ -46,7 +41,6 @@ class SeventhStandIn(Restorer):
   Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
   """
 
-  num_frames = 1
   size_multiple = 4
 
   def __init__(self, width: int = 128, num_blocks: int = 26, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
@@ -57,13 +51,8 @@ class SeventhStandIn(Restorer):
     self.body_end = conv(width, width, **how)
     self.tail = conv(width, 48, kernel_init=zeros, bias_init=zeros, **how)
 
-  def encode(self, frames: jax.Array) -> jax.Array:
-    """A single-frame network has nothing to reuse: frames (B, 1, H, W, 3) -> (B, H, W, 3)."""
-    return frames[:, 0]
-
-  def restore(self, features: jax.Array) -> jax.Array:
-    """features (B, 1, H, W, 3), the one unit of the window -> restored frame (B, H, W, 3)."""
-    frame = features[:, 0]
+  def restore_frame(self, frame: jax.Array) -> jax.Array:
+    """frame (B, H, W, 3) -> restored frame (B, H, W, 3)."""
     h = x = self.head(pixel_unshuffle(frame, 4))
     for block in self.blocks:
       x = block(x)

@@ -1,4 +1,4 @@
-"""Team TCL (NTIRE 2020 VQM, section 4.5, figure 6): an EDVR and a single-frame U-Net, trained apart, mixed.
+"""Team TCL (NTIRE 2020 VQM, section 4.4, figure 6): an EDVR and a single-frame U-Net, trained apart, mixed.
 
     5 frames ── pyramid front ── PCD ── TSA ── 20 residual blocks ── shuffle tail ──(+ centre)── beta ──┐
     centre ── U-Net, 4 scales ──(+ centre)───────────────────────────────────────────── (1 - beta) ──(+)── restored
@@ -16,16 +16,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.edvr import INPUT_MEAN, PCD, TSA, PyramidFront, ShuffleTail, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail, last_conv
 from vqm_jax.layers.initializers import kaiming
 from vqm_jax.layers.resample import bilinear_up2, pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
-from vqm_jax.restorers.base import Restorer
+from vqm_jax.restorers import base
 
 MEMBERS = ('tcl_edvr', 'tcl_unet')  # of `tcl`; beta is the weight of the first
 
 
-class TCLEDVR(Restorer):
+class TCLEDVR(base.EDVR):
   """The multi-frame branch: EDVR (Wang et al. 2019) for input at full resolution, medium size.
 
   Args:
@@ -39,8 +39,6 @@ class TCLEDVR(Restorer):
 
   Call: clip (B, num_frames, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
   """
-
-  size_multiple = 16
 
   def __init__(
     self,
@@ -56,23 +54,17 @@ class TCLEDVR(Restorer):
     rngs: nnx.Rngs,
   ):
     how = dict(dtype=dtype, rngs=rngs)
-    self.front = PyramidFront(width, num_front, input_mean, **how)
-    self.align = PCD(width, groups, **how)
+    super().__init__(width, num_frames, num_front, groups, input_mean, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.tail = ShuffleTail(width, tail_width, **how)
-    self.num_frames = num_frames
 
-  def encode(self, frames: jax.Array) -> dict[str, Any]:
-    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
-    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
-
-  def restore(self, features: dict[str, Any]) -> jax.Array:
-    """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
+  def correction(self, features: dict[str, Any]) -> jax.Array:
+    """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
     x = self.fusion(self.align(features['pyramid']))
     for block in self.blocks:
       x = block(x)
-    return features['frame'][:, self.num_frames // 2] + self.tail(x)
+    return self.tail(x)
 
 
 class DoubleConv(nnx.Module):
@@ -94,7 +86,7 @@ def relu_conv(cin: int, cout: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.C
   return conv(cin, cout, kernel_init=kaiming(), bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
 
 
-class TCLUNet(Restorer):
+class TCLUNet(base.SingleFrameRestorer):
   """The single-frame branch: a U-Net (Ronneberger et al. 2015) without normalisation.
 
   Args:
@@ -106,8 +98,6 @@ class TCLUNet(Restorer):
 
   Call: clip (B, 1, H, W, 3) float32 in [0, 1] -> (B, H, W, 3) float32, not clipped.
   """
-
-  num_frames = 1
 
   def __init__(
     self, width: int = 48, depth: int = 3, unshuffle: int = 1, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
@@ -123,13 +113,8 @@ class TCLUNet(Restorer):
     self.size_multiple = unshuffle << depth
     self.unshuffle = unshuffle
 
-  def encode(self, frames: jax.Array) -> jax.Array:
-    """A single-frame network has nothing to reuse: frames (B, 1, H, W, 3) -> (B, H, W, 3)."""
-    return frames[:, 0]
-
-  def restore(self, features: jax.Array) -> jax.Array:
-    """features (B, 1, H, W, 3), the one unit of the window -> restored frame (B, H, W, 3)."""
-    frame = features[:, 0]
+  def restore_frame(self, frame: jax.Array) -> jax.Array:
+    """frame (B, H, W, 3) -> restored frame (B, H, W, 3)."""
     x, skips = _squares(frame, self.unshuffle) if self.unshuffle > 1 else frame, []
     for block in self.encoder:
       skips.append(block(x))

@@ -1,4 +1,4 @@
-"""Progressive training: a network that grows from stage to stage (paper section 4.1, team BossGao).
+"""Progressive training: a network that grows from stage to stage (paper section 4.6, team BossGao).
 
 An experiment lists its stages as parallel tuples, one entry each, the last being the network of the experiment itself:
 
