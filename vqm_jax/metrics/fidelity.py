@@ -89,8 +89,7 @@ def ssim(pred: np.ndarray, target: np.ndarray, protocol: str = 'ntire') -> np.nd
     float64 (...), 1 for identical frames; float32 moments, within 1e-5 of float64.
   """
   how, pred, target = _checked(pred, target, protocol, whole_window=True)
-  score = functools.partial(_ssim_rows, how=how)
-  return _per_frame(lambda a, b: np.asarray(score(a, b)).mean(dtype=np.float64), pred, target)
+  return _per_frame(lambda a, b: _mean_ssim(np.asarray(a), np.asarray(b), how), pred, target)
 
 
 def mean_psnr(values: np.ndarray) -> tuple[float, int]:
@@ -142,49 +141,74 @@ def _products(a, b):
   return jnp.stack([(d * d).sum(axis=1), (d * jnp.roll(d, 1, axis=-1)).sum(axis=1)])
 
 
-@functools.partial(jax.jit, static_argnames='how')
-def _ssim_rows(a, b, how: Protocol):
-  """The mean over each row of the similarity map, float32 (channels, rows)."""
-  x, y = (_planes(frame, how.luma) for frame in (a, b))
-  moments = _window(x, y, None, None, how.window, 1)
-  mean_x, mean_y, variances, covariance = _window(*moments, how.window, 2)
+# Sides of the blocks that SSIM is computed in: small enough for the cache, large enough for a product of matrices.
+_BLOCK = 38
+
+
+def _mean_ssim(a: np.ndarray, b: np.ndarray, how: Protocol) -> float:
+  """The mean of the similarity map over all channels, block by block.
+
+  Moments of a block are products with banded matrices, along one axis and the other. Sum and difference of the two
+  frames and their squares are all that is needed:
+
+      2 mx my = (ms^2 - md^2) / 2,  2 cov = (vs - vd) / 2,  mx^2 + my^2 = (ms^2 + md^2) / 2,  vx + vy = (vs + vd) / 2
+
+  Variances do not change when a constant is taken off, here the block's mean as a whole number: E[s^2] - E[s]^2 in
+  float32 would lose the variance of a flat patch otherwise. What goes into the products is exact.
+  """
+  reach = len(how.window) - 1
+  height, width = a.shape[0] - reach, a.shape[1] - reach
   samples = len(how.window) ** 2
   scale = samples / (samples - 1) if how.sample_covariance else 1.0
-  index = (2 * mean_x * mean_y + _C1) * (2 * scale * covariance + _C2)
-  index /= (mean_x**2 + mean_y**2 + _C1) * (scale * variances + _C2)
-  return index.mean(axis=2)
+  total = 0.0
+  planes = [np.pad(_planes(frame, how.luma), ((0, 0), (0, 0), (0, -width % _BLOCK)), mode='edge') for frame in (a, b)]
+  for top in range(0, height, _BLOCK):
+    rows = slice(top, min(top + _BLOCK, height) + reach)
+    for x, y in zip(*planes, strict=True):
+      index = _similarity(_blocks(x[rows], reach), _blocks(y[rows], reach), how.window, scale)
+      # The columns that only padding gave are the last of the last block.
+      total += index.sum(dtype=np.float64) - index[-1, :, _BLOCK - -width % _BLOCK :].sum(dtype=np.float64)
+  return total / (len(planes[0]) * height * width)
 
 
-def _planes(frame, luma: bool):
-  # Planes (C, H, W): with the three channels innermost, CPUs are half as fast.
-  planes = frame.transpose(2, 0, 1).astype(jnp.float32)
-  if not luma:
-    return planes
-  return 16 + sum(planes[c : c + 1] * (_LUMA[c] / 255) for c in range(3))
+def _blocks(rows, reach: int):
+  """(rows, width) -> (blocks, rows, _BLOCK + reach), overlapping by `reach` columns."""
+  count = (rows.shape[1] - reach) // _BLOCK
+  columns = np.lib.stride_tricks.sliding_window_view(rows, _BLOCK + reach, axis=1)[:, : count * _BLOCK : _BLOCK]
+  return columns.swapaxes(0, 1)
 
 
-def _window(x, y, variances, covariance, taps: tuple[float, ...], axis: int):
-  """Weighted means, summed variance and covariance of `x` and `y` along one axis of the window.
+def _similarity(x, y, window: tuple[float, ...], scale: float) -> np.ndarray:
+  """The similarity map of blocks (n, rows, columns), float32 (n, rows - reach, columns - reach)."""
+  band = _band(window)
+  maps = np.empty((4, *x.shape), np.float32)
+  np.add(x, y, out=maps[0])
+  np.subtract(x, y, out=maps[1])
+  shifts = np.rint(maps[:2].mean(axis=(2, 3), keepdims=True))
+  maps[:2] -= shifts
+  np.multiply(maps[:2], maps[:2], out=maps[2:])
+  across = (maps.reshape(-1, maps.shape[-1]) @ band.T).reshape(*maps.shape[:-1], _BLOCK)
+  means, squares = np.split(band[: x.shape[1] - len(window) + 1, : x.shape[1]] @ across, 2)
+  squares -= means * means
+  means += shifts
+  means *= means
+  index = (0.5 * (means[0] - means[1]) + _C1) * (0.5 * scale * (squares[0] - squares[1]) + _C2)
+  index /= (0.5 * (means[0] + means[1]) + _C1) * (0.5 * scale * (squares[0] + squares[1]) + _C2)
+  return index
 
-  The second axis adds the variance of the first axis' means to the mean of its variances. Moments
-  are taken about the centre pixel: E[x^2] - E[x]^2 in float32 loses the variance of a flat patch.
-  Shifted adds, since a one-channel convolution is several times slower on CPU.
-  """
-  size = x.shape[axis] - len(taps) + 1
 
-  def shifted(z, k):
-    return jax.lax.slice_in_dim(z, k, k + size, axis=axis)
-
-  centre_x, centre_y = (shifted(z, len(taps) // 2) for z in (x, y))
-  offset_x = offset_y = squares = products = 0.0
+@functools.cache
+def _band(window: tuple[float, ...]) -> np.ndarray:
+  """(_BLOCK, _BLOCK + taps - 1): what each output takes from the inputs, float32 with a sum of one to the last digit."""
+  taps = np.array(window, np.float32)
+  taps[len(taps) // 2] += np.float32(1 - taps.sum(dtype=np.float64))
+  band = np.zeros((_BLOCK, _BLOCK + len(taps) - 1), np.float32)
   for k, tap in enumerate(taps):
-    dx, dy = shifted(x, k) - centre_x, shifted(y, k) - centre_y
-    offset_x += tap * dx
-    offset_y += tap * dy
-    squares += tap * (dx * dx + dy * dy)
-    products += tap * (dx * dy)
-    if variances is not None:
-      squares += tap * shifted(variances, k)
-      products += tap * shifted(covariance, k)
-  squares -= offset_x * offset_x + offset_y * offset_y
-  return centre_x + offset_x, centre_y + offset_y, squares, products - offset_x * offset_y
+    band[np.arange(_BLOCK), np.arange(_BLOCK) + k] = tap
+  return band
+
+
+def _planes(frame: np.ndarray, luma: bool) -> np.ndarray:
+  """uint8 (H, W, 3) -> float32 (planes, H, W)."""
+  planes = np.ascontiguousarray(frame.transpose(2, 0, 1)).astype(np.float32)
+  return (16 + np.tensordot(np.array(_LUMA) / 255, planes, axes=1)[None]).astype(np.float32) if luma else planes
