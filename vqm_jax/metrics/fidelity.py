@@ -199,7 +199,7 @@ def _similarity(x, y, window: tuple[float, ...], scale: float) -> np.ndarray:
 
 @functools.cache
 def _band(window: tuple[float, ...]) -> np.ndarray:
-  """(_BLOCK, _BLOCK + taps - 1): what each output takes from the inputs, float32 with a sum of one to the last digit."""
+  """(_BLOCK, _BLOCK + taps - 1): what outputs take from inputs; float32 with a sum of one to the last digit."""
   taps = np.array(window, np.float32)
   taps[len(taps) // 2] += np.float32(1 - taps.sum(dtype=np.float64))
   band = np.zeros((_BLOCK, _BLOCK + len(taps) - 1), np.float32)
