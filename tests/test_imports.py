@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1] / 'vqm_jax'
 # A room may import what stands below it, never beside or above it.
 ORDER = (
   {'train', 'eval', 'enhance', 'combine', 'export', 'prepare'},
+  {'enhancing'},
   {'report'},
   {'training'},
   {'evaluation'},
@@ -27,6 +28,8 @@ ORDER = (
   {'workdir'},
   {'config'},
   {'pictures'},
+  {'locks'},
+  {'stopping'},
   {'files'},
   {'formats'},
   {'cli'},

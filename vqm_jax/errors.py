@@ -25,6 +25,10 @@ class VideoError(VqmError):
   """A video or an image cannot be read or written, or its format is not supported."""
 
 
+class DiskFullError(VideoError):
+  """There is no room for what is to be written."""
+
+
 class CheckpointError(VqmError):
   """A workdir or checkpoint is missing, damaged or belongs to another run."""
 
@@ -35,3 +39,7 @@ class DivergenceError(VqmError):
 
 class MissingWeightsError(VqmError):
   """Weights that users bring themselves, of a feature network, are not where they are looked for."""
+
+
+class BusyError(VqmError):
+  """Another process is at work on the same thing."""

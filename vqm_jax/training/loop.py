@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import functools
 import pathlib
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from vqm_jax import checkpoints, data, enhancers, errors, files, inference, parallel, restorers
+from vqm_jax import checkpoints, data, enhancers, errors, files, inference, parallel, restorers, stopping
 from vqm_jax import config as configs
 from vqm_jax import workdir as workdirs
 from vqm_jax.training import writer as writers
@@ -30,28 +29,11 @@ from vqm_jax.training.validation import Validation
 Trainer = Supervised | Adversarial
 
 
-class _StopRequest:
-  """Turns SIGTERM and the first Ctrl-C into a flag, so that the loop saves before it leaves."""
+class _StopRequest(stopping.StopRequest):
+  """Asks the loop to save before it leaves."""
 
-  def __enter__(self) -> '_StopRequest':
-    self.signal: signal.Signals | None = None
-    self._previous = {}
-    try:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._previous[number] = signal.signal(number, self._receive)
-    except ValueError:  # not the main thread (a notebook's or a test's): signals are somebody else's there
-      pass
-    return self
-
-  def _receive(self, number, _frame) -> None:
-    if self.signal is not None and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.signal = signal.Signals(number)
-    logging.warning('%s received: saving after this step, then leaving.', self.signal.name)
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
+  def __init__(self):
+    super().__init__('saving after this step, then leaving.')
 
   def reached(self, saver: checkpoints.Checkpoints, step: int) -> bool:
     """Whether to leave after `step`; processes of a distributed run agree on it."""
