@@ -34,6 +34,14 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   write_text(path, json.dumps(_finite(value), indent=1) + '\n')
 
 
+def size_text(size: float) -> str:
+  """A number of bytes for people: '1.25 GB', '12 MB', '3.4 kB'."""
+  for unit, scale in (('GB', 1e9), ('MB', 1e6)):
+    if size >= scale:
+      return f'{size / scale:.3g} {unit}'
+  return f'{size / 1e3:.3g} kB'
+
+
 def csv_of(fields: Iterable[str], lines: Sequence[Mapping[str, Any]]) -> str:
   """RFC 4180 with a header: the fields given, then whatever else the lines have."""
   out = io.StringIO()

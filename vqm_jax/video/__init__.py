@@ -5,13 +5,16 @@ from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, to_eight_bits, yuv_to_rgb
 from vqm_jax.video.compression import Compression, advice, compression_of
+from vqm_jax.video.cuts import REACH as CUT_REACH
 from vqm_jax.video.cuts import mark_cuts
-from vqm_jax.video.reader import VideoFile, concealed, describe, examine, list_videos, open_video
+from vqm_jax.video.images import is_image, natural
+from vqm_jax.video.reader import VideoFile, concealed, describe, examine, is_video, list_videos, open_video
 from vqm_jax.video.rotation import upright
 from vqm_jax.video.sources import VideoSource
 from vqm_jax.video.writer import open_writer, write_png
 
 __all__ = [
+  'CUT_REACH',
   'OUTPUT_SUFFIXES',
   'Colour',
   'Compression',
@@ -26,8 +29,11 @@ __all__ = [
   'encode',
   'examine',
   'in_background',
+  'is_image',
+  'is_video',
   'list_videos',
   'mark_cuts',
+  'natural',
   'open_video',
   'open_writer',
   'prefetch',

@@ -20,6 +20,8 @@ _ENCODERS = {'h264': 'libx264', 'h265': 'libx265'}
 # Visually lossless [D]: 37-43 dB RGB PSNR on camera footage and animation, 0.2-1.1 bits per pixel (measured).
 DELIVERY_CRF = {'h264': 15.0, 'h265': 17.0}
 SUFFIXES = ('.mp4', '.mkv', '.mov')
+# Of files for our own use, which keep packets as the encoder gives them.
+RAW_SUFFIX = '.nut'
 PRESETS = ('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow', 'slower', 'veryslow', 'placebo')
 
 
@@ -109,7 +111,7 @@ class Encoder:
       crf = DELIVERY_CRF[codec]
     if crf is not None and not 0 <= crf <= 51:
       raise errors.ConfigError(f'crf={crf:g} is outside 0 (lossless) to 51')
-    self._output, self._size, self._colour = output, (height, width), colour
+    self._output, self._size, self.colour = output, (height, width), colour
     self._timestamps, self._count = timestamps, 0
     self._time_base = time_base or 1 / Fraction(fps)
     self.before_mux: collections.abc.Callable[[float], None] | None = None
@@ -120,8 +122,7 @@ class Encoder:
       suffix = checked_suffix(output)
       self._partial = output.with_name(f'.{output.stem}.{os.getpid()}.part{suffix}')
       if container_options is None:
-        # The index in front lets browsers start before the whole file is there.
-        container_options = {'movflags': '+faststart'} if suffix != '.mkv' else {}
+        container_options = container_options_of(suffix)
       try:
         self.container = av.open(os.path.abspath(self._partial), 'w', container_options=container_options)
       except OSError as error:
@@ -146,7 +147,7 @@ class Encoder:
     context.thread_count = threads
     if bitrate is not None:
       context.bit_rate = int(bitrate)
-    if codec == 'h265' and suffix != '.mkv':
+    if codec == 'h265' and suffix in ('.mp4', '.mov'):
       # Apple players refuse the default tag hev1.
       context.codec_tag = 'hvc1'
     for name, value in colour.tags.items():
@@ -162,14 +163,14 @@ class Encoder:
     if (frame.height, frame.width) != self._size:
       (height, width), what = self._size, _name(self._output)
       raise errors.VideoError(f'{what}: frame {self._count} is {frame.width}x{frame.height}, expected {width}x{height}')
-    frame = colour_lib.to_coded(frame, self._colour, self.pixel_format)
+    frame = colour_lib.to_coded(frame, self.colour, self.pixel_format)
     frame.pts = self._timestamps[self._count] if self._timestamps else self._count
     frame.time_base = self._time_base
     # Else the picture types of a decoded source would be forced upon the encoder.
     frame.pict_type = 0
     self._count += 1
     with self._reporting():
-      self._mux(self.stream.encode(frame))
+      self.mux(self.stream.encode(frame))
 
   def finish(self) -> int:
     """Flushes, completes the file under its final name and returns the number of frames."""
@@ -179,7 +180,7 @@ class Encoder:
         # libx265 leaves the decoding time of an only frame unset.
         for packet in packets:
           packet.dts = packet.pts
-      self._mux(packets)
+      self.mux(packets)
       if self.before_mux:
         self.before_mux(float('inf'))
       self.container.close()
@@ -213,7 +214,8 @@ class Encoder:
     except av.FFmpegError as error:
       raise errors.VideoError(f'{_name(self._output)}: cannot be written ({error.strerror})') from error
 
-  def _mux(self, packets: list[av.Packet]) -> None:
+  def mux(self, packets: list[av.Packet]) -> None:
+    """Writes packets of the video, after those of other streams that come before them."""
     for packet in packets:
       if self.before_mux and packet.dts is not None:
         self.before_mux(float(packet.dts * packet.time_base))
@@ -223,9 +225,15 @@ class Encoder:
 def checked_suffix(output: pathlib.Path) -> str:
   """The suffix of a video file, in lower case; raises VideoError if we do not write such files."""
   suffix = output.suffix.lower()
-  if suffix not in SUFFIXES:
+  if suffix not in (*SUFFIXES, RAW_SUFFIX):
     raise errors.VideoError(f'{output}: video is written to {", ".join(SUFFIXES)}, PNG to a folder without a suffix')
   return suffix
+
+
+def container_options_of(suffix: str) -> dict[str, str]:
+  """libavformat's options for such files."""
+  # The index in front lets browsers start before the whole file is there.
+  return {'movflags': '+faststart'} if suffix in ('.mp4', '.mov') else {}
 
 
 def _name(output: pathlib.Path | io.BytesIO) -> str:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -81,66 +82,102 @@ def open_writer(
   if not path.parent.is_dir():
     raise errors.VideoError(f'{path}: the folder {path.parent} does not exist; create it first')
   if not path.suffix:
-    names = [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
-    matrix = source.display_matrix if isinstance(source, VideoFile) else None
+    convert = to_image(source)
     if isinstance(source, VideoFile) and source.dtype != np.uint8:
       logging.warning('%s: images hold 8 bits, the others of %s are rounded off', path, source.path)
-    with _Folder(path, names) as folder:
-
-      def put_image(rgb):
-        folder.write(np.ascontiguousarray(rotation.upright(colour_lib.to_eight_bits(rgb), matrix)))
-
-      writer = _Writer(path, (height, width, 3), source, put_image)
+    with _Folder(path, image_names(source)) as folder:
+      writer = _Writer(path, (height, width, 3), source, lambda rgb: folder.write(convert(rgb)))
       yield writer
       writer.check_complete()
       folder.finish()
     return
   file = source if isinstance(source, VideoFile) else None
-  colour = colour or (file.colour if file else colour_lib.default_colour(height))
-  options = {}
-  plan = None
-  if file:
-    plan = streams.plan(file, codec_lib.checked_suffix(path))
-    options = {
-      'pixel_format': colour_lib.coded_format(height, width, file.pixel_format, deep=file.dtype == np.uint16),
-      'display_matrix': file.display_matrix,
-      'container_options': plan.container_options,
-    }
-    if file.timestamps:
-      options |= {'time_base': file.time_base, 'timestamps': file.timestamps}
-  with contextlib.ExitStack() as stack:
-    encoder = stack.enter_context(
-      Encoder(
-        path,
-        fps=fps,
-        height=height,
-        width=width,
-        colour=colour,
-        codec=codec or default_codec(source),
-        crf=crf,
-        preset=preset,
-        threads=threads,
-        **options,
-      )
-    )
+  plan = streams.plan(file, codec_lib.checked_suffix(path)) if file else None
+  if plan and plan.left_out:
+    logging.warning('%s: left out of %s: %s', file.path, path.name, '; '.join(plan.left_out))
+  encoder = open_encoder(
+    path,
+    fps=fps,
+    height=height,
+    width=width,
+    colour=colour,
+    codec=codec,
+    crf=crf,
+    preset=preset,
+    threads=threads,
+    source=source,
+    container_options=plan.container_options if plan else None,
+  )
+  with encoder, contextlib.ExitStack() as stack:
     if plan:
-      if plan.left_out:
-        logging.warning('%s: left out of %s: %s', file.path, path.name, '; '.join(plan.left_out))
-      if file.pixel_aspect:
-        encoder.stream.sample_aspect_ratio = file.pixel_aspect
-      for name, value in file.tags.items():
-        setattr(encoder.stream.codec_context, name, value)
       copy = stack.enter_context(streams.StreamCopy(file, plan, encoder.container, encoder.stream))
       encoder.before_mux = copy.until
     encoder.start()
 
     def put(rgb):
-      encoder.write(colour_lib.rgb_to_yuv(rgb, colour, encoder.pixel_format))
+      encoder.write(colour_lib.rgb_to_yuv(rgb, encoder.colour, encoder.pixel_format))
 
     writer = _Writer(path, (height, width, 3), source, put)
     yield writer
     writer.check_complete()
     encoder.finish()
+
+
+def open_encoder(
+  path: pathlib.Path | io.BytesIO,
+  *,
+  fps: Fraction,
+  height: int,
+  width: int,
+  colour: Colour | None = None,
+  codec: Codec | None = None,
+  crf: float | None = None,
+  preset: str = 'medium',
+  threads: int = 0,
+  source: VideoSource | None = None,
+  start: int = 0,
+  stop: int | None = None,
+  container_options: dict[str, str] | None = None,
+) -> Encoder:
+  """The encoder of `open_writer` for the video alone.
+
+  Of frames `start` to `stop` of `source`; where `start` is given, their times are counted from the first of them.
+  """
+  file = source if isinstance(source, VideoFile) else None
+  options = {}
+  if file:
+    options = {
+      'pixel_format': colour_lib.coded_format(height, width, file.pixel_format, deep=file.dtype == np.uint16),
+      'display_matrix': file.display_matrix,
+    }
+    if times := file.timestamps:
+      first = times[start] if start else 0
+      options |= {'time_base': file.time_base, 'timestamps': [time - first for time in times[start:stop]]}
+  encoder = Encoder(
+    path,
+    fps=fps,
+    height=height,
+    width=width,
+    colour=colour or (file.colour if file else colour_lib.default_colour(height)),
+    codec=codec or default_codec(source),
+    crf=crf,
+    preset=preset,
+    threads=threads,
+    container_options=container_options,
+    **options,
+  )
+  if file:
+    if file.pixel_aspect:
+      encoder.stream.sample_aspect_ratio = file.pixel_aspect
+    for name, value in file.tags.items():
+      setattr(encoder.stream.codec_context, name, value)
+  return encoder
+
+
+def to_image(source: VideoSource | None) -> collections.abc.Callable[[np.ndarray], np.ndarray]:
+  """What makes an image, uint8 and the right way up, of a frame of `source`."""
+  matrix = source.display_matrix if isinstance(source, VideoFile) else None
+  return lambda rgb: np.ascontiguousarray(rotation.upright(colour_lib.to_eight_bits(rgb), matrix))
 
 
 def default_codec(source: VideoSource | None) -> Codec:
@@ -173,16 +210,26 @@ class _Writer:
       raise errors.VideoError(f'{self._path}: {self._count} frames were given, the source has {self._expected}')
 
 
+def image_names(source: VideoSource | None) -> list[str] | None:
+  """What images made of the frames of `source` are called, without a suffix; None where they are numbered."""
+  return [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
+
+
+def check_folder(path: pathlib.Path, names: list[str] | None) -> None:
+  """Raises VideoError if PNG images of these names cannot become the folder `path`."""
+  if path.exists() and not path.is_dir():
+    raise errors.VideoError(f'{path}: is a file, expected a folder or a name ending in .mp4')
+  if path.is_dir() and any(entry.suffix.lower() != '.png' for entry in path.iterdir()):
+    raise errors.VideoError(f'{path}: holds more than PNG images; choose an empty or new folder')
+  if names and len(set(names)) < len(names):
+    raise errors.VideoError(f'{path}: images of the source differ in nothing but the suffix; rename them')
+
+
 class _Folder:
   """Collects PNG files in a hidden folder beside the final one."""
 
   def __init__(self, path: pathlib.Path, names: list[str] | None):
-    if path.exists() and not path.is_dir():
-      raise errors.VideoError(f'{path}: is a file, expected a folder or a name ending in .mp4')
-    if path.is_dir() and any(entry.suffix.lower() != '.png' for entry in path.iterdir()):
-      raise errors.VideoError(f'{path}: holds more than PNG images; choose an empty or new folder')
-    if names and len(set(names)) < len(names):
-      raise errors.VideoError(f'{path}: images of the source differ in nothing but the suffix; rename them')
+    check_folder(path, names)
     self._path, self._names = path, names
     self._partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
     self._count = 0
