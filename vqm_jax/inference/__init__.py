@@ -14,6 +14,7 @@ from vqm_jax.inference.opening import (
   read_strength_by_qp,
   shipped_name,
 )
+from vqm_jax.inference.resuming import Read, restore_from
 from vqm_jax.inference.run import Run, count_params, create_network
 from vqm_jax.inference.shipped import open_weights
 from vqm_jax.inference.streaming import (
@@ -27,6 +28,7 @@ from vqm_jax.inference.streaming import (
 )
 
 __all__ = [
+  'Read',
   'Run',
   'check_strength',
   'check_weights',
@@ -43,6 +45,7 @@ __all__ = [
   'reflect_index',
   'restore_at',
   'restore_frames',
+  'restore_from',
   'sees_several',
   'shipped_name',
   'stream_frames',

@@ -1,0 +1,173 @@
+"""From any frame on, as if all had been restored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqm_jax import enhancers, errors, inference, video
+from vqm_jax.restorers.base import Restorer
+
+LENGTH = 40
+CUTS = (9, 10, 27)
+REACH = video.CUT_REACH + 1
+
+
+class Window(Restorer):
+  """Each frame of the window with a weight of its own."""
+
+  size_multiple = 4
+
+  def __init__(self, num_frames, unit_frames=1):
+    self.num_frames, self.unit_frames = num_frames, unit_frames
+
+  def encode(self, frames):
+    return frames.mean(axis=1) * frames[:, 0]
+
+  def restore(self, features):
+    weights = jnp.arange(1.0, features.shape[1] + 1) / 8
+    return jnp.tensordot(features, weights, (1, 0))
+
+
+class Running(enhancers.RecurrentGenerator):
+  """Never forgets what it has seen in a scene."""
+
+  size_multiple = 4
+
+  def init_carry(self, frame):
+    return jnp.zeros_like(frame)
+
+  def step(self, carry, frame):
+    carry = 0.9 * carry + 0.0937 * frame
+    return carry, carry
+
+
+class Narrow(Window):
+  """Has memory for narrow tiles only."""
+
+  widest = 24
+
+  def encode(self, frames):
+    if max(frames.shape[2:4]) > self.widest:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.')
+    return super().encode(frames)
+
+
+def frames_of(length=LENGTH, height=20, width=28):
+  """Scenes that look different, and move a little."""
+  rng = np.random.default_rng(0)
+  scene, frames = None, []
+  for index in range(length):
+    if index in (0, *CUTS):
+      scene = rng.integers(0, 256, (height // 4, width // 4, 3)).repeat(4, 0).repeat(4, 1)
+    frames.append(np.clip(scene + rng.integers(-3, 4, scene.shape), 0, 255).astype(np.uint8))
+  return frames
+
+
+class Reader:
+  """Gives frames from a position, and remembers what was asked for and how many are open."""
+
+  def __init__(self, frames):
+    self.frames, self.asked, self.open = frames, [], 0
+
+  def __call__(self, first):
+    self.asked.append(first)
+    self.open += 1
+    try:
+      yield from self.frames[first:]
+    finally:
+      self.open -= 1
+
+
+NETWORKS = {
+  'one frame': lambda: Window(1),
+  'three frames': lambda: Window(3),
+  'seven frames': lambda: Window(7),
+  'units of three': lambda: Window(7, 3),
+  'recurrent': Running,
+}
+
+
+@pytest.mark.parametrize('find_cuts', [video.mark_cuts, None], ids=['cuts', 'one scene'])
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_any_start_gives_the_frames_of_a_whole_run(kind, find_cuts):
+  network, frames = NETWORKS[kind](), frames_of()
+  options = dict(find_cuts=find_cuts, devices=jax.devices()[:2])
+  whole = list(inference.restore_frames(network, iter(frames), **options))
+  found: list[int] = []
+  read = Reader(frames)
+  pairs = list(inference.restore_from(network, read, cuts=found, reach=REACH, **options))
+  np.testing.assert_array_equal([frame for frame, _ in pairs], frames)
+  np.testing.assert_array_equal([restored for _, restored in pairs], whole)
+  if find_cuts and kind != 'one frame':
+    assert found == list(CUTS)
+  for start in (1, 4, 8, 9, 10, 11, 12, 13, 26, 27, 28, 30, 39):
+    known = [cut for cut in found if cut < start]
+    pairs = list(inference.restore_from(network, read, start, cuts=known, reach=REACH, **options))
+    np.testing.assert_array_equal([frame for frame, _ in pairs], frames[start:])
+    np.testing.assert_array_equal([restored for _, restored in pairs], whole[start:])
+  assert read.open == 0
+  if kind == 'one frame':
+    assert read.asked[-1] == 39
+  elif kind != 'recurrent':
+    assert read.asked[-1] >= 39 - 3 - REACH  # and no more
+
+
+@pytest.mark.parametrize('start', [0, 12])
+def test_out_of_memory_halves_the_tile(start, caplog):
+  network, frames = Narrow(3), frames_of()
+  options = dict(overlap=4, devices=jax.devices()[:1])
+  read = Reader(frames)
+  pairs = list(inference.restore_from(network, read, start, **options))
+  assert len(pairs) == LENGTH - start and read.open == 0
+  wanted = list(inference.restore_frames(Window(3), iter(frames), tile=(20, 16), **options))[start:]
+  np.testing.assert_array_equal([restored for _, restored in pairs], wanted)
+  told = [record.getMessage() for record in caplog.records if 'out of memory' in record.getMessage()]
+  assert len(told) == 1
+  assert 'RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.' in told[0] and '--tile=20x16 begins so' in told[0]
+
+
+def test_out_of_memory_in_the_middle_tries_that_frame_again(monkeypatch):
+  frames, network = frames_of(), Window(3)
+  options = dict(devices=jax.devices()[:1], overlap=8)
+  restore, calls = inference.resuming.streaming.restore_frames, []
+
+  def failing(network, frames, *, tile, **more):
+    calls.append(tile)
+    for index, frame in enumerate(restore(network, frames, tile=tile, **more)):
+      if tile is None and index == 17:
+        raise MemoryError
+      yield frame
+
+  monkeypatch.setattr(inference.resuming.streaming, 'restore_frames', failing)
+  found = [restored for _, restored in inference.restore_from(network, Reader(frames), **options)]
+  assert calls == [None, (20, 16)]
+  whole = list(restore(network, iter(frames), **options))
+  tiled = list(restore(network, iter(frames), tile=(20, 16), **options))
+  np.testing.assert_array_equal(found, whole[:17] + tiled[17:])
+
+
+def test_no_tile_is_small_enough():
+  def run(network, frames, **options):
+    with pytest.raises(errors.DataError) as caught:
+      list(inference.restore_from(network, Reader(frames), devices=jax.devices()[:1], **options))
+    return str(caught.value)
+
+  Narrow.widest, before = 0, Narrow.widest
+  try:
+    message = run(Narrow(3), frames_of(6, 100, 200))
+    assert message.startswith('out of memory at frame 0 (RESOURCE_EXHAUSTED') and 'in tiles of 16x16; close' in message
+    network = Narrow(3)
+    network.whole_frames = True
+    assert 'cannot work in tiles, for it measures whole frames' in run(network, frames_of(6))
+  finally:
+    Narrow.widest = before
+
+
+def test_other_errors_are_not_taken_for_it():
+  class Broken(Window):
+    def encode(self, frames):
+      raise jax.errors.JaxRuntimeError('INTERNAL: something else')
+
+  with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
+    list(inference.restore_from(Broken(3), Reader(frames_of())))

@@ -1,0 +1,144 @@
+"""Restoring a clip from any of its frames on, as if all frames before it had been restored, too.
+
+A restorer needs the window before that frame; a recurrent generator, all of the scene. Frames that were restored
+already are read again as far as they are needed and nothing else of them is kept, so that a run that was killed, or
+ran out of memory, goes on to the very same frames.
+"""
+
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from flax import nnx
+
+from vqm_jax import enhancers, errors
+from vqm_jax.inference import streaming
+
+# Yields the frames of a clip from this one on.
+Read = Callable[[int], Iterator[np.ndarray]]
+
+# Smaller tiles are nearly all overlap, which saves no more memory.
+SMALLEST_TILE = 16
+
+_NO_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory', 'failed to allocate', 'bad_alloc')
+
+
+def restore_from(
+  network: nnx.Module,
+  read: Read,
+  start: int = 0,
+  *,
+  cuts: list[int] | None = None,
+  reach: int = 0,
+  tile: tuple[int, int] | None = None,
+  find_cuts: streaming.FindCuts | None = None,
+  **options: Any,
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+  """Yields (frame, restored frame) from frame `start` on: those that `restore_frames` of the whole clip gives there.
+
+  Where memory runs out, the tile is halved, which is logged, and the frame restored again; no frame is left out.
+
+  Args:
+    network: a restorer or the generator of an enhancer.
+    read: gives the frames, uint8 (H, W, 3), from a position; is called anew, and what it gave closed, after that.
+    start: the first frame that is wanted.
+    cuts: where scenes start, as far as an earlier run has found; more are added as they are found. A recurrent
+      generator goes again through the scene in which `start` lies, from the last of them.
+    reach: how many frames before it tell whether one starts a scene, with `find_cuts`.
+    tile: as of `restore_frames`, to begin with.
+    find_cuts: as of `restore_frames`.
+    **options: the others of `restore_frames`, but `every`.
+
+  Raises:
+    ConfigError, DataError: as `restore_frames`; DataError, too, where memory is too small for the smallest tile.
+  """
+  cuts = [] if cuts is None else cuts
+  position, size = start, None
+  while True:
+    first = first_needed(network, position, cuts, reach if find_cuts else 0)
+    cuts[:] = [cut for cut in cuts if cut <= first]
+    inputs = collections.deque()
+    if first < position:
+      logging.info('frames %d to %d are gone through again, for what comes after them', first, position - 1)
+    marked = _noting(find_cuts, first, cuts) if find_cuts else None
+    try:
+      with contextlib.closing(read(first)) as source:
+        fed = _remembered(source, inputs, position - first)
+        restored = streaming.restore_frames(network, fed, tile=tile, find_cuts=marked, **options)
+        with contextlib.closing(restored):
+          for frame in itertools.islice(restored, position - first, None):
+            size = frame.shape[:2]
+            yield inputs.popleft(), frame
+            position += 1
+      return
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+      if not _is_out_of_memory(error):
+        raise
+      size = inputs[0].shape[:2] if inputs else size
+      reason = str(error).strip().split('\n')[0] or 'of the host'
+    # Outside of the handler, whose error would keep what filled the memory.
+    tile = _halved(network, tile, size, position, reason)
+    sides = 'x'.join(map(str, tile))
+    logging.warning('out of memory at frame %d (%s): going on in tiles of %s; --tile=%s begins so', position, reason,
+                    sides, sides)  # fmt: skip
+
+
+def first_needed(network: nnx.Module, start: int, cuts: list[int], reach: int) -> int:
+  """The first frame to read, so that frame `start` and those after it come out as if all had been read.
+
+  `cuts` are those before `start`, in order; `reach` as of `restore_from`.
+  """
+  if isinstance(network, enhancers.RecurrentGenerator):
+    scene = max((cut for cut in cuts if cut <= start), default=0)
+    return max(0, scene - reach)
+  radius = network.num_frames // 2
+  # A cut is of no use before the first frame of the window, and right at it changes nothing.
+  return max(0, start - radius - max(0, reach - 1)) if radius else start
+
+
+def _remembered(frames, inputs, skipped):
+  for index, frame in enumerate(frames):
+    if index >= skipped:
+      inputs.append(frame)
+    yield frame
+
+
+def _noting(find_cuts, first, cuts):
+  def marked(frames):
+    for index, (frame, starts) in enumerate(find_cuts(frames), start=first):
+      if starts and (not cuts or index > cuts[-1]):
+        cuts.append(index)
+      yield frame, starts
+
+  return marked
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+  text = str(error).lower()
+  return isinstance(error, MemoryError) or any(sign.lower() in text for sign in _NO_MEMORY)
+
+
+def _halved(network, tile, size, position, reason) -> tuple[int, int]:
+  """Half of the tile, or of the frame, by its longer side."""
+  problem = f'out of memory at frame {position} ({reason})'
+  if isinstance(network, enhancers.RecurrentGenerator) or network.whole_frames:
+    raise errors.DataError(
+      f'{problem}, and this network cannot work in tiles, for it measures whole frames; use a smaller video, a network '
+      'that can, or a machine with more memory.'
+    )
+  if size is None and tile is None:
+    raise errors.DataError(f'{problem}; close other programs or use a machine with more memory.')
+  sides = list(tile or size)
+  if max(sides) <= max(SMALLEST_TILE, network.size_multiple):
+    raise errors.DataError(
+      f'{problem}, in tiles of {sides[0]}x{sides[1]}; close other programs, lower --overlap or use a machine '
+      'with more memory.'
+    )
+  longer = sides.index(max(sides))
+  sides[longer] = -(-sides[longer] // 2)
+  return tuple(-(-side // network.size_multiple) * network.size_multiple for side in sides)
