@@ -1,5 +1,7 @@
 """The whole path of `enhance` on generated video, with restorers simple enough to know the result."""
 
+import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -24,6 +26,7 @@ from PIL import Image
 from report.parsed_page import Parsed, pixels
 
 from vqm_jax import enhance, enhancers, errors, inference, metrics, pictures, restorers, video
+from vqm_jax.enhancing import clip, outputs
 from vqm_jax.inference import shipped, streaming
 from vqm_jax.restorers.ecnu import C2CNet
 
@@ -42,6 +45,20 @@ def negative(frames):
     if len(waiting) > 3:
       yield waiting.pop(0)
   yield from waiting
+
+
+def enhance_video(stream, source, output, **options):
+  """The number of frames that `clip.enhance_video` writes with what turns an iterator of frames into one of as many."""
+
+  def restore(read, first, cuts):
+    with contextlib.closing(read(first)) as source:
+      originals, frames = itertools.tee(source)
+      for restored in stream(frames):
+        yield next(originals), restored
+
+  report = clip.enhance_video(restore, source, output, **options)
+  assert (report.frames, report.before) == (report.total, 0) and report.complete
+  return report.frames
 
 
 def picture(t, height=48, width=64):
@@ -99,7 +116,7 @@ def psnr(a, b):
 def test_identity_keeps_everything(tmp_path, size, matrix):
   source = video.open_video(make(tmp_path / 'in.mp4', *size, matrix=matrix))
   output = tmp_path / 'out.mp4'
-  assert enhance.enhance_video(identity, source, output) == COUNT
+  assert enhance_video(identity, source, output) == COUNT
   result = video.open_video(output)
   assert (result.height, result.width, result.num_frames) == (*size, COUNT)
   assert (result.fps, result.timestamps, result.time_base) == (source.fps, source.timestamps, source.time_base)
@@ -115,7 +132,7 @@ def test_identity_keeps_everything(tmp_path, size, matrix):
 def test_other_containers_and_codecs(tmp_path, suffix, codec):
   source = video.open_video(make(tmp_path / 'in.mp4'))
   output = tmp_path / f'out{suffix}'
-  enhance.enhance_video(negative, source, output, codec=codec, crf=5)
+  enhance_video(negative, source, output, codec=codec, crf=5)
   result = video.open_video(output)
   assert (result.num_frames, result.codec) == (COUNT, {'h264': 'h264', 'h265': 'hevc'}[codec])
   assert psnr([255 - frame for frame in result.frames()], list(source.frames())) > 38
@@ -126,7 +143,7 @@ def test_other_containers_and_codecs(tmp_path, suffix, codec):
 def test_uneven_time_stamps_are_kept(tmp_path):
   times = [40 * t + (25 if t % 3 else 0) for t in range(COUNT)]
   source = video.open_video(make(tmp_path / 'in.mkv', times=times), variable_rate=True)
-  enhance.enhance_video(identity, source, tmp_path / 'out.mp4')
+  enhance_video(identity, source, tmp_path / 'out.mp4')
   result = video.open_video(tmp_path / 'out.mp4', variable_rate=True)
   seconds = [[t * clip.time_base for t in clip.timestamps] for clip in (source, result)]
   assert seconds[0] == seconds[1]
@@ -161,9 +178,7 @@ def test_bits_and_chroma_come_out_as_they_went_in(tmp_path, before, pix_fmt, aft
   source = video.open_video(path, deep=True)
   output, compare = tmp_path / f'out{after}', tmp_path / f'compare{after}'
   network = restorers.create('none', rngs=nnx.Rngs(0))
-  enhance.enhance_video(
-    lambda frames: inference.restore_frames(network, frames), source, output, compare=compare, crf=4
-  )
+  enhance_video(lambda frames: inference.restore_frames(network, frames), source, output, compare=compare, crf=4)
   found = video.open_video(output, deep=True)
   assert (found.codec, found.pixel_format) == (codec, pix_fmt)
   assert video.open_video(compare).pixel_format == pix_fmt
@@ -187,7 +202,7 @@ def test_turned_video(tmp_path, output):
     file.mux(stream.encode(video.rgb_to_yuv(picture(0), video.Colour('bt601'))))
     file.mux(stream.encode(None))
   source = video.open_video(path)
-  enhance.enhance_video(identity, source, tmp_path / output)
+  enhance_video(identity, source, tmp_path / output)
   found = video.open_video(tmp_path / output)
   if output == 'out':
     assert metrics.psnr(next(found.frames()), np.rot90(picture(0))) > 30
@@ -198,9 +213,9 @@ def test_turned_video(tmp_path, output):
 
 def test_compare(tmp_path):
   source = video.open_video(make(tmp_path / 'in.mp4', 48, 64))
-  compare = enhance.compare_path(tmp_path / 'out.mp4')
+  compare = outputs.compare_path(tmp_path / 'out.mp4')
   assert compare.name == 'out_compare.mp4'
-  enhance.enhance_video(negative, source, tmp_path / 'out.mp4', compare=compare, crf=1)
+  enhance_video(negative, source, tmp_path / 'out.mp4', compare=compare, crf=1)
   both = video.open_video(compare)
   assert (both.height, both.width, both.num_frames) == (48, 130, COUNT)
   for pair, before in zip(both.frames(), source.frames(), strict=True):
@@ -214,14 +229,14 @@ def test_images_to_images_keep_their_names(tmp_path):
   for t in (8, 9, 10):
     video.write_png(tmp_path / 'in' / f'{t}.png', picture(t))
   output = tmp_path / 'out'
-  assert enhance.enhance_video(negative, video.open_video(tmp_path / 'in'), output) == 3
+  assert enhance_video(negative, video.open_video(tmp_path / 'in'), output) == 3
   assert [file.name for file in video.open_video(output).files] == ['8.png', '9.png', '10.png']
   np.testing.assert_array_equal(list(video.open_video(output).frames()), [255 - picture(t) for t in (8, 9, 10)])
 
 
 def test_video_to_images(tmp_path):
   source = video.open_video(make(tmp_path / 'in.mp4'))
-  enhance.enhance_video(identity, source, tmp_path / 'out')
+  enhance_video(identity, source, tmp_path / 'out')
   np.testing.assert_array_equal(list(video.open_video(tmp_path / 'out').frames()), list(source.frames()))
 
 
@@ -233,8 +248,8 @@ def test_memory_is_bounded(tmp_path):
   class Counted:
     num_frames, fps, height, width = COUNT, source.fps, 48, 64
 
-    def frames(self):
-      for frame in source.frames():
+    def frames(self, start):
+      for frame in source.frames(start):
         read.append(frame)
         yield frame
 
@@ -247,7 +262,7 @@ def test_memory_is_bounded(tmp_path):
         ahead.append(len(read) - k)
       yield frame
 
-  enhance.enhance_video(slow, Counted(), tmp_path / 'out.mp4')
+  enhance_video(slow, Counted(), tmp_path / 'out.mp4')
   assert ahead[0] <= 10
 
 
@@ -270,7 +285,7 @@ def test_errors_surface_and_leave_nothing(tmp_path, where):
   source = video.open_video(path)
   threads = threading.active_count()
   with pytest.raises(errors.VqmError, match='damaged|out of luck|23 frames were given, the source has 24'):
-    enhance.enhance_video(restore, source, tmp_path / 'out.mp4', compare=tmp_path / 'both.mp4')
+    enhance_video(restore, source, tmp_path / 'out.mp4', compare=tmp_path / 'both.mp4')
   assert [entry.name for entry in tmp_path.iterdir()] == ['in.mp4']
   assert threading.active_count() == threads
 
@@ -283,7 +298,7 @@ def test_check_output(tmp_path):
 
   def refused(output, match, overwrite=True):
     with pytest.raises(errors.VideoError, match=match):
-      enhance.check_output(source, tmp_path / output, overwrite)
+      outputs.check_output(source, tmp_path / output, overwrite)
 
   for same in ('in.mp4', 'hard.mp4', 'soft.mp4', '../' + tmp_path.name + '/in.mp4'):
     refused(same, 'is the input itself')
@@ -291,10 +306,10 @@ def test_check_output(tmp_path):
   refused('none/out.mp4', 'does not exist')
   refused('out.avi', 'written to .mp4, .mkv, .mov')
   refused('.', 'within the other')
-  enhance.check_output(source, tmp_path / 'there.mp4', True)
-  enhance.check_output(source, tmp_path / 'out', False)
+  outputs.check_output(source, tmp_path / 'there.mp4', True)
+  outputs.check_output(source, tmp_path / 'out', False)
   with pytest.raises(errors.VideoError, match='within the other'):
-    enhance.check_output(tmp_path, tmp_path / 'out.mp4', False)
+    outputs.check_output(tmp_path, tmp_path / 'out.mp4', False)
 
 
 class Running(enhancers.RecurrentGenerator):
@@ -462,7 +477,7 @@ def test_any_path(tmp_path, run, monkeypatch, name):
   make(tmp_path / 'made.mp4').rename(source)
   run(input=str(source), output=name)
   run(input=f'in/{name}', output=str(tmp_path / f'again{name}'), compare=True)
-  for output in name, f'again{name}', str(enhance.compare_path(pathlib.Path(f'again{name}'))):
+  for output in name, f'again{name}', str(outputs.compare_path(pathlib.Path(f'again{name}'))):
     assert video.open_video(output).num_frames == 24
   assert len(os.listdir(tmp_path)) == 4
 
@@ -478,7 +493,9 @@ def test_preview(tmp_path, run, capsys):
   source, page = make(tmp_path / 'a"<b> in.mp4', 35, 51), tmp_path / 'page.html'
   run(Brighter(), input=str(source), preview=str(page), tile='32', crf=20.0)
   out = capsys.readouterr().out
-  assert re.search(r'page.html: 6 frames before and after, 0.\d MB\nestimate: \S+ s per frame, 0:00:\d\d h for 24', out)
+  assert re.search(
+    r'page.html: 6 frames before and after, 0.\d MB\nestimate: \S+ s per frame, 0 h 00 min \d\d s for 24', out
+  )
   assert {entry.name for entry in tmp_path.iterdir()} == {source.name, page.name}
   parsed = Parsed(page.read_text(encoding='utf-8'))
   assert 'Preview of a"<b> in.mp4' in parsed.text and 'none, step 7' in parsed.text
@@ -643,10 +660,10 @@ def test_list_weights(run, ships, capsys):
 def test_output_by_default(tmp_path):
   clip = video.open_video(make(tmp_path / 'in.mkv', sound=None))
   for name, want in (('x/in.mkv', 'x/in_enhanced.mkv'), ('in.MP4', 'in_enhanced.mp4'), ('in.avi', 'in_enhanced.mkv')):
-    assert enhance.default_output(clip, pathlib.Path(name)) == pathlib.Path(want)
+    assert outputs.default_output(clip, pathlib.Path(name)) == pathlib.Path(want)
   (tmp_path / 'in').mkdir()
   video.write_png(tmp_path / 'in' / '0.png', picture(0))
-  assert enhance.default_output(video.open_video(tmp_path / 'in'), tmp_path / 'in') == tmp_path / 'in_enhanced'
+  assert outputs.default_output(video.open_video(tmp_path / 'in'), tmp_path / 'in') == tmp_path / 'in_enhanced'
 
 
 @pytest.mark.parametrize('told', [{}, {'XLA_FLAGS': '--xla_force_host_platform_device_count=3'}])

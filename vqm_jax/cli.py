@@ -9,6 +9,7 @@ import io
 import logging as std_logging
 import os
 import pathlib
+import re
 import sys
 import time
 import traceback
@@ -150,6 +151,22 @@ def enable_compilation_cache() -> None:
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     jax.config.update('jax_compilation_cache_dir', str(home / 'vqm_jax' / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def duration(seconds: float) -> str:
+  """'0 h 00 min 29 s'."""
+  minutes, seconds = divmod(round(seconds), 60)
+  return f'{minutes // 60} h {minutes % 60:02d} min {seconds:02d} s'
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+  """(1, 4) of '1/4'; the whole, (0, 1), of None. Raises ConfigError for anything else."""
+  if text is None:
+    return 0, 1
+  match = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not match or int(match[1]) >= int(match[2]):
+    raise errors.ConfigError(f'--part={text}: expected i/n with i from 0 to n - 1, such as 0/4.')
+  return int(match[1]), int(match[2])
 
 
 def progress(

@@ -61,7 +61,7 @@ def main(_: Sequence[str]) -> None:
   configs = _choose(builder_cls, _CONFIG.value or [builder_cls.BUILDER_CONFIGS[0].name, 'frames'])
   manual_dir = _input_folder(builder_cls)
   data_dir = _output_folder()
-  part = parse_part(_PART.value)
+  part = cli.parse_part(_PART.value)
   make = driver.write if _BEAM.value is None else functools.partial(beam.write, beam.options(_BEAM.value), manual_dir)
   given = {
     'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value,
@@ -99,16 +99,6 @@ def main(_: Sequence[str]) -> None:
     print(f'{name}/{builder.builder_config.name} {state}: {counts}; {size / 1e6:.1f} MB in {builder.data_dir}')
   following = 'Build the other parts.' if unfinished else _next_command(name, configs, data_dir)
   print(f'{time.monotonic() - start:.0f} s. {following}')
-
-
-def parse_part(text: str | None) -> tuple[int, int]:
-  """(1, 4) of '1/4'; the whole, (0, 1), of None. Raises ConfigError for anything else."""
-  if text is None:
-    return 0, 1
-  match = re.fullmatch(r'(\d+)/(\d+)', text)
-  if not match or int(match[1]) >= int(match[2]):
-    raise errors.ConfigError(f'--part={text}: expected i/n with i from 0 to n - 1, such as 0/4.')
-  return int(match[1]), int(match[2])
 
 
 def _say_what_it_takes(builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int]) -> None:
