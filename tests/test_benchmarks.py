@@ -205,3 +205,13 @@ def test_compression_is_estimated_on_clips_left_out(load):
   flat, noise = np.full((256, 384), 90.0), rng.integers(0, 256, (256, 384)).astype(float)
   shown = [estimate.show(picture) for picture in (flat, noise)]
   assert len(shown[0]) == len(shown[1]) and np.isfinite(shown).all()
+
+
+@pytest.mark.slow
+def test_memory_of_enhance(load, capsys):
+  benchmark = load('enhance_memory')
+  flags.FLAGS(['x', '--size=32x32', '--seconds=2,0.4'])
+  benchmark.main(None)
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert [line[:3] for line in lines[1:]] == [['0.4', 's', '10'], ['2', 's', '50']]
+  assert float(lines[1][-1]) == 1 and 0.8 < float(lines[2][-1]) < 1.3
