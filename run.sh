@@ -20,10 +20,10 @@ setup() {
     say "Making .venv with $("$python" --version)"
     "$python" -m venv .venv
   fi
-  stamp=.venv/installed-$(cksum < setup.py | cut -d' ' -f1)
+  stamp=.venv/installed-$(cat setup.py pyproject.toml | cksum | cut -d' ' -f1)
   if [ ! -e "$stamp" ]; then
     say 'Installing vqm_jax and its dependencies into .venv (once, some hundred megabytes)'
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
     rm -f .venv/installed-* && touch "$stamp"
   fi
 }

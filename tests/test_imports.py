@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1] / 'vqm_jax'
 
 # A room may import what stands below it, never beside or above it.
 ORDER = (
-  {'train', 'eval', 'enhance', 'combine', 'export', 'prepare'},
+  {'train', 'eval', 'enhance', 'combine', 'export', 'prepare', 'commands'},
   {'enhancing'},
   {'report'},
   {'training'},
@@ -33,6 +33,7 @@ ORDER = (
   {'files'},
   {'formats'},
   {'cli'},
+  {'installed'},
   {'errors'},
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

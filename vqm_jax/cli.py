@@ -17,16 +17,40 @@ from typing import NoReturn, TypeVar
 
 import tqdm
 from absl import app, flags, logging
+from ml_collections import config_flags
 
-from vqm_jax import errors
+from vqm_jax import errors, installed
 
 FLAGS = flags.FLAGS
 T = TypeVar('T')
 
-# The checkout: experiments/ and the dataset folders are found from any working directory.
+# The checkout, where this is one.
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 flags.DEFINE_bool('debug', False, 'Show the full traceback of an error.')
+
+
+def define_experiment(name: str, help_string: str) -> flags.FlagHolder:
+  """Defines a flag whose value is the config of an experiment, by name or path; --<name>.field=value changes fields."""
+  holder = config_flags.DEFINE_config_file(name, None, help_string)
+  FLAGS[name].parser = _Experiment(FLAGS[name].parser)
+  return holder
+
+
+class _Experiment(flags.ArgumentParser):
+  """Loads experiments by the parser of `config_flags`, after finding their file."""
+
+  def __init__(self, of_files: flags.ArgumentParser):
+    self.of_files = of_files
+
+  def parse(self, argument: str):
+    name, *size = argument.split(':', 1)
+    file = installed.experiment_file(name)
+    with installed.importable_experiments(file):
+      return self.of_files.parse(':'.join([str(file), *size]))
+
+  def flag_type(self) -> str:
+    return 'experiment'
 
 
 class _QuietLibraries(std_logging.Filter):

@@ -138,10 +138,5 @@ def main(argv):
       task.run(network, stop)
 
 
-def program():
-  """The command `vqm-enhance`."""
-  cli.run(main)
-
-
 if __name__ == '__main__':
-  program()
+  cli.run(main)

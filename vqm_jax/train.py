@@ -1,22 +1,22 @@
 """Trains a restorer, or continues a run.
 
-  python -m vqm_jax.train --config=experiments/ecnu.py:tiny --workdir=runs/ecnu_tiny
+  python -m vqm_jax.train --config=ecnu:tiny --workdir=runs/ecnu_tiny
 
-Any field of the experiment can be set: --config.batch_size=8 --config.lr=1e-4 --config.system_args.num_blocks=16.
-Starting the same command again resumes. Ctrl-C or SIGTERM saves first. The workdir holds config.json, checkpoints/,
-metrics.jsonl, TensorBoard events and sample pictures.
+An experiment is a file with get_config(), given by its path or, as one of experiments/, by its name. Any field can be
+set: --config.batch_size=8 --config.lr=1e-4 --config.system_args.num_blocks=16. Starting the same command again resumes.
+Ctrl-C or SIGTERM saves first. The workdir holds config.json, checkpoints/, metrics.jsonl, TensorBoard events and sample
+pictures.
 """
 
 import pathlib
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from vqm_jax import cli, errors
 from vqm_jax.training import progressive
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment file, e.g. experiments/ecnu.py or :tiny.')
+_CONFIG = cli.define_experiment('config', 'Experiment, e.g. ecnu, ecnu:tiny or experiments/ecnu.py.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; made if absent, resumed if it holds this run.')
 _PROFILE = flags.DEFINE_string('profile_steps', None, 'first:last step of a profiler trace, e.g. 10:15.')
 _WANDB = flags.DEFINE_string('wandb_project', None, 'Also log to this Weights & Biases project (extra [wandb]).')

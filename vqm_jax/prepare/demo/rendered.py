@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vqm_jax import video
-from vqm_jax.prepare.records.configs import ClipPair
 from vqm_jax.prepare.challenge.two_cameras import TwoCameras
+from vqm_jax.prepare.records.configs import ClipPair
 
 FPS = Fraction(25)
 HQ_CRF, LQ_CRF = 14.0, 35.0

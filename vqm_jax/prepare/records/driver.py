@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 import vqm_jax
-from vqm_jax import cli, errors, files
+from vqm_jax import errors, files, installed
 from vqm_jax.prepare.records.builder import Shard, VqmBuilder, write
 
 _REPLACED = 'replaced'
@@ -30,13 +30,14 @@ Make = Callable[[VqmBuilder, Sequence[Shard], pathlib.Path], None]
 
 
 def find_builder(dataset: str) -> type[VqmBuilder]:
-  """The builder class of a data set of the checkout, or of a folder <name>/<name>_dataset_builder.py."""
-  for folder in (cli.ROOT / 'datasets' / dataset, pathlib.Path(dataset).expanduser().resolve()):
+  """The builder class of a data set of ours, or of a folder <name>/<name>_dataset_builder.py."""
+  ours = installed.builders_folder()
+  for folder in (ours / dataset, pathlib.Path(dataset).expanduser().resolve()):
     module = folder / f'{folder.name}_dataset_builder.py'
     if module.is_file():
       break
   else:
-    known = sorted(path.parent.name for path in (cli.ROOT / 'datasets').glob('*/*_dataset_builder.py'))
+    known = sorted(path.parent.name for path in ours.glob('*/*_dataset_builder.py'))
     raise errors.ConfigError(
       f'--dataset={dataset}: unknown, choose one of {", ".join(known)} or give the path of a folder <name> of your '
       'own that holds <name>_dataset_builder.py.'
