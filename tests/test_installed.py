@@ -78,8 +78,6 @@ def test_modules_called_experiments_are_as_before(package, monkeypatch):
 def test_unknown_experiments_are_named_with_those_there_are(package, text):
   said = rf'^--config={text}: no such file or experiment; choose one of ours or give the path'
   with pytest.raises(errors.ConfigError, match=said):
-    errors.ConfigError, match=rf'^--config={text}: no such file or experiment; choose one of ours or '
-  ):
     load(text)
 
 

@@ -156,12 +156,14 @@ class Run:
     curves: by name, one {step: value} for each seed; 'val/psnr', 'train/loss', ...
     loss: the loss that was trained; '' if no config says.
     staged: whether the network grew in stages, of which this is the last.
+    validation: the data set of the validation scores; '' if no config says.
   """
 
   label: str
   curves: Mapping[str, Sequence[Mapping[int, float]]]
   loss: str = ''
   staged: bool = False
+  validation: str = ''
 
 
 def runs(found: Sequence[Result]) -> list[Run]:
@@ -180,7 +182,10 @@ def runs(found: Sequence[Result]) -> list[Run]:
     for workdir in workdirs:
       for name, values in _read_metrics(workdir / 'metrics.jsonl').items():
         curves[name].append(_evened(values) if name == 'train/loss' else values)
-    out.append(Run(label, curves, _loss_of(workdirs[0]), (workdirs[0] / 'stages').is_dir()))
+    config = _config_of(workdirs[0])
+    validation = '/'.join(str(config[key]) for key in ('dataset', 'val_config', 'val_split') if config.get(key))
+    staged = (workdirs[0] / 'stages').is_dir()
+    out.append(Run(label, curves, str(config.get('loss') or ''), staged, validation))
   if not out:
     raise Unavailable(
       f'{found[0].paths[0]}: no metrics.jsonl lies in the workdir of any result, so that training cannot be drawn; '
@@ -196,11 +201,11 @@ def _workdir(path: str) -> pathlib.Path | None:
   return parents[2] if inside and (parents[2] / 'metrics.jsonl').is_file() else None
 
 
-def _loss_of(workdir: pathlib.Path) -> str:
+def _config_of(workdir: pathlib.Path) -> Mapping[str, Any]:
   try:
-    return str(json.loads((workdir / 'config.json').read_text())['config'].get('loss') or '')
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
-    return ''
+    return dict(json.loads((workdir / 'config.json').read_text())['config'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
 
 
 def _read_metrics(path: pathlib.Path) -> dict[str, dict[int, float]]:
@@ -236,25 +241,33 @@ def _evened(curve: Mapping[int, float]) -> dict[int, float]:
 
 
 def training(found: Sequence[Run]) -> Figure:
-  """Validation score and loss over the steps; of several seeds the mean and a band of one standard deviation."""
+  """Validation score, a panel for each data set, and loss over the steps.
+
+  Of several seeds the mean and a band of one standard deviation.
+  """
   score = 'val/psnr' if any('val/psnr' in run.curves for run in found) else 'val/colour'
   names = {'val/psnr': 'Validation PSNR (dB)', 'val/colour': 'Validation colour distance'}
   unprocessed = 'No processing' if score == 'val/psnr' else 'Source'
   losses = {run.loss for run in found}
   loss = f'Loss ({losses.pop()})' if len(losses) == 1 and '' not in losses else 'Loss'
-  names = {score: names[score], 'train/loss': loss}
+  sets = list(dict.fromkeys(run.validation for run in found))
+  drawn = [(score, names[score], [run for run in found if run.validation == one]) for one in sets]
+  drawn.append(('train/loss', loss, found))
+  rows = -(-len(drawn) // 2)
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(_PAGE, 2.6))
+    figure = Figure(figsize=(_PAGE, 0.3 + 2.3 * rows))
     styles = _styles([run.label for run in found])
-    for k, (name, title) in enumerate(names.items()):
-      axes = figure.add_subplot(1, 2, k + 1)
-      for run in found:
+    for k, (name, title, shown) in enumerate(drawn):
+      axes = figure.add_subplot(rows, 2, k + 1)
+      if name == score and len(sets) > 1:
+        axes.set_title(shown[0].validation or 'another data set', loc='left')
+      for run in shown:
         steps, mean, std = _over_seeds(run.curves.get(name, ()))
         style = styles[run.label]
         axes.plot(steps, mean, label=run.label, **_thinned(style, len(steps)))
         if np.any(std > 0):
           axes.fill_between(steps, mean - std, mean + std, color=style['color'], alpha=0.2, linewidth=0)
-      if name == score and (base := _unprocessed(found, score)) is not None:
+      if name == score and (base := _unprocessed(shown, score)) is not None:
         axes.axhline(base, color=_GREY, linewidth=0.9, linestyle=(0, (3, 1.5)), label=unprocessed)
       axes.set_xlabel('Step')
       axes.set_ylabel(title)
@@ -265,7 +278,7 @@ def training(found: Sequence[Run]) -> Figure:
       if name == 'train/loss' and all(value > 0 for value in values):
         axes.set_yscale('log')
         _plain_log(axes.yaxis)
-    _legend(figure, figure.axes[0])
+    _legend(figure, *figure.axes)
   return figure
 
 
@@ -428,9 +441,13 @@ def _thinned(style: Mapping[str, Any], count: int) -> dict[str, Any]:
   return {**style, 'marker': style['marker'] if count <= _MARKED else ''}
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-  """One legend above all panels, of as many columns as fit."""
-  handles, labels = axes.get_legend_handles_labels()
+def _legend(figure: Figure, *panels: Axes) -> None:
+  """One legend of what is drawn in these panels above all, of as many columns as fit."""
+  found = {}
+  for axes in panels:
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+      found.setdefault(label, handle)
+  labels, handles = list(found), list(found.values())
   inches = 0.45 + 0.065 * max(map(len, labels))
   columns = min(len(labels), max(1, int(figure.get_figwidth() / inches)))
   figure.legend(handles, labels, loc='outside upper center', ncols=columns, handlelength=2.2, columnspacing=1.2)
@@ -440,8 +457,20 @@ def _plain_log(axis, formatter: ticker.Formatter | None = None) -> None:
   """Ticks of a logarithmic axis with plain numbers, at least two of them."""
   low, high = axis.get_view_interval()
   decades = math.log10(high / low)
+  axis.set_minor_formatter(ticker.NullFormatter())
+  axis.set_major_formatter(formatter or ticker.FuncFormatter(lambda value, _: _short(value)))
+  if decades < 0.3:  # numbers of one digit would be too few
+    axis.set_major_locator(ticker.MaxNLocator(4))
+    axis.set_minor_locator(ticker.NullLocator())
+    return
   subs = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 0.6 else (1, 2, 5) if decades < 1.7 else (1,)
   axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
   axis.set_minor_locator(ticker.LogLocator(subs=range(2, 10), numticks=20) if subs == (1,) else ticker.NullLocator())
-  axis.set_minor_formatter(ticker.NullFormatter())
-  axis.set_major_formatter(formatter or ticker.FuncFormatter(lambda value, _: f'{value:.3g}'))
+
+
+def _short(value: float) -> str:
+  """0.002 and 3e-5: no zeros to count."""
+  if 0 < value < 1e-3:
+    digits, power = f'{value:.2e}'.split('e')
+    return f'{float(digits):g}e{int(power)}'
+  return f'{value:.4g}'

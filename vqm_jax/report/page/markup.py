@@ -214,9 +214,11 @@ def _results(page: Page) -> str:
 
 
 def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: str) -> str:
-  """A table whose headings are buttons to sort by; columns without any word are left out."""
+  """A table whose headings are buttons to sort by; columns without any word are left out, the gain is second."""
   columns = {key: head for key, head in table.columns.items() if any(row[key].text for row in table.rows)}
   first = next(iter(columns))
+  # What one looks for stands second.
+  columns = {key: columns[key] for key in dict.fromkeys([first, *(['gain'] if 'gain' in columns else []), *columns])}
 
   def head(key: str, text: str) -> str:
     start = 'descending' if text.startswith(_HIGH) or key == 'gain' else 'ascending'
@@ -227,6 +229,7 @@ def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: st
     found = row[key]
     value = _sort_value(key, found, costs.get(key, {}).get(row[first].text))
     given = '' if value is None else f' data-value="{escape(value)}"'
+    given += '' if key == first else f' data-head="{escape(columns[key])}"'
     tag = 'th scope="row"' if key == first else 'td'
     kind = ' class="word"' if key in WORDS else ''
     return f'<{tag}{kind}{given}>{_cell_text(found)}</{tag[:2]}>'
