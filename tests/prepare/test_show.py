@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vqm_jax.prepare import show
 from vqm_jax.prepare.records import driver
 
 
@@ -22,9 +23,11 @@ def test_windows_and_frames_with_their_psnr(command, micro_data, tmp_path):
     len(lines) == 5 and lines[0].startswith('train_0') and f'8 records in split train; picture in {sheet}' in output
   )
   picture = np.asarray(Image.open(sheet))
-  # Three rows of two pairs, each of three panels of 48x48 with gaps and a line of text.
-  assert picture.shape == (3 * (18 + 48 + 4), 2 * (3 * 52 - 4) + 8, 3)
-  assert picture[18:66, :48].std() > 5 and picture[-70:, -150:].min() == 255  # a window; no sixth one
+  # Three rows of two pairs, each of three panels of 48x48 with gaps under lines of text, which is whole.
+  title = picture.shape[0] // 3 - (18 + 48 + 4)
+  assert title in (32, 48) and picture.shape == (3 * (title + 70), 2 * (3 * 52 - 4) + 8, 3)
+  assert picture[title + 18 : title + 66, :48].std() > 5  # a window
+  assert picture[-70 - title :, -150:].min() == 255  # no sixth one
   code, output = shown(command, micro_data, '--config=micro_frames', '--count=2', f'--output={sheet}')
   assert code == 0 and 'val_00 frame 2  ' in output and 'val_00 frame 6  ' in output, output
 
@@ -48,8 +51,9 @@ def test_records_of_two_cameras(command, tmp_path):
   assert output.count(', offset +0 (ncc 0.00), drawn ') == 3 and ' dB' not in output
   # Two rows of pairs: windows of 32 within the 40 of the target's.
   picture = np.asarray(Image.open(sheet))
-  assert picture.shape == (2 * (18 + 40 + 4), 2 * 84 + 8, 3)
-  frame = picture[18:58, 44:84][3:-3, 3:-3]
+  title = picture.shape[0] // 2 - (18 + 40 + 4)
+  assert title % 16 == 0 and title > 32 and picture.shape[1] == 2 * 84 + 8
+  frame = picture[title + 18 : title + 58, 44:84][3:-3, 3:-3]
   assert (frame[0] == 255).all() and (frame[:, -1] == 255).all() and frame[1:-1, 1:-1].min() < 255
   code, output = shown(command, tmp_path, '--config=micro_unpaired_tiles', '--count=4', f'--output={sheet}')
   assert code == 0 and '12 records in split train_source' in output, output
@@ -64,4 +68,18 @@ def test_segments(command, tmp_path):
   args = ['--dataset=paired_videos', '--config=segments', f'--output={sheet}']
   code, output = shown(command, tmp_path, *args)
   assert code == 0 and 'a scene 0 frame 5 of a segment of 10  ' in output and ' dB' in output, output
-  assert np.asarray(Image.open(sheet)).shape == (18 + 64 + 4, 3 * 100 - 4, 3)
+  height, width, _ = np.asarray(Image.open(sheet)).shape
+  assert height - (18 + 64 + 4) in (16, 32) and width == 3 * 100 - 4
+
+
+@pytest.mark.parametrize('text', ['a ' * 60, f'{"W" * 40} scene 0', 'short'])
+def test_titles_are_whole(text):
+  frame = np.zeros((20, 60, 3), np.uint8)
+  _, picture = show.pair(text, frame, frame)
+  title = picture.shape[0] - (18 + 20 + 4)
+  ink = (picture[:title] < 128).any(2)
+  assert not ink[:, -2:].any() and picture.shape[1] >= 3 * 64 - 4
+  # As much of it as on one line that is as long as it takes.
+  _, long = show.pair(text, frame.repeat(40, axis=1), frame.repeat(40, axis=1))
+  words = len(f'{text} inf dB'.replace(' ', ''))
+  assert ink.sum() > 3 * words and abs(ink.sum() - (long[: long.shape[0] - 42] < 128).any(2).sum()) < 0.2 * ink.sum()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from vqm_jax import cli, data, errors, metrics, pictures
 from vqm_jax.data.records import DataSource, Records, open_builder
@@ -52,7 +52,7 @@ def windows(source: DataSource, count: int, seed: int) -> Iterator[Row]:
     elif len(shown) == 2:
       yield pair(text, *shown)
     else:
-      yield text, pictures.side_by_side([_reduced(shown[0])], [text])
+      yield text, _titled(text, [_reduced(shown[0])], [''])
 
 
 def stretches(source: DataSource, count: int, seed: int) -> Iterator[Row]:
@@ -80,7 +80,8 @@ def weak_pair(text: str, record: Mapping[str, Any], lq: np.ndarray, hq: np.ndarr
     target[edge] = 255
   padded = np.full_like(hq, 255)
   padded[margin : margin + lq.shape[0], margin : margin + lq.shape[1]] = lq
-  return f'{text}, {draw}', pictures.side_by_side([padded, target], [text, draw])
+  text = f'{text}, {draw}'
+  return text, _titled(text, [padded, target], ['source', 'target'])
 
 
 def frames(source: DataSource, count: int) -> Iterator[Row]:
@@ -96,10 +97,11 @@ def frames(source: DataSource, count: int) -> Iterator[Row]:
 def pair(text: str, lq: np.ndarray, hq: np.ndarray | None) -> Row:
   """Input, target and error, with the PSNR; the target is None where it is withheld."""
   if hq is None:
-    return f'{text}  target withheld', pictures.side_by_side([_reduced(lq)], [text])
-  psnr = f'{float(metrics.psnr(lq, hq)):.2f} dB'
+    text = f'{text}  target withheld'
+    return text, _titled(text, [_reduced(lq)], ['input'])
+  text = f'{text}  {float(metrics.psnr(lq, hq)):.2f} dB'
   panels = map(_reduced, (lq, hq, pictures.error(lq, hq)))
-  return f'{text}  {psnr}', pictures.side_by_side(list(panels), [text, 'target', f'{psnr}, error x4'])
+  return text, _titled(text, list(panels), ['input', 'target', 'error x4'])
 
 
 def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -111,6 +113,22 @@ def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
     y, x = k // _COLUMNS * height, k % _COLUMNS * (width + 8)
     out[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
   return out
+
+
+def _titled(text: str, panels: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
+  """Panels under their labels, and above all of them the text, in as many lines as its words need."""
+  picture = pictures.side_by_side(panels, labels)
+  font, lines = ImageFont.load_default(12), ['']
+  for word in text.split():
+    if lines[-1] and font.getlength(f'{lines[-1]} {word}') > picture.shape[1] - 4:
+      lines.append('')
+    lines[-1] = f'{lines[-1]} {word}'.strip()
+  width = max(picture.shape[1], *(int(font.getlength(line)) + 5 for line in lines))  # a word may be longer than all
+  bar = Image.new('RGB', (width, 16 * len(lines)), 'white')
+  for k, line in enumerate(lines):
+    ImageDraw.Draw(bar).text((2, 16 * k + 2), line, fill='black', font=font)
+  padded = np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+  return np.concatenate([np.asarray(bar), padded])
 
 
 def _reduced(frame: np.ndarray) -> np.ndarray:

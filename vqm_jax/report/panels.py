@@ -333,23 +333,32 @@ def comparison_figure(
     uint8 (H', W', 3).
   """
   *_, (label, whole) = frames.items()
-  # As wide as makes the frame with its notes as tall as the crops, within reason: the crops are what matters.
-  tall = whole.shape[1] / whole.shape[0] * 1.1 * len(crops)
-  small = resized(whole, int(_WIDTH * min(0.45, max(0.36, tall / (tall + len(frames) + 1)))))
-  scale = small.shape[1] / whole.shape[1]
-  room = (_WIDTH - small.shape[1]) / len(frames)
-  zoom = max(1, round(room / crops[0].size))
-  size = _text_size(small.shape[1] + len(frames) * zoom * crops[0].size)
+  # About as wide as makes the frame with its notes as tall as the crops, whose enlargement is a whole number.
+  abreast = 2 if len(frames) <= 3 and len(crops) > 1 else 1  # few methods leave room for two crops in a row
+  across = abreast * len(frames)
+  tall = whole.shape[1] / whole.shape[0] * 1.1 * -(-len(crops) // abreast)
+  least, most = (int(_WIDTH * share) for share in (0.36, 0.62))
+  width = min(most, max(least, int(_WIDTH * tall / (tall + across + 1))))
+  zoom = max(1, round((_WIDTH - width) / across / crops[0].size))
+  size = _text_size(width + across * zoom * crops[0].size)
   words = [*frames, *(text for texts in scores for text in texts.values())]
   size = _fitting([(text, zoom * crops[0].size) for text in words], size).size
   rows = []
   for k, (crop, texts) in enumerate(zip(crops, scores, strict=True)):
     rows.append(
       [
-        Cell(enlarged(crop.of(frame), zoom), '' if k else name, texts.get(name, ''), COLOURS[k % len(COLOURS)])
+        Cell(
+          enlarged(crop.of(frame), zoom), '' if k >= abreast else name, texts.get(name, ''), COLOURS[k % len(COLOURS)]
+        )
         for name, frame in frames.items()
       ]
     )
+  panels = grid([sum(rows[k : k + abreast], []) for k in range(0, len(rows), abreast)], size)
+  # What is above and below the frame, at this width: the frame takes the rest of the height.
+  around = _with_notes(grid([[Cell(np.zeros((1, width, 3), np.uint8), label)]], size), notes, size).shape[0]
+  fitting = round((panels.shape[0] - around) * whole.shape[1] / whole.shape[0])
+  small = resized(whole, min(int(_WIDTH * 0.7), max(least, fitting)))
+  scale = small.shape[1] / whole.shape[1]
   image = Image.fromarray(small)
   draw, font = ImageDraw.Draw(image), _font(size)
   width = max(2, size // 8)
@@ -361,7 +370,7 @@ def comparison_figure(
     draw.rectangle((left, top, left + size, top + round(size * 1.15)), fill=colour)
     draw.text((left + size / 2, top + size * 0.6), str(k + 1), fill='white', font=font, anchor='mm')
   frame = grid([[Cell(np.asarray(image), label)]], size)
-  return _beside(_with_notes(frame, notes, size), grid(rows, size), size)
+  return _beside(_with_notes(frame, notes, size), panels, size)
 
 
 def error_figure(maps: Mapping[str, np.ndarray], scores: Mapping[str, str]) -> np.ndarray:
