@@ -252,16 +252,16 @@ def test_everything_has_a_name(parsed):
 
 def test_table_with_gains_and_numbers_to_sort_by(parsed):
   heads, first, second, last = parsed.rows[:4]
-  assert heads == ['Method', '↑PSNR', '↓LPIPS (alex)', 'Gain (dB)', 'TestReq', 'TestTime', 'Parameters']
+  assert heads == ['Method', 'Gain (dB)', '↑PSNR', '↓LPIPS (alex)', 'TestReq', 'TestTime', 'Parameters']
   assert [row[0] for row in (first, second, last)] == [EVIL, 'ecnu (step 9)', 'No processing']
-  assert re.fullmatch(r'\+\d\.\d{3} \[\+\d\.\d{3}, \+\d\.\d{3}\]', first[3]) and last[3] == ''
-  assert second[2] == 'n/a (1)' and '(1) LPIPS (alex): no <weights>' in parsed.text
+  assert re.fullmatch(r'\+\d\.\d{3} \[\+\d\.\d{3}, \+\d\.\d{3}\]', first[1]) and last[1] == ''
+  assert second[3] == 'n/a (1)' and '(1) LPIPS (alex): no <weights>' in parsed.text
   cells = [one for tag, one in parsed.elements if tag in ('td', 'th')][7:14]
   assert cells[0]['data-value'] == EVIL and float(cells[5]['data-value']) == 0.3 and cells[6]['data-value'] == '57721.0'
-  assert float(cells[1]['data-value']) == pytest.approx(psnr(frames_of(6))['mean']) and 'data-value' not in cells[2]
+  assert float(cells[2]['data-value']) == pytest.approx(psnr(frames_of(6))['mean']) and 'data-value' not in cells[3]
   starts = [one['data-first'] for tag, one in parsed.elements if 'data-first' in one][:7]
-  assert starts[1:6] == ['descending', 'ascending', 'descending', 'ascending', 'ascending']
-  assert ['BossGao', '32.419', '0.905', '0.177', '+1.866'] in [row[:5] for row in parsed.rows]
+  assert starts[1:6] == ['descending', 'descending', 'ascending', 'ascending', 'ascending']
+  assert ['BossGao', '+1.866', '32.419', '0.905', '0.177'] in [row[:5] for row in parsed.rows]
 
 
 def test_cells():
@@ -270,7 +270,9 @@ def test_cells():
   row['empty'] = layout.Cell()
   text = markup.html_table(table, {}, 'a "t"')
   assert '<th scope="row" class="word" data-value="&lt;a&gt;">&lt;a&gt;</th>' in text
-  assert '<td data-value="1.0"><b>1.0</b></td><td data-value="22.75">≈22.75M</td></tr>' in text
+  assert (
+    '<td data-value="1.0" data-head="↓X"><b>1.0</b></td><td data-value="22.75" data-head="P">≈22.75M</td></tr>' in text
+  )
   assert 'aria-label="a &quot;t&quot;"' in text and '>E<' not in text
   assert markup._sort_value('psnr', layout.Cell('nan', float('nan')), None) is None
 

@@ -218,7 +218,7 @@ def test_table_is_sorted_by_a_click(opened):
   heads[names.index('↑PSNR')].find_element('tag name', 'button').click()
   assert parameters.get_attribute('aria-sort') is None
   scores = [
-    float(cell.text) for cell in opened.driver.find_elements('css selector', '#results tbody td:nth-child(2)')[:3]
+    float(cell.text) for cell in opened.driver.find_elements('css selector', '#results tbody td:nth-child(3)')[:3]
   ]
   assert scores == sorted(scores, reverse=True)
 
@@ -326,3 +326,22 @@ def test_finger_moves_the_divider(browser, page_file):
   touch('touchEnd')
   assert abs(browser.view['edge'] - before - 64) <= 1
   check(browser, 'Input', 'ecnu', 'a', 2)
+
+
+@pytest.mark.parametrize('width', [1400, 390])
+def test_no_column_of_the_table_is_cut(browser, page_file, width):
+  browser.open(page_file, width, 900)
+  sizes = browser.run(
+    "return [...document.querySelectorAll('.scroll')].map((one) => [one.scrollWidth, one.clientWidth])"
+  )
+  assert sizes and all(needed <= there for needed, there in sizes)
+
+
+def test_methods_stay_while_the_table_is_scrolled(browser, page_file):
+  browser.open(page_file, 700, 900)
+  left, needed, there = browser.run(
+    "const one = document.querySelector('.scroll'); one.style.width = '300px'; one.scrollLeft = 200;"
+    "return [one.querySelector('tbody th').getBoundingClientRect().left - one.getBoundingClientRect().left,"
+    ' one.scrollWidth, one.clientWidth]'
+  )
+  assert needed > there + 200 and left == 0
