@@ -373,7 +373,7 @@ def test_one_clip_against_one_clip_whatever_their_names(triples):
   decoded = np.stack(list(video.open_video(folder / 'film.mp4').frames()))
   clips, identity = folder_clips(folder / 'film.mp4', folder / 'gt' / 'b')
   scores = scoring.score_clip(clips[0], scoring.fidelity())
-  np.testing.assert_allclose(scores.psnr, metrics.psnr(decoded, gt['b']), atol=1e-12)
+  np.testing.assert_allclose(scores.output['psnr'], metrics.psnr(decoded, gt['b']), atol=1e-12)
   assert len(identity) == 2 and len(identity[1]) == 4
   # A folder that holds one clip is matched by name.
   write_clips(folder / 'x', {'a': gt['a']})

@@ -33,6 +33,7 @@ from vqm_jax.evaluation.folders import folder_clips
 from vqm_jax.evaluation.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
 from vqm_jax.inference import cost
 from vqm_jax.report import describe, published, results
+from vqm_jax.summary import SCHEMA_VERSION, Summary, summary_of
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run to evaluate.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
@@ -131,7 +132,7 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
     options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
     others = score_filters(reader, tiles, workdir / 'eval', identity, every=every, **options)
   latest = workdir / 'eval' / _SPLIT.value
-  _report([summary, *({**summary, **_row(method, more)} for method, more in others.items())], latest)
+  _report([summary_of(summary), *(summary_of(summary | _row(*other)) for other in others.items())], latest)
   shutil.rmtree(latest / 'pictures', ignore_errors=True)
   print(shutil.copytree(folder / 'pictures', latest / 'pictures'))
   if _SAVE_FRAMES.value:
@@ -163,7 +164,7 @@ def evaluate_folders(every: int) -> None:
       logging.info('Scoring %s ...', method)
     with contextlib.ExitStack() as stack:
       folder = out or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-      summaries.append(summary | _measured(clips, folder / summary['fingerprint'], choice, _ALIGNED.value))
+      summaries.append(summary_of(summary | _measured(clips, folder / summary['fingerprint'], choice, _ALIGNED.value)))
     if out and len(jobs) > 1:
       results.write_report(out / method, summaries[-1], results.rows(summaries[-1]), _notes(summaries[-1]))
   _report(summaries, out)
@@ -207,7 +208,7 @@ def _measured(
       measured[table] = (measured[table] or {}) | {FRECHET: entry}
     measured['weights'][FRECHET] = choice.patches.weights
   return {
-    'schema_version': 2,
+    'schema_version': SCHEMA_VERSION,
     'protocol': _PROTOCOL.value,
     'frames': _FRAMES.value,
     'aligned': aligned,
@@ -223,29 +224,29 @@ def _row(method: str, scores: Mapping[str, scoring.ClipScores]) -> dict[str, Any
   return {'method': method, 'params': None, 'timing': None, **scoring.summarise(scores)}
 
 
-def _report(summaries: list[dict[str, Any]], folder: pathlib.Path | None) -> None:
+def _report(summaries: list[Summary], folder: pathlib.Path | None) -> None:
   """Prints the table of all methods, best first, and writes it with the first summary."""
   first, *others = summaries
   row, *unprocessed = results.rows(first)
   table = [row, *(results.rows(other)[0] for other in others), *unprocessed]
-  print(results.markdown(table, first['measures'], _notes(first), first['missing']))
+  print(results.markdown(table, first.measures, _notes(first), first.missing))
   if folder:
     print(*results.write_report(folder, first, table, _notes(first)), sep='\n')
 
 
-def _notes(summary: Mapping[str, Any]) -> list[str]:
+def _notes(summary: Summary) -> list[str]:
   """What has to be said under a table."""
-  data_set = f'{summary["dataset"]} {summary["split"]}'.rstrip()
+  data_set = f'{summary.dataset} {summary.split}'.rstrip()
   notes = [f'{data_set}; protocol {_PROTOCOL.value}, frames {_FRAMES.value}; means over clips.']
-  if summary['n_clips'] > 1 and 'psnr' in summary['gain']:
-    notes.append(f'Gain: mean and 95 % interval over {summary["n_clips"]} clips (bootstrap of clips).')
-  if identical := summary['metrics'].get('psnr', {}).get('identical_frames'):
+  if summary.n_clips > 1 and 'psnr' in summary.gain:
+    notes.append(f'Gain: mean and 95 % interval over {summary.n_clips} clips (bootstrap of clips).')
+  if 'psnr' in summary.metrics and (identical := summary.metrics['psnr'].identical_frames):
     notes.append(f'{identical} frames equal their targets; each counts as 100 dB.')
-  if not summary['aligned']:
+  if not summary.aligned:
     notes.append('Source and target are of two cameras: LPIPS measures how they are placed as well as how they look.')
     paper = ', '.join(f'{line.method} {line.lpips:.3f}' for line in published.TRACK2)
     notes.append(f'Paper, Table 2, on its own data, LPIPS of a network that it does not name: {paper}.')
-  return notes + [f'{name}: n/a. {reason}' for name, reason in summary['missing'].items()]
+  return notes + [f'{name}: n/a. {reason}' for name, reason in summary.missing.items()]
 
 
 def _methods(given: list[str]) -> dict[str, str]:
@@ -266,7 +267,7 @@ def _every(frames: str) -> int:
   if frames == 'all':
     return 1
   kind, _, number = frames.partition(':')
-  if kind != 'every' or not number.isdigit() or int(number) < 1:
+  if kind != 'every' or not number.isdecimal() or int(number) < 1:
     raise errors.ConfigError(f'--frames={frames} is not all or every:N, for example every:10.')
   return int(number)
 

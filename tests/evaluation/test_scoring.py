@@ -64,7 +64,7 @@ def test_no_processing_through_the_streaming_gains_nothing():
   scores = scoring.evaluate_clips(restore, Reader(), measures=measures)
   means = scoring.mean_scores(scores)
   assert means['gain'] == 0.0
-  assert 'ssim' not in means and scores['cat'].ssim == []
+  assert 'ssim' not in means and 'ssim' not in scores['cat'].output
 
 
 def test_max_frames_every_and_clips():
@@ -123,10 +123,10 @@ def test_summary_means_and_categories():
   psnr = summary['metrics']['psnr']
   assert np.isinf(psnr['per_frame']['dog'][1])
   assert psnr['identical_frames'] == 1
-  dog = [min(v, 100.0) for v in scores['dog'].psnr]
+  dog = [min(v, 100.0) for v in scores['dog'].output['psnr']]
   assert psnr['per_clip']['dog'] == pytest.approx(np.mean(dog))
-  assert psnr['mean'] == pytest.approx((np.mean(scores['cat'].psnr) + np.mean(dog)) / 2)
-  assert psnr['mean_of_frames'] == pytest.approx(np.mean(scores['cat'].psnr + dog))
+  assert psnr['mean'] == pytest.approx((np.mean(scores['cat'].output['psnr']) + np.mean(dog)) / 2)
+  assert psnr['mean_of_frames'] == pytest.approx(np.mean(scores['cat'].output['psnr'] + dog))
   assert summary['gain'] == {'psnr': 0.0, 'ssim': 0.0}
   assert (summary['n_clips'], summary['n_frames']) == (2, 8)
   assert summary['category'] == {'cat': 'cats', 'dog': 'pet'}
@@ -183,7 +183,7 @@ def test_infinite_scores_survive_the_file(tmp_path):
   clips = scoring.restored_clips(identity, reader)
   stored_scores.score_resumably(clips, tmp_path)
   assert json.loads((tmp_path / 'cat.json').read_text())['output']['psnr'] == ['inf'] * 5
-  assert stored_scores.score_resumably(clips, tmp_path)['cat'].psnr == [np.inf] * 5
+  assert stored_scores.score_resumably(clips, tmp_path)['cat'].output['psnr'] == [np.inf] * 5
 
 
 def test_fingerprint_depends_on_every_value():

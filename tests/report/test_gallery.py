@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import summaries
 from PIL import Image
 
-from vqm_jax import files, pictures
+from vqm_jax import pictures
 from vqm_jax.report import panels
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 30, 50, 3), dtype=np.uint8)
@@ -12,17 +13,12 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (3, 30, 50, 3), dtype=np.uint
 
 def scored(folder, name, frames):
   """A scored folder of one clip; returns its summary's path."""
-  psnr = {'mean': 30.0, 'per_clip': {'clip': 30.0}, 'per_frame': {'clip': [30.0] * 3}}
   for side, values in (('output', frames), ('target', FRAMES)):
     for index, frame in enumerate(values):
       pictures.save_png(folder / name / side / 'clip' / f'{index:06d}.png', frame)
-  summary = {
-    'schema_version': 2, 'dataset': 'd', 'split': 'test', 'method': name, 'aligned': True, 'n_frames': 3,
-    'metrics': {'psnr': psnr}, 'frame_indices': {'clip': [0, 1, 2]},
-    'folders': {'output': 'output', 'target': 'target'},
-  }  # fmt: skip
-  files.write_json(folder / name / 'summary.json', summary)
-  return folder / name / 'summary.json'
+  psnr = summaries.scores({'clip': [30.0] * 3})
+  sides = {'output': 'output', 'target': 'target'}
+  return summaries.write(folder / name, method=name, metrics={'psnr': psnr}, folders=sides)
 
 
 def test_grid_of_frames():

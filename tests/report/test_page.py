@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import summaries
 from report.parsed_page import Parsed, pixels
 
 from vqm_jax import errors, files, metrics, pictures
@@ -29,9 +30,7 @@ INPUTS = frames_of(20)
 
 
 def psnr(frames):
-  values = {clip: list(map(float, metrics.psnr(one, TARGETS[clip]))) for clip, one in frames.items()}
-  means = {clip: metrics.mean_psnr(one)[0] for clip, one in values.items()}
-  return {'mean': float(np.mean(list(means.values()))), 'per_clip': means, 'per_frame': values}
+  return summaries.psnr(frames, TARGETS)
 
 
 def workdir(folder, outputs, method, keep=True, **changes):
@@ -42,15 +41,10 @@ def workdir(folder, outputs, method, keep=True, **changes):
       for index, frame in enumerate(frames):
         pictures.save_png(kept / side / clip / f'{index:06d}.png', frame)
   summary = {
-    'schema_version': 2, 'dataset': 'demo/frames:1.0.0', 'split': 'test', 'method': method, 'system': 'ecnu',
-    'protocol': 'ntire', 'frames': 'all', 'aligned': True, 'n_clips': 2, 'n_frames': 8, 'params': 114_413,
-    'timing': {'seconds_per_frame': 0.02, 'device': 'CPU', 'frame_size': [40, 60]}, 'seed': 0, 'experiment': None,
-    'metrics': {'psnr': psnr(outputs)}, 'no_processing': {'psnr': psnr(INPUTS)}, 'target': None, 'missing': {},
-    'frame_indices': {clip: list(range(4)) for clip in TARGETS}, 'category': {},
-    'folders': {side: f'../f00d/test/{side}' for side in ('output', 'input', 'target')} if keep else None,
-    'created': '2026-11-26T03:37:05+00:00',
+    'method': method, 'metrics': {'psnr': psnr(outputs)}, 'no_processing': {'psnr': psnr(INPUTS)},
+    'frame_indices': {clip: list(range(4)) for clip in TARGETS}, 'folders': summaries.kept('f00d') if keep else None,
   }  # fmt: skip
-  files.write_json(folder / 'eval' / 'test' / 'summary.json', summary | changes)
+  summaries.write(folder / 'eval' / 'test', **summary | changes)
   return folder
 
 

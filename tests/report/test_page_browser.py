@@ -8,9 +8,10 @@ import time
 
 import numpy as np
 import pytest
+import summaries
 from report import page_browser
 
-from vqm_jax import files, metrics, pictures
+from vqm_jax import files, pictures
 from vqm_jax.report.page import build
 
 pytestmark = page_browser.MARKS
@@ -38,12 +39,6 @@ NAMES = list(SIDES)
 SIDES['ecnu']['a'][5] = SIDES['Input']['a'][5] // 2  # much worse than the input
 
 
-def _psnr(frames):
-  values = {clip: list(map(float, metrics.psnr(one, TARGET[clip]))) for clip, one in frames.items()}
-  means = {clip: float(np.mean(one)) for clip, one in values.items()}
-  return {'mean': float(np.mean(list(means.values()))), 'per_clip': means, 'per_frame': values}
-
-
 @pytest.fixture(scope='module')
 def page_file(tmp_path_factory):
   folder = tmp_path_factory.mktemp('page')
@@ -55,14 +50,12 @@ def page_file(tmp_path_factory):
       for clip, frames in SIDES[name].items():
         for index, frame in enumerate(frames):
           pictures.save_png(run / 'eval/f/test' / side / clip / f'{index:06d}.png', frame)
-    summary = {
-      'schema_version': 2, 'dataset': 'demo/frames:1.0.0', 'split': 'test', 'method': method, 'n_frames': 2 * COUNT,
-      'metrics': {'psnr': _psnr(SIDES[method])}, 'no_processing': {'psnr': _psnr(SIDES['Input'])}, 'params': params,
-      'frame_indices': {clip: list(range(COUNT)) for clip in CLIPS}, 'created': '2026-11-26T03:37:05+00:00',
-      'folders': {side: f'../f/test/{side}' for side in ('output', 'input', 'target')},
-      'timing': {'seconds_per_frame': 1 / params, 'device': 'CPU', 'frame_size': [HEIGHT, WIDTH]},
-    }  # fmt: skip
-    files.write_json(run / 'eval/test/summary.json', summary)
+    summaries.write(
+      run / 'eval/test', method=method, params=params, folders=summaries.kept('f'),
+      metrics={'psnr': summaries.psnr(SIDES[method], TARGET)},
+      no_processing={'psnr': summaries.psnr(SIDES['Input'], TARGET)},
+      timing={'seconds_per_frame': 1 / params, 'device': 'CPU', 'frame_size': [HEIGHT, WIDTH]},
+    )  # fmt: skip
     lines = [json.dumps({'step': k, 'train/loss': 1 / k, 'val/psnr': 30 + k}) for k in (1, 2, 3)]
     files.write_text(run / 'metrics.jsonl', '\n'.join(lines))
   build.write(folder / 'a page.html', workdirs, frames='at:2,6', extremes=1, motion=COUNT, fps=60.0)

@@ -1,12 +1,15 @@
 """Tables and JSON of results."""
 
 import csv
+import dataclasses
 import io
 
 import pytest
+import summaries
 
 from vqm_jax.formats import format_params
 from vqm_jax.report import results
+from vqm_jax.summary import Measure
 
 
 def scores(psnr, ssim):
@@ -19,7 +22,7 @@ ROWS = [
   results.Row('a|b', scores(29.03, None), 0.03, frames=72, clips=3),
   results.Row('No processing', scores(28.99984, 0.847), 0.0, frames=72, clips=3),
 ]
-MEASURES = {'psnr': {'label': 'PSNR (dB)', 'decimals': 3}, 'ssim': {'label': 'SSIM', 'decimals': 3}}
+MEASURES = {'psnr': Measure('PSNR (dB)'), 'ssim': Measure('SSIM')}
 
 
 def cells_of(line):
@@ -40,7 +43,7 @@ def test_markdown_is_an_aligned_table():
 
 def test_column_of_gains_is_left_out_where_there_are_none():
   rows = [results.Row('a', {'colour': 1.234})]
-  head = results.markdown(rows, {'colour': {'label': 'Colour', 'decimals': 1}}).splitlines()[0]
+  head = results.markdown(rows, {'colour': Measure('Colour', decimals=1)}).splitlines()[0]
   assert cells_of(head) == ['Method', 'Colour', 'Parameters', 's / frame', 'Frames / clips']
 
 
@@ -72,22 +75,20 @@ def summary(protocol='ntire', no_processing=True, **more):
 
   output = side(31.0, 0.9)
   labels = {name: {'label': name, 'better': 'higher', 'decimals': 3} for name in output}
-  return {
+  given = {
     'method': 'net',
     'params': 12,
     'protocol': protocol,
-    'aligned': True,
     'measures': labels,
-    'missing': {},
     'n_frames': 4,
     'n_clips': 2,
     'timing': {'seconds_per_frame': 0.5, 'device': 'X', 'frame_size': [180, 320]},
     'metrics': output,
     'no_processing': side(30.5, 0.88) if no_processing else None,
-    'target': None,
     'frame_indices': {'a': [0, 1], 'b': [9, 19]},
     'category': {'a': 'cats', 'b': ''},
-  } | more
+  }
+  return summaries.make(**given | more)
 
 
 def test_rows_of_a_summary():
@@ -97,7 +98,7 @@ def test_rows_of_a_summary():
   assert net == results.Row('net', scores(31.0, 0.9), 0.5, (0.5, 0.5), **how, **counts)
   assert unprocessed == results.Row('No processing', scores(30.5, 0.88), 0.0, **counts)
   assert results.rows(summary('y601'))[0].scores == {'psnr_y601': 33.0, 'ssim_y601': pytest.approx(0.91)}
-  (alone,) = results.rows(summary(no_processing=False) | {'timing': None})
+  (alone,) = results.rows(summary(no_processing=False, timing=None))
   assert alone.gain is None and alone.seconds is None and alone.device == ''
 
 
@@ -117,16 +118,17 @@ def test_rows_of_two_cameras_have_source_and_target_and_no_gain():
 def test_clips_and_frames_as_csv():
   flicker = {'mean': 0.2, 'per_clip': {'a': 0.1, 'b': 0.3}, 'per_frame': {'a': [0.1], 'b': [0.3]}}
   pairs = {'mean': 2.0, 'per_clip': {'a': 1.0, 'b': 3.0}, 'per_frame': {'a': [1.0], 'b': [3.0]}}
-  whole = summary()
-  whole['metrics'] |= {'flicker': flicker | {'per_frame': {'a': [0.1], 'b': [0.3]}}, 'fd': {'mean': 1, 'per_clip': {}}}
+  others = {'flicker': flicker, 'fd': {'mean': 1}}
+  whole = summary(metrics=dataclasses.asdict(summary())['metrics'] | others)
   clips = list(csv.DictReader(io.StringIO(results.clips_csv(whole), newline='')))
   assert clips[0] == {
     'clip': 'a', 'category': 'cats', 'psnr': '30.0', 'ssim': '-0.09999999999999998', 'flicker': '0.1',
     'psnr_input': '29.5', 'ssim_input': '-0.12',
   }  # fmt: skip
-  whole['frame_indices'] = {'a': [0, 1, 2], 'b': [9, 19, 29]}
-  whole['metrics'] = {'tof': pairs | {'per_frame': {'a': [0.5, 1.5], 'b': [3.0, 3.0]}}, 'flicker': flicker}
-  whole['no_processing'] = None
+  tof = pairs | {'per_frame': {'a': [0.5, 1.5], 'b': [3.0, 3.0]}}
+  whole = summary(
+    frame_indices={'a': [0, 1, 2], 'b': [9, 19, 29]}, metrics={'tof': tof, 'flicker': flicker}, no_processing=False
+  )
   frames = list(csv.DictReader(io.StringIO(results.frames_csv(whole), newline='')))
   assert [(f['clip'], f['frame'], f['tof']) for f in frames[:3]] == [
     ('a', '0', ''),

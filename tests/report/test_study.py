@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import summaries
 from PIL import Image
 
 from vqm_jax import errors
@@ -202,10 +203,8 @@ def test_ratings_hide_the_target_among_the_rest(binary, tmp_path):
 def test_evaluations_bring_their_frames(binary, tmp_path):
   for name in ('one', 'two'):
     folder = make_frames(tmp_path / name / 'eval' / 'f', ['output', 'input', 'target'])
-    path = tmp_path / name / 'eval' / 'test' / 'summary.json'
-    path.parent.mkdir()
     folders = {side: f'../f/{side}' for side in ('output', 'input', 'target')}
-    path.write_text(json.dumps({'dataset': 'd', 'method': name, 'metrics': {'psnr': {}}, 'folders': folders}))
+    summaries.write(tmp_path / name / 'eval' / 'test', method=name, folders=folders, frame_indices={})
     assert folder.is_dir()
   run(binary, f'--results={tmp_path}/one,{tmp_path}/two', '--clips=y', f'--out={tmp_path}/study', '--slots=2')
   key = json.loads((tmp_path / 'study_KEY_keep_private.json').read_text())

@@ -1,12 +1,12 @@
 """The archive for a challenge server: names, selection, readme, checks, scores; the binary from frames to scores."""
 
-import json
 import struct
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+import summaries
 from PIL import Image, PngImagePlugin
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -288,18 +288,14 @@ def test_from_a_run_to_scores(binary, tmp_path):
   make_clips(folder / 'input', noise=30)
   targets = make_clips(tmp_path / 'targets', start=1)
   summary = {
-    'schema_version': 2,
-    'dataset': 'demo',
     'method': 'ecnu (step 5)',
     'metrics': {'psnr': {'mean': 30.0}},
     'timing': {'seconds_per_frame': 0.0211, 'device': 'NVIDIA H100', 'frame_size': [1080, 1920]},
     'train': {'hardware': '1 x NVIDIA H100', 'extra_data': False},
     'frame_indices': {clip: list(range(20)) for clip in ('076', '077')},
-    'folders': {side: f'../abc/test/{side}' for side in ('output', 'input', 'target')},
+    'folders': summaries.kept('abc'),
   }
-  path = tmp_path / 'run/eval/test/summary.json'
-  path.parent.mkdir()
-  path.write_text(json.dumps(summary))
+  path = summaries.write(tmp_path / 'run/eval/test', **summary)
   out = tmp_path / 'out.zip'
   output = run(
     binary, f'--frames={tmp_path / "run"}', f'--out={out}', f'--input_dir={folder / "input"}', '--select=every:10'
@@ -323,7 +319,7 @@ def test_from_a_run_to_scores(binary, tmp_path):
   assert float(scores['PSNR']) == pytest.approx(psnr, abs=1e-5)
   assert float(scores['SSIM']) == pytest.approx(ssim, abs=1e-5)
   # Frames that were not kept are not there to be packed.
-  path.write_text(json.dumps(summary | {'folders': None}))
+  summaries.write(path, **summary | {'folders': None})
   assert 'its frames were not kept; evaluate again with --save_frames' in run(binary, f'--frames={path}', code=1)
 
 

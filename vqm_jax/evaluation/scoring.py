@@ -68,22 +68,6 @@ class ClipScores:
   width: int
   seconds: float
 
-  @property
-  def psnr(self) -> list[float]:
-    return self.output['psnr']
-
-  @property
-  def ssim(self) -> list[float]:
-    return self.output.get('ssim', [])
-
-  @property
-  def psnr_input(self) -> list[float]:
-    return self.input.get('psnr', [])
-
-  @property
-  def ssim_input(self) -> list[float]:
-    return self.input.get('ssim', [])
-
 
 # Called for every frame with (clip, index, input or None, output, target).
 OnFrame = Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None]

@@ -6,13 +6,13 @@ import io
 import pathlib
 import re
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
 
 from vqm_jax import errors
+from vqm_jax.summary import Summary
 
 Clips = dict[str, list[pathlib.Path]]
 
@@ -71,13 +71,13 @@ def find(folder: str | pathlib.Path, flag: str) -> Clips:
   return {name: _ordered(clips[name], name, flag) for name in sorted(clips, key=_natural)}
 
 
-def of_summary(summary: Mapping[str, Any], path: pathlib.Path, side: str, flag: str) -> Clips | None:
+def of_summary(summary: Summary, path: pathlib.Path, side: str, flag: str) -> Clips | None:
   """The frames that an evaluation kept, by clip; side is output, input or target, None where it had none.
 
   Raises:
     DataError: no frames were kept, or some are gone.
   """
-  folders = summary.get('folders')
+  folders = summary.folders
   if not folders:
     raise errors.DataError(f'{flag}={path}: its frames were not kept; evaluate again with --save_frames.')
   if side not in folders:
@@ -85,7 +85,7 @@ def of_summary(summary: Mapping[str, Any], path: pathlib.Path, side: str, flag: 
   folder = path.parent / folders[side]
   if side != 'output' and not folder.is_dir():  # a run whose test set has no targets
     return None
-  clips, scored = find(folder, flag), summary.get('frame_indices') or {}
+  clips, scored = find(folder, flag), summary.frame_indices
   if len(clips) == len(scored) == 1:  # a single clip is scored whatever its name is
     clips = dict(zip(scored, clips.values(), strict=True))
   for name, indices in scored.items():

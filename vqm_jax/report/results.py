@@ -3,11 +3,11 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from vqm_jax import files
 from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.metrics import statistics
+from vqm_jax.summary import Measure, Scores, Summary, write_summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,48 +36,47 @@ class Row:
   clips: int = 0
 
 
-def rows(summary: Mapping[str, Any]) -> list[Row]:
+def rows(summary: Summary) -> list[Row]:
   """The row of a summary's method and, where they were scored, those of the unprocessed input and of the target itself.
 
-  `summary` is what `summary.json` holds: method, params, protocol, aligned, measures, missing, timing (or None),
-  n_frames, n_clips, metrics, no_processing, target (or None). PSNR and SSIM are those of its protocol.
+  PSNR and SSIM are those of its protocol.
   """
-  timing = summary['timing']
-  counts = {'frames': summary['n_frames'], 'clips': summary['n_clips']}
+  timing = summary.timing
+  counts = {'frames': summary.n_frames, 'clips': summary.n_clips}
   shown = _shown(summary)
-  psnr = 'psnr' if summary['protocol'] == 'ntire' else f'psnr_{summary["protocol"]}'
+  psnr = 'psnr' if summary.protocol == 'ntire' else f'psnr_{summary.protocol}'
 
-  def scores(side: str) -> dict[str, float | None]:
-    return {name: float(summary[side][name]['mean']) if name in summary[side] else None for name in shown}
+  def scores(side: Mapping[str, Scores]) -> dict[str, float | None]:
+    return {name: side[name].mean if name in side else None for name in shown}
 
   gain, interval, others = None, None, []
-  if summary['no_processing']:
+  if summary.no_processing:
     gains = psnr in shown
-    label = 'No processing' if summary['aligned'] else 'Source'
-    others.append(Row(label, scores('no_processing'), gain=0.0 if gains else None, **counts))
+    label = 'No processing' if summary.aligned else 'Source'
+    others.append(Row(label, scores(summary.no_processing), gain=0.0 if gains else None, **counts))
     if gains:
-      per_clip = [summary[side][psnr]['per_clip'] for side in ('metrics', 'no_processing')]
-      differences = [float(per_clip[0][clip]) - float(per_clip[1][clip]) for clip in per_clip[0]]
+      per_clip = [side[psnr].per_clip for side in (summary.metrics, summary.no_processing)]
+      differences = [per_clip[0][clip] - per_clip[1][clip] for clip in per_clip[0]]
       gain = sum(differences) / len(differences)
       interval = statistics.bootstrap_interval(differences) if len(differences) > 1 else None
-  if summary['target']:
-    others.append(Row('Target', scores('target'), **counts))
+  if summary.target:
+    others.append(Row('Target', scores(summary.target), **counts))
   row = Row(
-    summary['method'],
-    scores('metrics'),
+    summary.method,
+    scores(summary.metrics),
     gain,
     interval,
-    params=summary['params'],
-    seconds=timing and timing['seconds_per_frame'],
-    device='{device}, {frame_size[1]}x{frame_size[0]}'.format(**timing) if timing else '',
+    params=summary.params,
+    seconds=timing and timing.seconds_per_frame,
+    device=f'{timing.device}, {timing.frame_size[1]}x{timing.frame_size[0]}' if timing else '',
     **counts,
   )
   return [row, *others]
 
 
-def _shown(summary: Mapping[str, Any]) -> list[str]:
+def _shown(summary: Summary) -> list[str]:
   """The measures that a table has columns for: of PSNR and SSIM those of the protocol only."""
-  protocol, names = summary['protocol'], list(summary['measures'])
+  protocol, names = summary.protocol, list(summary.measures)
   if protocol == 'ntire':
     return names
   return [name for name in names if f'{name}_{protocol}' not in names]
@@ -85,7 +84,7 @@ def _shown(summary: Mapping[str, Any]) -> list[str]:
 
 def markdown(
   table: Sequence[Row],
-  measures: Mapping[str, Mapping[str, Any]],
+  measures: Mapping[str, Measure],
   notes: Iterable[str] = (),
   missing: Iterable[str] = (),
 ) -> str:
@@ -93,16 +92,16 @@ def markdown(
 
   Args:
     table: rows with one set of measures.
-    measures: {name: label, decimals}, as in `summary.json`.
+    measures: by name, how they are shown.
     notes: below the table.
     missing: measures that could not be taken: `n/a`.
   """
   names = list(table[0].scores)
-  header = ['Method', *(measures[name]['label'] for name in names), 'Gain (dB)', 'Parameters', 's / frame']
+  header = ['Method', *(measures[name].label for name in names), 'Gain (dB)', 'Parameters', 's / frame']
   cells = [[*header, 'Frames / clips']] + [
     [
       row.method,
-      *(_cell(row.scores[name], measures[name]['decimals'], name in missing) for name in names),
+      *(_cell(row.scores[name], measures[name].decimals, name in missing) for name in names),
       ('' if row.gain is None else f'{row.gain:+.3f}') + (f' [{_signed(row.interval)}]' if row.interval else ''),
       '' if row.params is None else format_params(row.params),
       '' if row.seconds is None else f'{row.seconds:.3g} ({row.device})',
@@ -138,25 +137,25 @@ def csv_text(table: Sequence[Row]) -> str:
   return files.csv_of((), lines)
 
 
-def clips_csv(summary: Mapping[str, Any]) -> str:
+def clips_csv(summary: Summary) -> str:
   """Every clip's scores as CSV, output, input (`..._input`) and target (`..._target`), with its category."""
   lines = []
-  for clip, category in summary['category'].items():
+  for clip, category in summary.category.items():
     line = {'clip': clip, 'category': category}
     for suffix, table in _sides(summary):
-      line |= {name + suffix: found['per_clip'][clip] for name, found in table.items() if name in table}
+      line |= {name + suffix: found.per_clip[clip] for name, found in table.items()}
     lines.append(line)
   return files.csv_of((), lines)
 
 
-def frames_csv(summary: Mapping[str, Any]) -> str:
+def frames_csv(summary: Summary) -> str:
   """The scores of every frame as CSV; of pairs of neighbours at the later one. Measures of whole clips are left out."""
   lines = []
-  for clip, indices in summary['frame_indices'].items():
+  for clip, indices in summary.frame_indices.items():
     at = {index: {'clip': clip, 'frame': index} for index in indices}
     for suffix, table in _sides(summary):
       for name, found in table.items():
-        values = found['per_frame'][clip]
+        values = found.per_frame[clip]
         if len(values) > 1 or len(indices) == 1:
           for index, value in zip(indices[len(indices) - len(values) :], values, strict=True):
             at[index][name + suffix] = value
@@ -164,20 +163,19 @@ def frames_csv(summary: Mapping[str, Any]) -> str:
   return files.csv_of((), lines)
 
 
-def _sides(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-  sides = {'': 'metrics', '_input': 'no_processing', '_target': 'target'}
-  tables = [(suffix, summary[side] or {}) for suffix, side in sides.items()]
-  return [(suffix, {name: t for name, t in table.items() if t['per_clip']}) for suffix, table in tables]
+def _sides(summary: Summary) -> list[tuple[str, Mapping[str, Scores]]]:
+  sides = {'': summary.metrics, '_input': summary.no_processing, '_target': summary.target}
+  return [(suffix, {name: s for name, s in (side or {}).items() if s.per_clip}) for suffix, side in sides.items()]
 
 
 def write_report(
-  folder: pathlib.Path, summary: Mapping[str, Any], table: Sequence[Row], notes: Iterable[str] = ()
+  folder: pathlib.Path, summary: Summary, table: Sequence[Row], notes: Iterable[str] = ()
 ) -> list[pathlib.Path]:
   """Writes `table.md`, `table.csv`, `clips.csv`, `frames.csv` and `summary.json` into `folder`; returns their paths."""
   paths = [folder / name for name in ('table.md', 'table.csv', 'clips.csv', 'frames.csv', 'summary.json')]
-  files.write_text(paths[0], markdown(table, summary['measures'], notes, summary['missing']))
+  files.write_text(paths[0], markdown(table, summary.measures, notes, summary.missing))
   files.write_text(paths[1], csv_text(table))
   files.write_text(paths[2], clips_csv(summary))
   files.write_text(paths[3], frames_csv(summary))
-  files.write_json(paths[4], dict(summary))
+  write_summary(paths[4], summary)
   return paths

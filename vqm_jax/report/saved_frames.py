@@ -6,7 +6,6 @@ import functools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from vqm_jax import errors
 from vqm_jax.report import summaries
 from vqm_jax.report.summaries import Block, Result
+from vqm_jax.summary import Summary, read_summary
 
 INPUT, TARGET, UNALIGNED = 'Input', 'Target', 'target (not aligned)'
 
@@ -37,7 +37,7 @@ class Side:
   kept: bool
 
 
-def read_results(paths: Iterable[str], split: str = 'test') -> tuple[Block, dict[str, dict[str, Any]]]:
+def read_results(paths: Iterable[str], split: str = 'test') -> tuple[Block, dict[str, Summary]]:
   """The block that all results belong to, and their summaries by path.
 
   Args:
@@ -46,7 +46,7 @@ def read_results(paths: Iterable[str], split: str = 'test') -> tuple[Block, dict
   Raises:
     DataError: there are none, or they are of more than one test set; the message names both.
   """
-  raw = {str(path): summaries.read(path) for path in summaries.find(paths, split)}
+  raw = {str(path): read_summary(path) for path in summaries.find(paths, split)}
   blocks = summaries.blocks(raw)
   if len(blocks) > 1:
     first, second = (f'{block.results[0].paths[0]} ({_described(block)})' for block in blocks[:2])
@@ -97,7 +97,7 @@ class SavedFrames:
     DataError: an evaluation did not keep its frames.
   """
 
-  def __init__(self, block: Block, raw: Mapping[str, Mapping[str, Any]]):
+  def __init__(self, block: Block, raw: Mapping[str, Summary]):
     shown = [result.seeds[0] if result.seeds else result for result in block.results]
     labels = [
       f'{label.removesuffix(f" ({len(result.seeds)} seeds)")}, seed {one.seed}' if result.seeds else label
@@ -106,7 +106,7 @@ class SavedFrames:
     sides = {}
     for label, result in zip(labels, shown, strict=True):
       path = pathlib.Path(result.paths[0])
-      folders = raw[str(path)].get('folders')
+      folders = raw[str(path)].folders
       if not folders or 'output' not in folders or 'target' not in folders:
         raise errors.DataError(
           f'{path}: its frames were not kept; run python -m vqm_jax.eval again with --save_frames (what was scored '
@@ -118,7 +118,7 @@ class SavedFrames:
           folder = pathlib.Path(folders[key])
           side = Side(name, path.parent / folder, kept=not folder.is_absolute())
           sides.setdefault(label if key == 'output' else f'*{key}', side)
-    indices = raw[shown[0].paths[0]].get('frame_indices')
+    indices = raw[shown[0].paths[0]].frame_indices
     if not indices:
       raise errors.DataError(f'{shown[0].paths[0]} does not say which frames were scored; evaluate again.')
     self.input: Side | None = sides.pop('*input', None)

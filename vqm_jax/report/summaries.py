@@ -1,4 +1,4 @@
-"""Finds and reads `summary.json` files of evaluations, and sorts them into blocks that may be compared.
+"""Finds `summary.json` files of evaluations, and sorts them into blocks that may be compared.
 
 A block holds results on the very same clips and frames under one protocol. Runs of one experiment that differ in
 nothing but the seed become one result, with the single ones kept below it.
@@ -6,7 +6,6 @@ nothing but the seed become one result, with the single ones kept below it.
 
 import collections
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -16,10 +15,8 @@ from typing import Any
 from vqm_jax import errors
 from vqm_jax.metrics import PSNR_OF_IDENTICAL, statistics
 from vqm_jax.report import published
+from vqm_jax.summary import Scores, Summary
 
-SCHEMA_VERSION = 2
-
-_NEEDED = ('dataset', 'method', 'metrics')
 _AGREE = 1e-6  # how far shared scores of two summaries may differ: rounding, nothing else
 _SAME_PSNR = 0.02  # dB: how well the original test set has to reproduce the paper's unprocessed row
 _RESERVED = ('No processing', 'Source', 'Target')
@@ -134,109 +131,64 @@ def find(paths: Iterable[str], split: str = 'test') -> list[pathlib.Path]:
   return list(first.values())
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
-  """One summary. Raises DataError when it is damaged, something else, or scored with random weights."""
-  try:
-    summary = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise errors.DataError(f'{path} is damaged ({error}); run the evaluation again.') from error
-  if not isinstance(summary, dict) or (lacks := [name for name in _NEEDED if not summary.get(name)]):
-    what = f'lacks {", ".join(lacks)}' if isinstance(summary, dict) else 'holds no object'
-    raise errors.DataError(f'{path} is no summary of an evaluation: it {what}; give what vqm_jax.eval wrote.')
-  version = summary.get('schema_version', 1)
-  if not isinstance(version, int) or version > SCHEMA_VERSION:
-    raise errors.DataError(
-      f'{path}: schema_version is {version!r}, this program knows up to {SCHEMA_VERSION}; use the one that wrote it.'
-    )
-  if random := [metric for metric, digest in (summary.get('weights') or {}).items() if digest is None]:
-    raise errors.DataError(
-      f'{path}: {", ".join(random)} was measured with random weights, which means nothing in a table; bring the '
-      'trained ones (python -m vqm_jax.perceptual.convert) and evaluate again.'
-    )
-  return summary
-
-
-def is_original_test_set(summary: Mapping[str, Any]) -> bool:
+def is_original_test_set(summary: Summary) -> bool:
   """Whether a summary is of the very frames that the paper's Table 1 is about.
 
   These are 16 clips named 076 to 091 of 120 frames, all scored under protocol `ntire`, whose unprocessed input scores
   within 0.02 dB of the paper's 30.553.
   """
-  inputs = (summary.get('no_processing') or {}).get('psnr')
-  if not inputs or summary.get('protocol', 'ntire') != 'ntire' or not summary.get('aligned', True):
+  inputs = (summary.no_processing or {}).get('psnr')
+  if not inputs or summary.protocol != 'ntire' or not summary.aligned:
     return False
-  names = tuple(sorted(inputs.get('per_clip') or {}))
-  lengths = {len(frames) for frames in (inputs.get('per_frame') or {}).values()}
+  names = tuple(sorted(inputs.per_clip))
+  lengths = {len(frames) for frames in inputs.per_frame.values()}
   return (
     names == published.TRACK1_CLIPS
     and lengths == {published.TRACK1_FRAMES}
-    and abs(float(inputs['mean']) - published.NO_PROCESSING.psnr) <= _SAME_PSNR
+    and abs(inputs.mean - published.NO_PROCESSING.psnr) <= _SAME_PSNR
   )
 
 
-def blocks(summaries: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+def blocks(summaries: Mapping[str, Summary]) -> list[Block]:
   """Sorts summaries, by path, into blocks; data sets in the order of their names.
 
   Raises:
-    DataError: fields have the wrong type, or summaries of one block were not made from the same frames.
+    DataError: summaries of one block were not made from the same frames.
   """
   groups = collections.defaultdict(dict)
   for path, summary in summaries.items():
-    try:
-      groups[_identity(summary)][path] = summary, _result(path, summary)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise errors.DataError(
-        f'{path} is no summary that this program can read ({type(error).__name__}: {error}); evaluate again.'
-      ) from error
+    groups[_identity(summary)][path] = summary, _result(path, summary)
   return [_block(*key, groups[key]) for key in sorted(groups)]
 
 
-def _identity(summary: Mapping[str, Any]) -> tuple[str, str, str, str, bool, tuple[str, ...]]:
-  clips = sorted({clip for metric in summary['metrics'].values() for clip in metric.get('per_clip') or {}})
-  return (
-    str(summary['dataset']),
-    str(summary.get('split') or ''),
-    str(summary.get('protocol') or 'ntire'),
-    str(summary.get('frames') or 'all'),
-    bool(summary.get('aligned', True)),
-    tuple(clips),
-  )
+def _identity(summary: Summary) -> tuple[str, str, str, str, bool, tuple[str, ...]]:
+  clips = sorted({clip for metric in summary.metrics.values() for clip in metric.per_clip})
+  return summary.dataset, summary.split, summary.protocol, summary.frames, summary.aligned, tuple(clips)
 
 
-def _scores(side: Mapping[str, Any] | None) -> dict[str, Score]:
-  def number(metric: str, value: Any) -> float:
-    value = math.nan if value is None else float(value)
+def _scores(side: Mapping[str, Scores] | None) -> dict[str, Score]:
+  def number(metric: str, value: float) -> float:
     return PSNR_OF_IDENTICAL if metric.startswith('psnr') and value == math.inf else value
 
   return {
-    metric: Score(
-      number(metric, values['mean']),
-      {clip: number(metric, value) for clip, value in (values.get('per_clip') or {}).items()},
-    )
-    for metric, values in (side or {}).items()
-    if values is not None
+    metric: Score(number(metric, scores.mean), {clip: number(metric, value) for clip, value in scores.per_clip.items()})
+    for metric, scores in (side or {}).items()
   }
 
 
-def _result(path: str, summary: Mapping[str, Any]) -> Result:
-  params, timing, train = (summary.get(field) for field in ('params', 'timing', 'train'))
-  if timing:
-    timing = {'device': '', 'frame_size': None} | timing
-    timing['seconds_per_frame'] = float(timing['seconds_per_frame'])
-  if train:
-    train = {'hardware': '', 'seconds': None, 'extra_data': None, 'notes': []} | train
+def _result(path: str, summary: Summary) -> Result:
   return Result(
-    method=str(summary['method']),
-    system=summary.get('system') or '',
-    step=summary.get('step'),
-    ema=summary.get('ema'),
-    seed=summary.get('seed'),
-    experiment=summary.get('experiment'),
-    params=None if params is None else int(params),
-    timing=timing or None,
-    train=train or None,
-    scores=_scores(summary['metrics']),
-    missing=dict(summary.get('missing') or {}),
+    method=summary.method,
+    system=summary.system,
+    step=summary.step,
+    ema=summary.ema,
+    seed=summary.seed,
+    experiment=summary.experiment,
+    params=summary.params,
+    timing=summary.timing and dataclasses.asdict(summary.timing),
+    train=summary.train and dataclasses.asdict(summary.train),
+    scores=_scores(summary.metrics),
+    missing=summary.missing,
     paths=(path,),
   )
 
@@ -245,7 +197,7 @@ def _block(dataset, split, protocol, frames, aligned, clips, members) -> Block:
   """A block from its summaries and results by path."""
   raw = {path: summary for path, (summary, _) in members.items()}
   for field in ('n_frames', 'data_fingerprint'):
-    values = {path: summary[field] for path, summary in raw.items() if summary.get(field) is not None}
+    values = {path: getattr(summary, field) for path, summary in raw.items() if getattr(summary, field) is not None}
     if len(set(values.values())) > 1:
       (first, one), (second, other) = next((a, b) for a in values.items() for b in values.items() if a[1] != b[1])
       raise errors.DataError(
@@ -254,14 +206,14 @@ def _block(dataset, split, protocol, frames, aligned, clips, members) -> Block:
       )
   category = {}
   for summary in raw.values():
-    category |= {clip: name for clip, name in (summary.get('category') or {}).items() if name and clip in clips}
+    category |= {clip: name for clip, name in summary.category.items() if name and clip in clips}
   return Block(
     dataset=dataset,
     split=split,
     protocol=protocol,
     frames=frames,
     aligned=aligned,
-    n_frames=next((summary['n_frames'] for summary in raw.values() if summary.get('n_frames') is not None), None),
+    n_frames=next((summary.n_frames for summary in raw.values() if summary.n_frames is not None), None),
     clips=clips,
     category=category,
     no_processing=_shared('no_processing', raw),
@@ -271,11 +223,11 @@ def _block(dataset, split, protocol, frames, aligned, clips, members) -> Block:
   )
 
 
-def _shared(side: str, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
+def _shared(side: str, raw: Mapping[str, Summary]) -> dict[str, Score]:
   """Scores that all summaries of a block share, checked against each other."""
   found, origin = {}, {}
   for path, summary in raw.items():
-    for metric, score in _scores(summary.get(side)).items():
+    for metric, score in _scores(getattr(summary, side)).items():
       first = found.setdefault(metric, score)
       origin.setdefault(metric, path)
       pairs = [(first.mean, score.mean)]

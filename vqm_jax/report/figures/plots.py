@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from vqm_jax import errors, files, metrics, pictures
 from vqm_jax.report import panels, published, saved_frames
 from vqm_jax.report.summaries import Block, Result
+from vqm_jax.summary import Scores, Summary
 
 _COLUMN, _PAGE = 3.4, 7.0  # inches
 _GREY = '#666666'
@@ -76,29 +77,30 @@ def save(stem: pathlib.Path, figure: Figure) -> list[pathlib.Path]:
 # Scores along the frames.
 
 
-def per_frame_metric(block: Block, raw: Mapping[str, Mapping[str, Any]]) -> str:
+def per_frame_metric(block: Block, raw: Mapping[str, Summary]) -> str:
   """What `frames` shows: PSNR under the block's protocol or, without alignment, the first measure of single frames.
 
   Raises:
     Unavailable: no measure has a value for every frame in all results.
   """
   names = [block.metric('psnr')] if block.aligned else ['sharpness']
-  for name in names + sorted({name for summary in raw.values() for name in summary['metrics']} - {'psnr', 'ssim'}):
-    if all(_has_frames(summary, name) for summary in raw.values()):
+  for name in names + sorted({name for summary in raw.values() for name in summary.metrics} - {'psnr', 'ssim'}):
+    if all(_has_frames(summary, summary.metrics, name) for summary in raw.values()):
       return name
   raise Unavailable(
     f'{next(iter(raw))}: no measure has a value for every frame; evaluate with --metrics=auto, then draw frames.'
   )
 
 
-def _has_frames(summary: Mapping[str, Any], name: str) -> bool:
-  values = (summary['metrics'].get(name) or {}).get('per_frame') or {}
-  indices = summary.get('frame_indices') or {}
-  return bool(values) and all(len(values[clip]) == len(indices.get(clip, ())) for clip in values)
+def _has_frames(summary: Summary, side: Mapping[str, Scores] | None, name: str) -> bool:
+  """Whether a side has a value of this measure for every scored frame of all clips."""
+  values = side[name].per_frame if side and name in side else {}
+  indices = summary.frame_indices
+  return bool(values) and values.keys() == indices.keys() and all(len(values[c]) == len(indices[c]) for c in values)
 
 
 def along_frames(
-  block: Block, raw: Mapping[str, Mapping[str, Any]], clips: Sequence[str]
+  block: Block, raw: Mapping[str, Summary], clips: Sequence[str]
 ) -> tuple[str, dict[str, dict[str, tuple[list[int], np.ndarray]]]]:
   """(name of the measure, {clip: {label: (frames, values)}}), the input first; several seeds are averaged.
 
@@ -106,15 +108,15 @@ def along_frames(
   """
   name, curves = per_frame_metric(block, raw), {}
   first = next(iter(raw.values()))
-  inputs = next((s['no_processing'] for s in raw.values() if name in (s.get('no_processing') or {})), None)
+  inputs = next((s.no_processing for s in raw.values() if _has_frames(s, s.no_processing, name)), None)
   labels = saved_frames.short_labels(block.results)
   for clip in clips:
-    found = {saved_frames.INPUT: [inputs[name]['per_frame'][clip]]} if inputs else {}
+    found = {saved_frames.INPUT: [inputs[name].per_frame[clip]]} if inputs else {}
     for label, result in zip(labels, block.results, strict=True):
-      found[label] = [raw[path]['metrics'][name]['per_frame'][clip] for path in result.paths]
-    means = {label: np.mean([[float(v) for v in one] for one in values], axis=0) for label, values in found.items()}
+      found[label] = [raw[path].metrics[name].per_frame[clip] for path in result.paths]
+    means = {label: np.mean(values, axis=0) for label, values in found.items()}
     curves[clip] = {
-      label: (first['frame_indices'][clip], np.where(np.isfinite(mean), mean, np.nan)) for label, mean in means.items()
+      label: (first.frame_indices[clip], np.where(np.isfinite(mean), mean, np.nan)) for label, mean in means.items()
     }
   return name, curves
 

@@ -12,6 +12,7 @@ from vqm_jax.report.figures import plots
 from vqm_jax.report.page import markup, media
 from vqm_jax.report.summaries import Block
 from vqm_jax.report.tables import rendering
+from vqm_jax.summary import Summary
 
 _SPARE = 20_000  # bytes for what the script is told beside pictures,
 _SPARE_OF_EXTREME = 600  # and for what stands around each of the worst and best
@@ -86,7 +87,7 @@ def _replaced(page: markup.Page, **changes: Any) -> markup.Page:
   return markup.Page(**(vars(page) | changes))
 
 
-def describe(block: Block, raw: Mapping[str, Mapping[str, Any]], clips: Sequence[str], fps: float) -> markup.Page:
+def describe(block: Block, raw: Mapping[str, Summary], clips: Sequence[str], fps: float) -> markup.Page:
   """A page without pictures; `clips` are those that curves along frames show."""
   tables = rendering.table1([block]) if block.aligned else rendering.table2([block])
   drawn, lacking = _plots(block, raw, clips)
@@ -98,7 +99,7 @@ def describe(block: Block, raw: Mapping[str, Mapping[str, Any]], clips: Sequence
     'Clips': str(count),
     'Frames': ('' if block.n_frames is None else f'{block.n_frames} ')
     + ('(all)' if block.frames == 'all' else f'({block.frames})'),
-    'Evaluated': dates([summary.get('created') for summary in raw.values()]),
+    'Evaluated': dates([summary.created for summary in raw.values()]),
   }
   heading = pathlib.Path(block.dataset).name if block.dataset.startswith('/') else block.dataset
   if heading == block.dataset:
@@ -142,7 +143,7 @@ def dates(created: Sequence[str | None]) -> str:
   return first if first == last else f'{first} to {last}'
 
 
-def _plots(block: Block, raw: Mapping[str, Mapping[str, Any]], clips: Sequence[str]):
+def _plots(block: Block, raw: Mapping[str, Summary], clips: Sequence[str]):
   """The figures that the results allow, and why others are missing."""
   psnr = 'PSNR' if block.aligned else 'Sharpness'
 

@@ -14,6 +14,7 @@ from PIL import Image
 from vqm_jax import errors
 from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.summaries import Block
+from vqm_jax.summary import Scores, Summary
 
 # Scores of single frames in dB: {label: {clip: {index: value}}}.
 FrameScores = Mapping[str, Mapping[str, Mapping[int, float]]]
@@ -139,25 +140,25 @@ def check_frames(saved: saved_frames.SavedFrames, clips: Iterable[str], wanted: 
       )
 
 
-def frame_scores(saved: saved_frames.SavedFrames, block: Block, raw: Mapping[str, Mapping[str, Any]]) -> FrameScores:
+def frame_scores(saved: saved_frames.SavedFrames, block: Block, raw: Mapping[str, Summary]) -> FrameScores:
   """PSNR of every frame by the labels of `saved`, infinite where it equals its target; {} without alignment."""
   if not block.aligned:
     return {}
   name, found = block.metric('psnr'), {}
 
-  def by_index(summary: Mapping[str, Any], side: str) -> dict[str, dict[int, float]] | None:
-    values = ((summary.get(side) or {}).get(name) or {}).get('per_frame') or {}
+  def by_index(side: Mapping[str, Scores] | None) -> dict[str, dict[int, float]] | None:
+    values = side[name].per_frame if side and name in side else {}
     whole = all(len(values.get(clip, ())) == len(saved.indices(clip)) for clip in block.clips)
     if not whole:
       return None
-    return {clip: dict(zip(saved.indices(clip), map(float, values[clip]), strict=True)) for clip in block.clips}
+    return {clip: dict(zip(saved.indices(clip), values[clip], strict=True)) for clip in block.clips}
 
   shown = [result.seeds[0] if result.seeds else result for result in block.results]
-  sides = [(raw[result.paths[0]], 'metrics', side.label) for result, side in zip(shown, saved.methods, strict=True)]
+  sides = [(raw[result.paths[0]].metrics, side.label) for result, side in zip(shown, saved.methods, strict=True)]
   if saved.input:
-    sides.insert(0, (raw[shown[0].paths[0]], 'no_processing', saved.input.label))
-  for summary, side, label in sides:
-    if (values := by_index(summary, side)) is not None:
+    sides.insert(0, (raw[shown[0].paths[0]].no_processing, saved.input.label))
+  for side, label in sides:
+    if (values := by_index(side)) is not None:
       found[label] = values
   return found
 

@@ -18,6 +18,7 @@ from absl import flags
 from vqm_jax import cli, errors
 from vqm_jax.report import frame_folders, summaries
 from vqm_jax.report.study import making, trials
+from vqm_jax.summary import read_summary
 
 _METHODS = flags.DEFINE_list('methods', None, 'Folders to compare: NAME=DIR,NAME=DIR.')
 _RESULTS = flags.DEFINE_list('results', None, 'Instead: evaluations with kept frames; input and target are theirs.')
@@ -59,15 +60,15 @@ def _named() -> dict[str, str]:
 
 def _from_results() -> dict[str, frame_folders.Clips]:
   """The frames that evaluations kept: of their methods, and of input and target under these names."""
-  found = [(path, summaries.read(path)) for path in summaries.find(_RESULTS.value, _SPLIT.value)]
+  found = [(path, read_summary(path)) for path in summaries.find(_RESULTS.value, _SPLIT.value)]
   sources = {}
   for path, summary in found:
-    name = summary['method']
+    name = summary.method
     if name in sources:
       raise errors.DataError(f'--results: {path} is one more {name}; give one of them, or name folders with --methods.')
     sources[name] = frame_folders.of_summary(summary, path, 'output', '--results')
   path, summary = found[0]
-  label = _SHARED[0 if summary.get('aligned', True) else 1]
+  label = _SHARED[0 if summary.aligned else 1]
   for side, name in (('input', label), ('target', making.TARGET)):
     if (clips := frame_folders.of_summary(summary, path, side, '--results')) is not None:
       sources[name] = clips

@@ -11,13 +11,13 @@ looks at names, counts, sizes and readme, and with targets scores the frames as 
 
 import functools
 import pathlib
-from typing import Any
 
 from absl import flags
 
 from vqm_jax import cli, errors, files
 from vqm_jax.report import frame_folders, summaries
 from vqm_jax.report.submission import archive
+from vqm_jax.summary import Summary, read_summary
 
 _FRAMES = flags.DEFINE_string('frames', None, 'Frames to pack: a workdir, a summary.json, or a folder.')
 _OUT = flags.DEFINE_string('out', None, 'The zip (default submission.zip); with --verify the scores.')
@@ -39,7 +39,7 @@ _VERIFY = flags.DEFINE_string('verify', None, 'Zip to check instead.')
 _GT_DIR = flags.DEFINE_string('gt_dir', None, 'Targets of --verify.')
 
 
-def _summary(path: str | None, flag: str) -> tuple[dict[str, Any], pathlib.Path] | None:
+def _summary(path: str | None, flag: str) -> tuple[Summary, pathlib.Path] | None:
   """The summary that a path leads to; None for a folder that has none."""
   if not path:
     return None
@@ -51,25 +51,25 @@ def _summary(path: str | None, flag: str) -> tuple[dict[str, Any], pathlib.Path]
     raise
   if len(found) > 1:
     raise errors.ConfigError(f'{flag}={path} holds {len(found)} results; give one summary.json of them.')
-  return summaries.read(found[0]), found[0]
+  return read_summary(found[0]), found[0]
 
 
-def _readme(summary: dict[str, Any] | None) -> archive.Readme:
+def _readme(summary: Summary | None) -> archive.Readme:
   """From flags, else from the summary. Raises ConfigError for what neither knows."""
-  summary = summary or {}
-  timing, train = summary.get('timing') or {}, summary.get('train') or {}
-  device = timing.get('device', '')
+  timing, train = (summary.timing, summary.train) if summary else (None, None)
+  device = timing.device if timing else ''
   runtime = _RUNTIME.value
   if runtime is None and _UNIT.value != 'video':
-    runtime = timing.get('seconds_per_frame')
+    runtime = timing and timing.seconds_per_frame
   cpu = device.endswith('CPU') if _CPU.value is None and device and _RUNTIME.value is None else _CPU.value
-  extra = train.get('extra_data') if _EXTRA_DATA.value is None else _EXTRA_DATA.value
+  extra = (train and train.extra_data) if _EXTRA_DATA.value is None else _EXTRA_DATA.value
   unknown = {'--runtime': runtime or None, '--[no]cpu': cpu, '--[no]extra_data': extra}
   if missing := [flag for flag, value in unknown.items() if value is None]:
     raise errors.ConfigError(
       f'The readme needs what no result tells: give {", ".join(missing)}, or --results of an evaluation that was timed.'
     )
-  known = [summary.get('method'), device, train.get('hardware') and f'trained on {train["hardware"]}', 'JAX, vqm_jax']
+  hardware = train and train.hardware and f'trained on {train.hardware}'
+  known = [summary and summary.method, device, hardware, 'JAX, vqm_jax']
   return archive.Readme(
     float(runtime), bool(cpu), bool(extra), _DESCRIPTION.value or '; '.join(filter(None, known)), _UNIT.value
   )
@@ -83,8 +83,8 @@ def pack() -> None:
   readme = _readme(told and told[0])
   if own:
     clips = frame_folders.of_summary(*own, 'output', '--frames')
-    indices = own[0].get('frame_indices')
-    numbers = indices and {clip: [index + 1 for index in indices[clip]] for clip in indices}
+    indices = own[0].frame_indices
+    numbers = {clip: [index + 1 for index in indices[clip]] for clip in indices}
     clips = {clip: clips[clip] for clip in numbers or clips}
   else:
     clips, numbers = frame_folders.find(_FRAMES.value, '--frames'), None

@@ -14,6 +14,7 @@ from absl import flags
 from vqm_jax import cli, errors
 from vqm_jax.report import summaries
 from vqm_jax.report.tables import rendering
+from vqm_jax.summary import read_summary
 
 _RESULTS = flags.DEFINE_list('results', None, 'Summaries, folders of scores and workdirs, with commas.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for the tables.')
@@ -25,7 +26,7 @@ def main(argv):
   if not _OUT.value:
     raise errors.ConfigError('--out is required; see --help.')
   paths = summaries.find(_RESULTS.value or [], _SPLIT.value)
-  blocks = summaries.blocks({str(path): summaries.read(path) for path in paths})
+  blocks = summaries.blocks({str(path): read_summary(path) for path in paths})
   texts = rendering.documents(blocks)
   print(*(text for name, text in texts.items() if name.endswith('.md')), sep='\n')
   print(*rendering.write(pathlib.Path(_OUT.value), texts), sep='\n')
