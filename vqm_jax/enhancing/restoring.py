@@ -16,6 +16,7 @@ import vqm_jax
 from vqm_jax import checkpoints, inference, video
 from vqm_jax.enhancing.clip import Restore
 from vqm_jax.inference import shipped
+from vqm_jax.video.images import ImageFrames
 
 # Parameters up to which every core of a CPU gets a frame of its own: thin convolutions leave cores idle, a frame for
 # each is half as fast again. Large networks need the memory.
@@ -108,7 +109,7 @@ class Restoring:
 
 def identity(source: video.VideoSource) -> list[Any]:
   """What tells an input from others, and itself after a change: frames, size, rate, bytes and time of its files."""
-  paths = [source.path] if isinstance(source, video.VideoFile) else source.files
+  paths = source.files if isinstance(source, ImageFrames) else [source.path]
   lines = []
   for path in paths:
     on_disk = path if isinstance(path, pathlib.Path) else pathlib.Path(path.root.filename)  # else in an archive

@@ -90,7 +90,7 @@ class Task:
     """Writes the output and prints how that went."""
     strength = restoring.strength_for(self.source)
     restore = restoring.at(strength)
-    job = restoring.job(self.source, strength)
+    job = restoring.job(self.source, strength) | {'deinterlace': self.options.reading.get('deinterlace', False)}
     if self.options.reference:
       job['reference'] = identity(self.against.original)
     report = enhance_video(
