@@ -4,7 +4,9 @@ python -m vqm_jax.prepare.degrade --input=CLIPS --output=web/pairs --mix=web --c
   --split_csv=docs/model_cards/web_clips.csv
 python -m vqm_jax.prepare.build --dataset=paired_videos --config=tiles_t1p128,frames --manual_dir=web/pairs --name=web \
   --per_video=100 --data_dir=web/data
-python -m vqm_jax.train --config=experiments/web_small.py --config.data_dir=web/data --workdir=runs/web_small
+python -m vqm_jax.train --config=experiments/web_small.py --config.data_dir=web/data --workdir=runs/first
+python -m vqm_jax.train --config=experiments/web_small.py --config.data_dir=web/data --workdir=runs/web_small \
+  --config.init_from=runs/first --config.steps=17000 --config.lr=6e-4
 
 CLIPS is a folder with the files that docs/model_cards/web_clips.csv lists, with licences, sources and digests; what
 came of it is in docs/model_cards/web-small.md. Fine-tuned on records of your own, in minutes:

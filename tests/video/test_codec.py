@@ -123,3 +123,10 @@ def test_errors(tmp_path):
     with pytest.raises(errors.ConfigError):
       encode([big], path, fps=Fraction(24), colour=OF, **wrong)
   assert not list(tmp_path.iterdir())
+
+
+def test_h265_of_a_few_pixels_is_refused_instead_of_ending_the_process(tmp_path):
+  with pytest.raises(errors.VideoError, match=r'a\.mp4: 48x32 is too small for H.265.*--codec=h264'):
+    small = (colour.rgb_to_yuv(frame, OF) for frame in frames(2, 32, 48))
+    encode(small, tmp_path / 'a.mp4', fps=Fraction(25), colour=OF, codec='h265')
+  assert not list(tmp_path.iterdir())

@@ -29,7 +29,7 @@ def write(path, count=5, height=48, width=64, **options):
 
 @pytest.mark.parametrize('codec', ['h264', 'h265'])
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.mov'])
-@pytest.mark.parametrize('size', [(48, 64), (47, 64), (48, 63), (47, 63)])
+@pytest.mark.parametrize('size', [(48, 66), (47, 66), (48, 65), (47, 65)])
 def test_any_size_in_every_container(tmp_path, codec, suffix, size):
   path = write(tmp_path / f'a{suffix}', height=size[0], width=size[1], codec=codec)
   source = open_video(path)

@@ -70,6 +70,10 @@ def encode(
       encoder.close()
 
 
+# libx265 writes past its own memory where both sides are shorter: 48x32 ended the process, 64x32 and 48x64 did not.
+_X265_LEAST = 64
+
+
 class Encoder:
   """A video stream being written: `finish()` completes the file, `close()` alone leaves nothing.
 
@@ -111,6 +115,11 @@ class Encoder:
       crf = DELIVERY_CRF[codec]
     if crf is not None and not 0 <= crf <= 51:
       raise errors.ConfigError(f'crf={crf:g} is outside 0 (lossless) to 51')
+    if codec == 'h265' and max(height, width) < _X265_LEAST:
+      raise errors.VideoError(
+        f'{_name(output)}: {width}x{height} is too small for H.265, whose encoder needs {_X265_LEAST} pixels in one '
+        'direction; use H.264 (--codec=h264)'
+      )
     self._output, self._size, self.colour = output, (height, width), colour
     self._timestamps, self._count = timestamps, 0
     self._time_base = time_base or 1 / Fraction(fps)
