@@ -29,6 +29,8 @@ ORDER = (
   {'config'},
   {'summary'},
   {'pictures'},
+  {'zips'},
+  {'names'},
   {'locks'},
   {'stopping'},
   {'files'},

@@ -9,13 +9,19 @@ A checkpoint is `<workdir>/checkpoints/<step>/` with
 
 Orbax writes into a temporary folder, so a save that was cut off is never mistaken for a checkpoint. Flipped bits are
 another matter: they restore without a word. Therefore every reader verifies the digests first, and a trainer that
-meets a damaged checkpoint sets it aside and goes on from the one before.
+meets a damaged checkpoint sets it aside and goes on from the one before; where none is left, it goes no further, today
+or the next time. Only `metrics/` is no part of the state: without it a checkpoint counts as not validated.
+
+`_fenced` is the one place where errors of Orbax become ours.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import shutil
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,11 +30,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 
 DIGESTS = 'digests.json'
 # Orbax touches these while or after it renames the folder; neither holds anything of the run.
 _NOT_DIGESTED = {DIGESTS, 'commit_success.txt', '_CHECKPOINT_METADATA'}
+_STATE, _META, _METRICS = 'state/', 'meta/metadata', 'metrics/'
+_CLOSING = 20  # seconds that a manager whose save failed is waited for; its threads may never end
 
 
 class Checkpoints:
@@ -40,30 +48,45 @@ class Checkpoints:
 
   def __init__(self, directory: pathlib.Path, *, keep_last: int = 2):
     self.directory = pathlib.Path(directory).resolve()
-    self._saving = 0
+    self._saving = self._needed = 0
+    self._failed = False
+    if jax.process_index() == 0:
+      _drop_damaged_scores(self.directory)
     keep = preservation_policy.AnyPreservationPolicy(
       [
         preservation_policy.LatestN(keep_last),
         preservation_policy.BestN(get_metric_fn=lambda m: m['psnr'], n=1, keep_checkpoints_without_metrics=False),
       ]
     )
-    self._manager = ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=keep,
-        best_fn=lambda m: m['psnr'],
-        cleanup_tmp_directories=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
-      ),
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=keep,
+      best_fn=lambda m: m['psnr'],
+      cleanup_tmp_directories=True,
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
     )
+    with _fenced(f'{self.directory}: cannot be used for checkpoints'):
+      self._manager = ocp.CheckpointManager(self.directory, options=options)
 
   def __enter__(self) -> 'Checkpoints':
     return self
 
   def __exit__(self, kind, value, trace) -> None:
-    if kind is None:
-      self.wait()
-    self._manager.close()
+    try:
+      if kind is None:
+        self.wait()
+    finally:
+      self._close(patient=not self._failed)
+
+  def _close(self, patient: bool) -> None:
+    """Ends Orbax's threads; after a failed save it may take for ever, and what it raises has been told."""
+
+    def close():
+      with contextlib.suppress(Exception):
+        self._manager.close()
+
+    closing = threading.Thread(target=close, name='close checkpoints', daemon=True)
+    closing.start()
+    closing.join(None if patient else _CLOSING)
 
   def reached_preemption(self, step: int) -> bool:
     """Whether the processes of a distributed run have agreed to stop after `step`."""
@@ -76,9 +99,9 @@ class Checkpoints:
       CheckpointError: this save could not start, or the one before it failed (disk full, no permission, ...).
     """
     # Looked at first, because Orbax's threads report a full disk with pages of tracebacks.
-    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.directory).free
-    if needed > free:
-      raise self._save_error(step, OSError(f'it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free on the disk'))
+    self._needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if self._needed > (free := shutil.disk_usage(self.directory).free):
+      raise self._save_error(step, OSError(f'it needs {_size(self._needed)}, {_size(free)} are free on the disk'))
     try:
       self._manager.wait_until_finished()
       self._saving = step
@@ -96,9 +119,13 @@ class Checkpoints:
       raise self._save_error(self._saving, error) from error
 
   def _save_error(self, step: int, error: Exception) -> errors.CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    self._failed = True
+    why = errors.reason(error)
+    if files.is_full(error):
+      free = shutil.disk_usage(self.directory).free
+      why = f'the disk is full; it needs {_size(self._needed)}, {_size(free)} are free'
     return errors.CheckpointError(
-      f'Could not save checkpoint {step} in {self.directory}: {reason}. Earlier checkpoints are untouched; '
+      f'Could not save checkpoint {step} in {self.directory}: {why}. Earlier checkpoints are untouched; '
       'make room or check permissions, then start the same command again to resume.'
     )
 
@@ -122,31 +149,29 @@ class Checkpoints:
       abstract_state: `jax.ShapeDtypeStruct` leaves with shardings.
 
     Raises:
-      CheckpointError: checkpoints exist, but none is intact; or the state has another structure.
+      CheckpointError: checkpoints exist, or did before they were found to be damaged, but none is intact; or the state
+        has another structure.
     """
-    found = steps(self.directory)
-    for step in reversed(found):
+    for step in reversed(steps(self.directory)):
       try:
         verify(self.directory, step)
       except errors.CheckpointError as error:
-        logging.error('%s Going back to the checkpoint before it.', error)
+        logging.error('%s It is set aside, and the one before it is looked at.', error)
         if jax.process_index() == 0:
           _set_aside(self.directory / str(step))
         continue
-      self._manager.reload()
       args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
-      try:
+      # Its bytes are those that were written: what does not fit is the program.
+      with _fenced(f'Checkpoint {self.directory / str(step)} holds another state than this code and config build'):
+        self._manager.reload()
         restored = self._manager.restore(step, args=args)
-      except ValueError as error:
-        raise errors.CheckpointError(
-          f'Checkpoint {self.directory / str(step)} holds another state than this code and config build: '
-          f'{" ".join(str(error).split())[:300]}'
-        ) from error
       return restored.state, restored.meta
-    if found:
+    if damaged := sorted(path.name for path in self.directory.glob('*.damaged*')):
+      listed = ', '.join(damaged[:3]) + (', ...' if len(damaged) > 3 else '')
       raise errors.CheckpointError(
-        f'None of the checkpoints {found} in {self.directory} is intact; see the .damaged folders. '
-        'Move them away to start afresh.'
+        f'No checkpoint in {self.directory} is intact, and there are damaged ones ({listed}). Bring one back from a copy '
+        'under its number alone; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
+        'delete the damaged ones to train from step 0 again.'
       )
     return None
 
@@ -160,6 +185,34 @@ def _one_copy(leaf: Any) -> Any:
   if jax.process_count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
     return leaf.addressable_data(0)
   return leaf
+
+
+@contextlib.contextmanager
+def _fenced(what: str) -> Iterator[None]:
+  """Turns whatever Orbax and TensorStore raise into a CheckpointError that begins with `what`; ours pass."""
+  try:
+    yield
+  except errors.VqmError:
+    raise
+  except Exception as error:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    raise errors.CheckpointError(f'{what}: {errors.one_line(text, 300)}') from error
+
+
+def _size(count: int) -> str:
+  return f'{count / 1e6:.1f} MB'
+
+
+def _drop_damaged_scores(directory: pathlib.Path) -> None:
+  """Removes validation records that do not match their digests, so that Orbax and `select` know of none.
+
+  They are a few bytes beside hours of training: the checkpoints themselves stay.
+  """
+  for step in steps(directory):
+    folder = directory / str(step) / _METRICS
+    if folder.is_dir() and validation_psnr(directory, step) is None:
+      logging.warning('%s: the validation record is damaged and removed; the checkpoint stays.', folder.parent)
+      shutil.rmtree(folder, ignore_errors=True)
 
 
 def _set_aside(folder: pathlib.Path) -> None:
@@ -185,28 +238,49 @@ def steps(directory: pathlib.Path) -> list[int]:
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.is_dir() and path.name.isdigit())
+  return sorted(int(path.name) for path in directory.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
 def verify(directory: pathlib.Path, step: int) -> None:
-  """Checks every file of checkpoint `step` against its digest.
+  """Checks every file of checkpoint `step` against its digest, but for the validation record.
 
   Raises:
-    CheckpointError: names the first file that is missing, changed or was never finished.
+    CheckpointError: names the first file that is missing, changed, was never finished or has no digest.
   """
   folder = pathlib.Path(directory) / str(step)
-  try:
-    expected = json.loads((folder / DIGESTS).read_text())
-  except (OSError, ValueError) as error:
-    raise errors.CheckpointError(
-      f'Checkpoint {folder} has no readable {DIGESTS}: it was not finished or is damaged.'
-    ) from error
+  expected = _expected(folder)
+  present = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+  present = {name for name in present if pathlib.PurePath(name).name not in _NOT_DIGESTED and _is_state(name)}
+  if unknown := sorted(present - expected.keys()):
+    raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {unknown[0]} has no digest in {DIGESTS}.')
+  if _META not in expected or not any(name.startswith(_STATE) for name in expected):
+    raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {DIGESTS} does not list the whole of it.')
   for name, digest in expected.items():
+    if name.startswith(_METRICS):
+      continue
     path = folder / name
     if not path.is_file():
       raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} is missing.')
     if sha256(path) != digest:
       raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} does not match its SHA-256 digest.')
+
+
+def _is_state(name: str) -> bool:
+  """Whether a file is read on resuming; others may be laid beside them, such as notes."""
+  return name.startswith((_STATE, 'meta/')) and not pathlib.PurePath(name).name.startswith('.')
+
+
+def _expected(folder: pathlib.Path) -> dict[str, str]:
+  """The digests of a checkpoint's files by name. Raises CheckpointError when there is no such list."""
+  try:
+    expected = json.loads((folder / DIGESTS).read_text(encoding='utf-8'))
+    if not isinstance(expected, dict) or not all(isinstance(digest, str) for digest in expected.values()):
+      raise ValueError('no list of digests')
+    return expected
+  except (OSError, ValueError, RecursionError) as error:
+    raise errors.CheckpointError(
+      f'Checkpoint {folder} has no readable {DIGESTS}: it was not finished or is damaged.'
+    ) from error
 
 
 def select(directory: pathlib.Path, step: int | str) -> int:
@@ -223,7 +297,7 @@ def select(directory: pathlib.Path, step: int | str) -> int:
   if step == 'best':
     scores = {s: score for s in found if (score := validation_psnr(directory, s)) is not None}
     return max(scores, key=lambda s: (scores[s], s)) if scores else found[-1]
-  if not str(step).isdigit() or int(step) not in found:
+  if not str(step).isdecimal() or int(step) not in found:
     raise errors.CheckpointError(
       f'No checkpoint of step {step} in {directory}; there are {", ".join(map(str, found))} (or best, latest).'
     )
@@ -232,11 +306,15 @@ def select(directory: pathlib.Path, step: int | str) -> int:
 
 def validation_psnr(directory: pathlib.Path, step: int) -> float | None:
   """Returns the validation PSNR in dB saved with checkpoint `step`, or None."""
-  path = pathlib.Path(directory) / str(step) / 'metrics' / 'metrics'
+  folder = pathlib.Path(directory) / str(step)
+  path = folder / _METRICS / 'metrics'
   try:
-    return json.loads(path.read_text())['psnr']
-  except (OSError, ValueError, KeyError):  # not validated, or damaged, which `verify` reports
+    if not path.is_file() or sha256(path) != _expected(folder).get('metrics/metrics'):
+      return None  # not validated, or damaged
+    psnr = json.loads(path.read_text(encoding='utf-8'))['psnr']
+  except (OSError, ValueError, KeyError, TypeError, errors.CheckpointError):
     return None
+  return psnr if isinstance(psnr, float | int) else None
 
 
 def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.ndarray]:
@@ -249,7 +327,10 @@ def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.n
   """
   verify(directory, step)
   path = (pathlib.Path(directory) / str(step) / 'state').resolve()
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+  with (
+    _fenced(f'Checkpoint {path.parent} cannot be read by this version'),
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
+  ):
     saved = reader.metadata(path).item_metadata.tree
     if part not in saved:
       raise errors.CheckpointError(f'Checkpoint {path.parent} has no {part!r}; it holds {sorted(saved)}.')
@@ -260,8 +341,12 @@ def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.n
 
 
 def read_meta(directory: pathlib.Path, step: int) -> dict:
-  """Returns the JSON metadata of checkpoint `step`."""
-  return json.loads((pathlib.Path(directory) / str(step) / 'meta' / 'metadata').read_text())
+  """Returns the JSON metadata of checkpoint `step`. Raises CheckpointError when it is damaged."""
+  path = pathlib.Path(directory) / str(step) / _META
+  try:
+    return dict(json.loads(path.read_text(encoding='utf-8')))
+  except (OSError, TypeError, ValueError) as error:
+    raise errors.CheckpointError(f'{path} is damaged ({errors.reason(error)}); use another --step.') from error
 
 
 def flatten(tree: Any) -> dict[str, Any]:

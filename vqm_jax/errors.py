@@ -4,6 +4,11 @@ Each message is one line that names the file or field, what was expected, what w
 print it without a traceback (`--debug` shows it) and leave with `exit_code`.
 """
 
+import re
+
+LONGEST = 500  # characters of a message
+_TAIL = 200  # of them are kept of its end, where the remedy stands
+
 
 class VqmError(Exception):
   """Something that the user can mend."""
@@ -43,3 +48,24 @@ class MissingWeightsError(VqmError):
 
 class BusyError(VqmError):
   """Another process is at work on the same thing."""
+
+
+def reason(error: BaseException, longest: int = 160) -> str:
+  """What an exception of another library says, as a part of a line: its first line, plain, or else its type."""
+  lines = str(error).strip().splitlines()
+  return one_line(lines[0], longest) if lines and lines[0].strip() else type(error).__name__
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+  """A message as it is shown: a line of at most `longest` characters, of which the middle is left out.
+
+  Without bytes that are no text, addresses of objects and the hidden names that files have until they are whole.
+  """
+  text = re.sub(r'<(?:[\w.]+\.)?(\w+)(?: [^<>]*)? at 0x[0-9a-fA-F]+>', r'\1', text)
+  text = re.sub(r'(^|[/\'"\s])\.([^/\s]+?)\.\d+\.(?:partial|part)\b', r'\1\2', text)
+  text = re.sub(r'(?:\\x[0-9a-fA-F]{2}){2,}', '?', text)
+  text = ' '.join(''.join(c if c.isprintable() or c.isspace() else '?' for c in text).split())
+  if len(text) <= longest:
+    return text
+  tail = min(_TAIL, longest // 3)
+  return f'{text[: longest - tail - 5].rstrip()} ... {text[-tail:].lstrip()}'

@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from vqm_jax import checkpoints, cli, data, errors, inference, metrics
+from vqm_jax import checkpoints, cli, data, errors, inference, metrics, names
 from vqm_jax.evaluation import scoring
 from vqm_jax.evaluation.choice import FRECHET, Choice, choose
 from vqm_jax.evaluation.filter_scores import score_filters
@@ -256,7 +256,7 @@ def _methods(given: list[str]) -> dict[str, str]:
     name, _, path = named[0]
     return {name: path or name}
   methods = {name: path for name, _, path in named}
-  if len(methods) < len(named) or not all(path and pathlib.Path(name).name == name for name, path in methods.items()):
+  if len(methods) < len(named) or not all(path and not names.problem(name) for name, path in methods.items()):
     raise errors.ConfigError(
       f'--pred_dir={",".join(given)}: expected NAME=PATH,NAME=PATH with different names that can be folders.'
     )

@@ -2,13 +2,19 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from vqm_jax import errors
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -19,8 +25,35 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   try:
     yield partial
     partial.replace(path)
+  except OSError as error:
+    if is_full(error):
+      raise full(path, partial.stat().st_size if partial.exists() else 0) from error
+    raise
   finally:
     partial.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException) -> bool:
+  """Whether an error, or what it came of, says that a disk or quota is full, or a file as large as files may be."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _FULL:
+      return True
+    if any(os.strerror(number) in str(error) for number in _FULL):  # as C++ libraries say it
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def full(path: str | os.PathLike, least: int = 0) -> errors.DiskFullError:
+  """The error to raise for `path` on a full disk; `least` is how many bytes of it there was room for, if known."""
+  folder = pathlib.Path(path).resolve()
+  while not folder.is_dir():
+    folder = folder.parent
+  needed = f'it needs more than {max(least, 1) / 1e6:.3f} MB' if least else 'it needs more'
+  return errors.DiskFullError(
+    f'{path}: no room to write this; {needed}, {shutil.disk_usage(folder).free / 1e6:.3f} MB are free there (a quota or '
+    'limit may allow less). Make room, then start the same command again.'
+  )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

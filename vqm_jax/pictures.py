@@ -1,17 +1,39 @@
-"""Pictures to look at: input, output, target and their difference side by side."""
+"""Pictures to look at: input, output, target and their difference side by side; and a fence for those of strangers."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vqm_jax import files
+from vqm_jax import errors, files
 
 _GAP = 4  # pixels between panels
 _BAR = 18  # pixels for the label above each panel
 _ERROR_GAIN = 4
+
+
+@contextlib.contextmanager
+def fenced(
+  name: str | os.PathLike, kind: type[errors.VqmError] = errors.DataError, remedy: str = 'copy or write it again'
+) -> Iterator[None]:
+  """Turns whatever Pillow raises on damaged images, which is nearly everything, into an error of `kind`.
+
+  Images that would fill the memory (from 179 million pixels on) are refused, too. Our own errors pass as they are.
+
+  Args:
+    name: of the image, for the message.
+    kind: of error.
+    remedy: what to do, for the message.
+  """
+  try:
+    yield
+  except errors.VqmError:
+    raise
+  except Exception as error:
+    raise kind(f'{name}: not a readable image ({errors.reason(error)}); {remedy}.') from error
 
 
 def comparison(

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vqm_jax import errors
+from vqm_jax import errors, names, pictures
 from vqm_jax.data.records import DataSource, Records, describe
 
 # Decoding a 1080p pair takes about 0.15 s of one core; 8 pairs ahead are 100 MB.
@@ -45,7 +45,7 @@ class ClipReader:
     aligned: whether hq shows lq pixel by pixel; not when two cameras filmed them.
 
   Raises:
-    DataError: a source of another kind, or only a part of a split.
+    DataError: a source of another kind, only a part of a split, or a clip whose name is a path.
   """
 
   def __init__(self, source: DataSource):
@@ -55,9 +55,10 @@ class ClipReader:
         f'{describe(source)}: no table of clips for this split; expected a whole split of a '
         f'`frames` config{", one of " + ", ".join(tables) if tables else ""}.'
       )
+    self._name = describe(source)
+    names.check(tables[source.split], self._name)
     self.clips = {name: _clip(name, entry) for name, entry in tables[source.split].items()}
     self.aligned = (source.dataset_info.metadata or {}).get('settings', {}).get('aligned', True)
-    self._name = describe(source)
     features = source.dataset_info.features
     self._images = [field for field in ('lq', 'hq') if field in features]
     # Stored files are decoded here: TFDS would import OpenCV for it.
@@ -103,8 +104,8 @@ class ClipReader:
     if found != (clip.name, frame):
       raise self._records.damaged(index, f'it is frame {found}, expected {(clip.name, frame)}')
     try:
-      lq, hq = (_decode(record[field]) if field in record else None for field in ('lq', 'hq'))
-    except (OSError, SyntaxError, ValueError) as error:
+      lq, hq = (_decode(record[field], field) if field in record else None for field in ('lq', 'hq'))
+    except errors.DataError as error:
       raise self._records.damaged(index, f'frame {frame} of {clip.name!r} is no image') from error
     if any(image is not None and image.shape != (clip.height, clip.width, 3) for image in (lq, hq)):
       raise self._records.damaged(index, f'frame {frame} of {clip.name!r} is not {clip.height}x{clip.width}')
@@ -116,7 +117,7 @@ def _clip(name: str, entry: Mapping[str, Any]) -> Clip:
   return Clip(name=name, **{**entry, **cuts})
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, name: str) -> np.ndarray:
   """uint8 (H, W, 3) of an image file; grey and palette images become RGB."""
-  with Image.open(io.BytesIO(data), formats=['PNG']) as image:
+  with pictures.fenced(name), Image.open(io.BytesIO(data), formats=['PNG']) as image:
     return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vqm_jax import errors
+from vqm_jax import errors, pictures
 
 # WebP at method 0 decodes as fast as at higher efforts and encodes about 20 times faster.
 _ENCODER_OPTIONS = {
@@ -76,13 +76,14 @@ class FrameStrip(tfds.features.FeatureConnector):
   def decode_example_np(self, example_data: bytes) -> np.ndarray:
     """Frames uint8 (T, H, W, 3) of stored bytes. Raises DataError when they are damaged."""
     try:
-      if self.codec == 'raw':
-        return np.frombuffer(example_data, np.uint8).reshape(self.shape)
-      with Image.open(io.BytesIO(example_data), formats=[self.codec]) as strip:
-        if strip.size != (self.width, self.num_frames * self.height):
-          raise ValueError(f'the image is {strip.size}')
-        return np.asarray(strip).reshape(self.shape)
-    except (OSError, SyntaxError, ValueError) as error:
+      with pictures.fenced('strip'):
+        if self.codec == 'raw':
+          return np.frombuffer(example_data, np.uint8).reshape(self.shape)
+        with Image.open(io.BytesIO(example_data), formats=[self.codec]) as strip:
+          if strip.size != (self.width, self.num_frames * self.height):
+            raise ValueError(f'the image is {strip.size}')
+          return np.asarray(strip).reshape(self.shape)
+    except errors.DataError as error:
       raise errors.DataError(
         f'FrameStrip: {len(example_data)} bytes are not a whole {self.codec} strip of {self.shape}'
       ) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vqm_jax import errors, metrics
+from vqm_jax import errors, metrics, names
 from vqm_jax.data import ClipReader
 from vqm_jax.inference.streaming import known_cuts
 
@@ -40,6 +40,9 @@ class ClipFrames:
   indices: Sequence[int]
   category: str
   frames: Callable[[], Iterator[tuple[np.ndarray | None, np.ndarray, np.ndarray]]]
+
+  def __post_init__(self):
+    names.check([self.name], 'to be scored')  # files are called after it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from vqm_jax import errors
+from vqm_jax import errors, names, pictures
 from vqm_jax.summary import Summary
 
 Clips = dict[str, list[pathlib.Path]]
@@ -48,7 +48,7 @@ def find(folder: str | pathlib.Path, flag: str) -> Clips:
     flag: for the messages.
 
   Raises:
-    DataError: there is no such folder, no frame, or a number is missing between two frames.
+    DataError: there is no such folder, no frame, a number is missing between two frames, or the name of a clip is none.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -68,6 +68,7 @@ def find(folder: str | pathlib.Path, flag: str) -> Clips:
     raise errors.DataError(
       f'{flag}={folder} holds no PNG frame; evaluate with --save_frames, or turn videos into PNG files first.'
     )
+  names.check(clips, f'{flag}={folder}')
   return {name: _ordered(clips[name], name, flag) for name in sorted(clips, key=_natural)}
 
 
@@ -86,6 +87,7 @@ def of_summary(summary: Summary, path: pathlib.Path, side: str, flag: str) -> Cl
   if side != 'output' and not folder.is_dir():  # a run whose test set has no targets
     return None
   clips, scored = find(folder, flag), summary.frame_indices
+  names.check(scored, str(path))
   if len(clips) == len(scored) == 1:  # a single clip is scored whatever its name is
     clips = dict(zip(scored, clips.values(), strict=True))
   for name, indices in scored.items():
@@ -97,15 +99,15 @@ def of_summary(summary: Summary, path: pathlib.Path, side: str, flag: str) -> Cl
   return clips
 
 
-def wanted(clips: Clips, names: Iterable[str], flag: str) -> Clips:
+def wanted(clips: Clips, chosen: Iterable[str], flag: str) -> Clips:
   """The clips of these names, in this order; DataError names those that are missing."""
-  names = list(names)
-  if missing := [name for name in names if name not in clips]:
+  chosen = list(chosen)
+  if missing := [name for name in chosen if name not in clips]:
     raise errors.DataError(
-      f'{flag} lacks {len(missing)} of {len(names)} clips: {", ".join(missing[:5])}{", ..." * (len(missing) > 5)}; it '
+      f'{flag} lacks {len(missing)} of {len(chosen)} clips: {", ".join(missing[:5])}{", ..." * (len(missing) > 5)}; it '
       f'has {", ".join(list(clips)[:5])}{", ..." * (len(clips) > 5)}.'
     )
-  return {name: clips[name] for name in names}
+  return {name: clips[name] for name in chosen}
 
 
 def head(content: bytes, name: str) -> Picture:
@@ -129,11 +131,8 @@ def decode(content: bytes, name: str) -> np.ndarray:
   """Plain 8-bit RGB PNG as uint8 (H, W, 3). Raises DataError for anything else, and for damaged files."""
   if complaint := head(content, name).complaint:
     raise errors.DataError(f'{name} is {complaint}; expected plain 8-bit RGB, so write it again as that.')
-  try:
-    with Image.open(io.BytesIO(content)) as image:
-      return np.asarray(image.convert('RGB'))
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise errors.DataError(f'{name} is damaged ({error}); write it again.') from error
+  with pictures.fenced(name, remedy='write it again'), Image.open(io.BytesIO(content), formats=['PNG']) as image:
+    return np.asarray(image.convert('RGB'))
 
 
 def _is_frame(path: pathlib.Path) -> bool:

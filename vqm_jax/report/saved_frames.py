@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from vqm_jax import errors
+from vqm_jax import errors, pictures
 from vqm_jax.report import summaries
 from vqm_jax.report.summaries import Block, Result
 from vqm_jax.summary import Summary, read_summary
@@ -207,11 +207,8 @@ def _natural(path: pathlib.Path) -> list[tuple[bool, int, str]]:
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
-  try:
-    with Image.open(path) as image:
-      return np.asarray(image.convert('RGB'))
-  except OSError as error:
-    raise errors.DataError(f'{path} cannot be read ({error}); evaluate again with --save_frames.') from error
+  with pictures.fenced(path, remedy='evaluate again with --save_frames'), Image.open(path) as image:
+    return np.asarray(image.convert('RGB'))
 
 
 def same_size(frames: Mapping[str, np.ndarray], what: str) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import errors
+from vqm_jax import errors, names
 from vqm_jax.metrics import PSNR_OF_IDENTICAL, statistics
 from vqm_jax.report import published
 from vqm_jax.summary import Scores, Summary
@@ -157,8 +157,18 @@ def blocks(summaries: Mapping[str, Summary]) -> list[Block]:
   """
   groups = collections.defaultdict(dict)
   for path, summary in summaries.items():
+    names.check(_clips(summary), path)
+    for text in (summary.method, *summary.category.values()):
+      if text and (wrong := names.label_problem(text)):
+        raise errors.DataError(f'{path}: the label {text[:60]!r} {wrong}; evaluate again.')
     groups[_identity(summary)][path] = summary, _result(path, summary)
   return [_block(*key, groups[key]) for key in sorted(groups)]
+
+
+def _clips(summary: Summary) -> set[str]:
+  """The names of all clips that a summary speaks of."""
+  sides = (summary.metrics, summary.no_processing or {}, summary.target or {})
+  return {clip for side in sides for metric in side.values() for clip in metric.per_clip} | {*summary.frame_indices}
 
 
 def _identity(summary: Summary) -> tuple[str, str, str, str, bool, tuple[str, ...]]:

@@ -27,6 +27,7 @@ from absl import logging
 
 from vqm_jax import checkpoints, errors, files, inference
 from vqm_jax import config as configs
+from vqm_jax import names as naming
 from vqm_jax.training import loop
 
 _FIELDS = ('stage_names', 'stage_args', 'stage_new', 'stage_shares')
@@ -57,7 +58,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
   if unknown:
     raise errors.ConfigError(f'config.stage_fields names {sorted(unknown)}, which the config does not have.')
   names, shares = list(config.stage_names), list(config.stage_shares)
-  if len(set(names)) < len(names) or not all(name and pathlib.Path(name).name == name for name in names):
+  if len(set(names)) < len(names) or any(naming.problem(name) for name in names):
     raise errors.ConfigError(f'config.stage_names={names}: expected different names that can be folders.')
   if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
     raise errors.ConfigError(f'config.stage_shares={shares}: expected positive shares that add up to 1.')

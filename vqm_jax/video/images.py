@@ -8,15 +8,13 @@ import collections.abc
 import contextlib
 import pathlib
 import re
-import struct
 import zipfile
-import zlib
 from fractions import Fraction
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vqm_jax import errors
+from vqm_jax import errors, zips
 from vqm_jax.video.sources import checked_stop
 
 _KINDS = {
@@ -154,10 +152,7 @@ def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> Im
 
 
 def zip_root(path: pathlib.Path) -> zipfile.Path:
-  try:
-    return zipfile.Path(path)
-  except zipfile.BadZipFile as error:
-    raise errors.VideoError(f'{path}: not a readable zip archive; copy or download it again') from error
+  return zips.root(path, errors.VideoError)
 
 
 def name_of(folder: pathlib.Path | zipfile.Path) -> str:
@@ -193,13 +188,6 @@ def _in_order(files: list) -> list:
         'or renumber the sequence'
       )
   return files
-
-
-# What Pillow, zipfile and zlib raise for bytes that are not what the name says.
-_UNREADABLE = (
-  *(OSError, ValueError, SyntaxError, EOFError, LookupError, RuntimeError, ArithmeticError, MemoryError, TypeError),
-  *(zipfile.BadZipFile, zlib.error, struct.error, Image.DecompressionBombError),
-)
 
 
 def _read_image(file: pathlib.Path | zipfile.Path) -> np.ndarray:
@@ -238,10 +226,12 @@ def _opened(path: pathlib.Path) -> collections.abc.Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _reading(file: object, index: int | None = None) -> collections.abc.Iterator[None]:
-  """Turns whatever reading a bad image raises into one line."""
+  """Turns whatever reading a bad image raises into one line; for bytes that are no image that is nearly everything."""
   try:
     yield
-  except _UNREADABLE as error:
+  except errors.VqmError:
+    raise
+  except Exception as error:
     raise _unreadable(file if index is None else f'{file}, picture {index}', error) from error
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from av.stream import Discard, Disposition
 
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, names
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video import decoding, images, remedies, survey, timing
 from vqm_jax.video.decoding import codec_name
@@ -122,8 +122,11 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
       found.append((images.name_of(folder), folder))
     else:
       found.append((prefix, folder / f'{prefix}_*{suffix}'))
-  names = [name for name, _ in found]
-  if duplicates := sorted(name for name, n in collections.Counter(names).items() if n > 1):
+  counts = collections.Counter(name for name, _ in found)
+  for name in counts:
+    if wrong := names.problem(name):
+      raise errors.VideoError(f'{folder}: {names.refusal(name, wrong)}')
+  if duplicates := sorted(name for name, n in counts.items() if n > 1):
     raise errors.VideoError(f'{folder}: several files or folders stand for clip {duplicates[0]!r}; keep one of them')
   return dict(sorted(found, key=lambda item: images.natural(item[0])))
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, names, zips
 from vqm_jax.video import VideoFile, VideoSource, images, list_videos, open_video
 from vqm_jax.video.images import ImageFrames
 from vqm_jax.video.sources import Readable
@@ -390,7 +390,7 @@ def _listed(place: Readable, notes: _Notes) -> dict[str, Readable]:
 
 def _opened(place: Readable) -> Readable:
   """A zip as a folder, a folder as it is."""
-  return zipfile.Path(place) if place.is_file() else place
+  return zips.root(place) if place.is_file() else place
 
 
 def _unwrapped(folder: Readable) -> Readable:
@@ -434,6 +434,9 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[Clip] | None:
       notes.problems.append(
         f'{where}: split={row["split"]!r}, clip_id={name!r}, expected {", ".join(SPLITS)} and a name'
       )
+      continue
+    if wrong := names.problem(name):
+      notes.problems.append(f'{where}: {names.refusal(name, wrong)}')
       continue
     if (split, name) in clips:
       notes.problems.append(f'{where}: clip {split}/{name} a second time, expected once; remove a line')

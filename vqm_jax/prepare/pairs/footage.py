@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import errors
+from vqm_jax import errors, names
 from vqm_jax.prepare.pairs import scenes as scenes_lib
 from vqm_jax.video import VideoFile
 from vqm_jax.video.reader import is_video
@@ -60,6 +60,8 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     if any(part.startswith('.') for part in below.parts) or not is_video(path):
       continue
     name = re.sub(r'[^\w.-]+', '_', '_'.join(below.with_suffix('').parts))
+    if wrong := names.problem(name):
+      raise errors.DataError(f'{below}: {names.refusal(name, wrong)}')
     if name in found:
       other = found[name].relative_to(folder)
       raise errors.DataError(f'{below} and {other} would both become clip {name}; rename one')

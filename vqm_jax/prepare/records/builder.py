@@ -22,7 +22,7 @@ from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
-from vqm_jax import cli, errors, files
+from vqm_jax import cli, errors, files, names
 from vqm_jax.prepare.pairs import checked
 from vqm_jax.prepare.records.configs import ClipPair, RecordsConfig
 
@@ -312,6 +312,7 @@ def _check(pairs: dict[str, list[ClipPair]], config: RecordsConfig) -> None:
   for split, clips in pairs.items():
     counts = collections.Counter(pair.clip_id for pair in clips)
     problems += [f'{split}/{name}: {n} clips of this name' for name, n in counts.items() if n > 1]
+    problems += [names.refusal(name, wrong) for name in counts if (wrong := names.problem(name))]
     for pair in clips:
       problems += [f'{split}/{pair.clip_id}: {problem}' for problem in config.problems(pair)]
       for start, stop in pair.scenes:

@@ -15,7 +15,7 @@ import re
 
 from absl import flags
 
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, names
 from vqm_jax.report import frame_folders, summaries
 from vqm_jax.report.study import making, trials
 from vqm_jax.summary import read_summary
@@ -55,6 +55,9 @@ def _named() -> dict[str, str]:
   methods = {name.strip(): path for name, _, path in named}
   if len(methods) < len(named) or not all(name and path for name, path in methods.items()):
     raise errors.ConfigError(f'--methods={",".join(_METHODS.value)}: expected NAME=DIR,NAME=DIR with different names.')
+  for name in methods:
+    if wrong := names.label_problem(name):
+      raise errors.ConfigError(f'--methods: {name!r} {wrong}; choose another name.')
   return methods
 
 
@@ -99,8 +102,8 @@ def main(argv):
   if _TARGET.value:
     sources[making.TARGET] = frame_folders.find(_TARGET.value, '--target')
   # Every clip that one method has: whichever lacks it says so.
-  names = _CLIPS.value or list(dict.fromkeys(name for clips in named for name in clips))
-  sources = {method: frame_folders.wanted(clips, names, method) for method, clips in sources.items()}
+  chosen = _CLIPS.value or list(dict.fromkeys(name for clips in named for name in clips))
+  sources = {method: frame_folders.wanted(clips, chosen, method) for method, clips in sources.items()}
   target = sources.pop(making.TARGET, None)
   shortest = min(len(frames) for clips in sources.values() for frames in clips.values())
   study = making.Study(
@@ -123,7 +126,7 @@ def main(argv):
   key = making.build(study, out, key_path, functools.partial(cli.progress, desc='written', unit='video'))
   length = max(map(len, key['orders']))
   minutes = length * (study.frames / study.fps + 5) / 60
-  print(f'{out / "index.html"}: {len(key["methods"])} methods, {len(names)} clips, {length} questions for each rater,')
+  print(f'{out / "index.html"}: {len(key["methods"])} methods, {len(chosen)} clips, {length} questions for each rater,')
   print(f'about {minutes:.0f} minutes. The key: {key_path}. Keep it private, and publish nothing but {out}.')
 
 

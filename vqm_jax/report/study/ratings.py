@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vqm_jax import errors
+from vqm_jax import errors, names
 from vqm_jax.report.study import making, trials
 
 CHOICES = ('left', 'same', 'right')
@@ -86,6 +86,10 @@ def read_key(path: pathlib.Path) -> dict[str, Any]:
   needed = {'study': str, 'mode': str, 'methods': list, 'clips': list, 'media': dict, 'orders': list}
   if wrong := [name for name, kind in needed.items() if not isinstance(key.get(name), kind) or not key[name]]:
     raise errors.DataError(f'{path} is damaged: {", ".join(wrong)} is missing; take the copy that study wrote.')
+  names.check(key['clips'], path)
+  for method in key['methods']:
+    if not isinstance(method, str) or (wrong := names.label_problem(method)):
+      raise errors.DataError(f'{path}: method {method!r} {wrong if isinstance(method, str) else "is no text"}.')
   return key
 
 
@@ -165,6 +169,8 @@ def _rater(key: Mapping[str, Any], export: Mapping[str, Any], path: pathlib.Path
     raise errors.DataError(f'{path} is of study {study}, the key of {key["study"]}')
   if not isinstance(name, str) or not name or not isinstance(answers, list):
     raise errors.DataError(f'{path} has no participant or no list of answers')
+  if wrong := names.problem(name):
+    raise errors.DataError(f'{path}: {names.refusal(name, wrong, "participant")}')
   if slot != trials.slot_of(name, len(key['orders'])):
     raise errors.DataError(f'{path}: participant {name!r} does not belong to order {slot}, one of them was changed')
   order = key['orders'][slot]

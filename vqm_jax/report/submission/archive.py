@@ -14,12 +14,11 @@ import pathlib
 import re
 import string
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import errors
+from vqm_jax import errors, zips
 from vqm_jax.report import frame_folders
 
 README = 'readme.txt'
@@ -220,7 +219,9 @@ def verify(
   Raises:
     DataError: it is no zip, is damaged, or would be refused; the message tells all the reasons.
   """
-  try:
+  with zips.fenced(path):
+    if not path.exists():
+      raise errors.DataError(f'{path}: no such file; pack frames with --frames first.')
     with zipfile.ZipFile(path) as archive:
       problems = list(_listing_problems(archive.infolist(), expected))
       pictures = {}
@@ -247,10 +248,6 @@ def verify(
           problems.append(str(error).rstrip('.'))
           continue
         pictures[info.filename] = picture
-  except FileNotFoundError as error:
-    raise errors.DataError(f'{path}: no such file; pack frames with --frames first.') from error
-  except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-    raise errors.DataError(f'{path} is no zip that can be read ({error}); pack the frames again.') from error
   if problems:
     raise _refused(path, problems)
   return pictures
@@ -260,7 +257,9 @@ def frames(path: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, np.n
   """Name and frame, uint8 (H, W, 3), of an archive that was verified."""
   with zipfile.ZipFile(path) as archive:
     for name in names:
-      yield name, frame_folders.decode(archive.read(name), name)
+      with zips.fenced(path):
+        frame = frame_folders.decode(archive.read(name), name)
+      yield name, frame
 
 
 def _refused(path: pathlib.Path, problems: Sequence[str]) -> errors.DataError:

@@ -1,0 +1,53 @@
+"""What clips, methods and raters may be called: names come out of data and end in names of files, so no paths."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from vqm_jax import errors
+
+LONGEST = 120  # bytes in UTF-8: file systems take 255, and names are prolonged by suffixes
+_UNSEEN = {'Cc', 'Cs', 'Zl', 'Zp'}  # control characters, halves of characters, separators of lines
+_TURNING = set('\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')  # they hide what a name ends in
+# Devices of Windows, with any suffix; and what an evaluation calls a file of its own beside those of clips.
+_RESERVED = re.compile(r'(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?|timing', re.IGNORECASE)
+
+
+def problem(name: Any) -> str | None:
+  """What is wrong with the name of a clip, method or rater, 'is empty' for example; None if nothing is."""
+  if not isinstance(name, str):
+    return f'is no text but {type(name).__name__}'
+  if unseen := label_problem(name):
+    return unseen
+  if '/' in name or '\\' in name or re.match('[A-Za-z]:', name):
+    return 'is a path'
+  if name in ('.', '..') or _RESERVED.fullmatch(name):
+    return 'is reserved'
+  if name != name.strip() or name.endswith('.'):
+    return 'begins or ends with a space or ends with a dot'
+  if len(name.encode()) > LONGEST:
+    return f'has {len(name.encode())} bytes, at most {LONGEST} are allowed'
+  return None
+
+
+def label_problem(text: str) -> str | None:
+  """What is wrong with a text that is only shown, and may be a path; None if nothing is."""
+  if not text.strip():
+    return 'is empty'
+  if any(unicodedata.category(letter) in _UNSEEN or letter in _TURNING for letter in text):
+    return 'has control characters'
+  return None
+
+
+def check(names: Iterable[Any], where: str, kind: str = 'clip') -> None:
+  """Raises DataError for the first of `names` that a `kind` of thing may not have; `where` is the file it is from."""
+  for name in names:
+    if found := problem(name):
+      raise errors.DataError(f'{where}: {refusal(name, found, kind)}')
+
+
+def refusal(name: Any, found: str, kind: str = 'clip') -> str:
+  """The words of `check`: ``clip '../x' is a path; expected a plain name, rename it``."""
+  shown = repr(name) if len(repr(name)) <= 80 else f'{repr(name)[:60]}...'
+  return f'{kind} {shown} {found}; expected a plain name of at most {LONGEST} bytes, so rename it.'
