@@ -156,7 +156,7 @@ class Checkpoints:
       try:
         verify(self.directory, step)
       except errors.CheckpointError as error:
-        logging.error('%s It is set aside, and the one before it is looked at.', error)
+        logging.error('%s Going back to the checkpoint before it.', error)
         if jax.process_index() == 0:
           _set_aside(self.directory / str(step))
         continue
@@ -169,8 +169,8 @@ class Checkpoints:
     if damaged := sorted(path.name for path in self.directory.glob('*.damaged*')):
       listed = ', '.join(damaged[:3]) + (', ...' if len(damaged) > 3 else '')
       raise errors.CheckpointError(
-        f'No checkpoint in {self.directory} is intact, and there are damaged ones ({listed}). Bring one back from a copy '
-        'under its number alone; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
+        f'No checkpoint in {self.directory} is intact, and there are damaged ones ({listed}). Bring one back from a '
+        'copy; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
         'delete the damaged ones to train from step 0 again.'
       )
     return None

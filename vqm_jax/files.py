@@ -51,8 +51,8 @@ def full(path: str | os.PathLike, least: int = 0) -> errors.DiskFullError:
     folder = folder.parent
   needed = f'it needs more than {max(least, 1) / 1e6:.3f} MB' if least else 'it needs more'
   return errors.DiskFullError(
-    f'{path}: no room to write this; {needed}, {shutil.disk_usage(folder).free / 1e6:.3f} MB are free there (a quota or '
-    'limit may allow less). Make room, then start the same command again.'
+    f'{path}: no room to write this; {needed}, {shutil.disk_usage(folder).free / 1e6:.3f} MB are free (a quota '
+    'may allow less). Make room, then start the same command again.'
   )
 
 

@@ -33,7 +33,7 @@ def fenced(
   except errors.VqmError:
     raise
   except Exception as error:
-    raise kind(f'{name}: not a readable image ({errors.reason(error)}); {remedy}.') from error
+    raise kind(f'{name} is damaged: not a readable image ({errors.reason(error)}); {remedy}.') from error
 
 
 def comparison(

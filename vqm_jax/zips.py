@@ -17,7 +17,11 @@ _ENCRYPTED = 0x1
 
 
 @contextlib.contextmanager
-def fenced(path: str | os.PathLike, error: type[errors.VqmError] = errors.DataError) -> Iterator[None]:
+def fenced(
+  path: str | os.PathLike,
+  error: type[errors.VqmError] = errors.DataError,
+  says: str = ': not a readable zip archive',
+) -> Iterator[None]:
   """Turns whatever `zipfile` raises on damaged archives, which is nearly everything, into `error` naming `path`.
 
   Raises:
@@ -28,7 +32,7 @@ def fenced(path: str | os.PathLike, error: type[errors.VqmError] = errors.DataEr
   except (errors.VqmError, FileNotFoundError, PermissionError):
     raise
   except Exception as caught:
-    raise error(f'{path}: not a readable zip archive ({errors.reason(caught)}); copy or download it again.') from caught
+    raise error(f'{path}{says} ({errors.reason(caught)}); copy or download it again.') from caught
 
 
 def check(archive: zipfile.ZipFile, path: str | os.PathLike, error: type[errors.VqmError] = errors.DataError) -> None:

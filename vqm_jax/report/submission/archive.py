@@ -219,7 +219,7 @@ def verify(
   Raises:
     DataError: it is no zip, is damaged, or would be refused; the message tells all the reasons.
   """
-  with zips.fenced(path):
+  with zips.fenced(path, says=' is no zip that can be read'):
     if not path.exists():
       raise errors.DataError(f'{path}: no such file; pack frames with --frames first.')
     with zipfile.ZipFile(path) as archive:
