@@ -33,10 +33,10 @@ ORDER = (
   {'names'},
   {'locks'},
   {'stopping'},
+  {'cli'},
   {'files'},
   {'schemas'},
   {'formats'},
-  {'cli'},
   {'installed'},
   {'errors'},
 )

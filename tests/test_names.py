@@ -12,6 +12,7 @@ from vqm_jax.evaluation import scoring
 from vqm_jax.prepare.records import builder as builders
 from vqm_jax.report import frame_folders, summaries
 from vqm_jax.report.study import making, ratings
+from vqm_jax.summary import Scores, Summary
 
 BAD = [
   '', ' ', '.', '..', '../x', '/x', 'a/b', 'a\\b', 'C:x', 'a\0b', 'a\nb', 'a\x1bb', 'x\u202egnp', '\ud800', 'NUL',
@@ -43,19 +44,20 @@ def test_no_reader_of_data_takes_a_path_for_a_name(name, micro_data, tmp_path):
   with pytest.raises(errors.DataError, match='test: clip '):
     data.ClipReader(source)
 
-  scores = {'psnr': {'mean': 1.0, 'per_clip': {name: 1.0}}}
-  with pytest.raises(errors.DataError, match='^s.json: clip '):
-    summaries.blocks({'s.json': {'dataset': 'x', 'method': 'y', 'metrics': scores}})
-  with pytest.raises(errors.DataError, match='^s.json: clip '):
-    good = {'psnr': {'mean': 1.0, 'per_clip': {'a': 1.0}}}
-    summaries.blocks({'s.json': {'dataset': 'x', 'method': 'y', 'metrics': good, 'frame_indices': {name: [0]}}})
+  def summary(**fields):
+    metrics = {'psnr': Scores(1.0, per_clip={fields.pop('clip', 'a'): 1.0})}
+    return Summary(dataset='x', method='y', metrics=metrics, **fields)
+
+  for bad in (summary(clip=name), summary(frame_indices={name: [0]})):
+    with pytest.raises(errors.DataError, match='^s.json: clip '):
+      summaries.blocks({'s.json': bad})
 
   path = tmp_path / 'out' / 'clip' / '000000.png'
   path.parent.mkdir(parents=True)
   Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-  summary = {'folders': {'output': 'out'}, 'frame_indices': {name: [0]}}
+  kept = summary(folders={'output': 'out'}, frame_indices={name: [0]})
   with pytest.raises(errors.DataError, match='s.json: clip '):
-    frame_folders.of_summary(summary, tmp_path / 's.json', 'output', '--results')
+    frame_folders.of_summary(kept, tmp_path / 's.json', 'output', '--results')
 
   key = {'format': making.KEY, 'version': making.FORMAT, 'study': 's', 'mode': 'mos', 'methods': ['m'], 'clips': [name]}
   path = tmp_path / 'key.json'

@@ -94,5 +94,5 @@ def test_images_of_strangers(tmp_path):
     folder = tmp_path / name[0]
     folder.mkdir()
     (folder / name).write_bytes(damaged)
-    with pytest.raises(errors.VideoError, match=f'{name} is damaged: not a readable image'):
+    with pytest.raises(errors.VideoError, match=name):
       video.open_video(folder)

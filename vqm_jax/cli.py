@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import time
 import traceback
 from typing import NoReturn, TypeVar
@@ -19,7 +20,9 @@ import tqdm
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vqm_jax import errors, installed
+from vqm_jax import errors, files, installed
+
+_PATIENCE = 5  # seconds for each thread that is left after an error
 
 FLAGS = flags.FLAGS
 T = TypeVar('T')
@@ -104,20 +107,38 @@ def _parse(main, argv: list[str]) -> list[str]:
       traceback.print_exc()
     _fail(_last_message(error), 2)
   except (ImportError, OSError) as error:
-    _fail(f'cannot load the config: {_last_message(error)}', 2)
+    _fail(
+      f'cannot load the config: {_last_message(error)}; expected a file with get_config() or one of '
+      f'{", ".join(installed.experiments())}.', 2,
+    )  # fmt: skip
 
 
 def _last_message(error: Exception) -> str:
   """One line: where ml_collections quotes the traceback of a config file, what that file said last."""
-  text = str(error).strip('"\'').strip()
+  text = str(error).strip()
+  if text[:1] in ('"', "'") and text[-1:] == text[:1]:  # the repr of what a KeyError holds
+    text = text[1:-1].replace('\\n', ' ').replace("\\'", "'")
   if 'Traceback (most recent call last)' in text:
     text = text.splitlines()[-1].split('Error: ', 1)[-1]
   return ' '.join(text.split())
 
 
 def _fail(message: str, code: int) -> NoReturn:
-  print(f'error: {message}', file=sys.stderr)
+  head = 'error: '
+  print(head + errors.one_line(message, errors.LONGEST - len(head)), file=sys.stderr, flush=True)
+  _end_threads(code)
   sys.exit(code)
+
+
+def _end_threads(code: int) -> None:
+  """Leaves at once if threads of a library, those of a failed save for example, would be waited for."""
+  main = threading.main_thread()
+  for thread in threading.enumerate():
+    if thread is not main and not thread.daemon:
+      thread.join(_PATIENCE)
+      if thread.is_alive():
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def run(main) -> NoReturn:
@@ -135,12 +156,14 @@ def run(main) -> NoReturn:
     except errors.VqmError as error:
       if FLAGS.debug:
         raise
-      _fail(' '.join(str(error).split('\n')), error.exit_code)
+      _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
       _fail('interrupted', 1)
     except OSError as error:
       if FLAGS.debug:
         raise
+      if files.is_full(error):
+        _fail(str(files.full(error.filename or os.getcwd())), 1)
       _fail(f'{error.strerror or error}: {error.filename or ""}'.rstrip(': '), 1)
 
   app.run(guarded, flags_parser=lambda argv: _parse(main, argv))

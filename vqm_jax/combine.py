@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags, logging
 
-from vqm_jax import cli, data, errors, inference
+from vqm_jax import cli, data, errors, inference, locks
 from vqm_jax.inference import mixing
 
 _MEMBERS = flags.DEFINE_list('members', [], 'Workdirs of the runs to join, with commas.')
@@ -74,6 +74,12 @@ def main(argv):
   workdir = pathlib.Path(_WORKDIR.value).resolve()
   if workdir.exists() and not ((workdir / 'combination.json').exists() and _OVERWRITE.value):
     raise errors.ConfigError(f'{workdir} exists; choose another --workdir, or --overwrite if it is an older mix.')
+  # Beside the folder, which appears when it is complete.
+  with locks.lock(workdir.with_name(f'.{workdir.name}.lock'), str(workdir)):
+    _combine(members, weights, workdir)
+
+
+def _combine(members, weights, workdir) -> None:
   cli.enable_compilation_cache()
   runs = [inference.open_run(member, _STEP.value, _EMA.value) for member in members]
   for run in runs:

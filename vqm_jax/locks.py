@@ -11,6 +11,8 @@ from absl import logging
 
 from vqm_jax import errors
 
+NAME = '.lock'
+
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path, what: str) -> Iterator[None]:
@@ -52,3 +54,13 @@ def _take(path, what):
     except FileNotFoundError:
       pass
     os.close(handle)  # who held it has removed it
+
+
+@contextlib.contextmanager
+def folder(path: pathlib.Path) -> Iterator[None]:
+  """Holds a lock on a folder through its file `.lock`, which is removed in the end. Raises as `lock`."""
+  with lock(path / NAME, str(path)):
+    try:
+      yield
+    finally:
+      (path / NAME).unlink(missing_ok=True)

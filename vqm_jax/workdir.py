@@ -14,7 +14,7 @@ from absl import logging
 
 import vqm_jax
 from vqm_jax import config as configs
-from vqm_jax import errors, files
+from vqm_jax import errors, files, locks
 
 ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 
@@ -95,7 +95,7 @@ def claim(workdir: pathlib.Path, config, **notes: Any) -> None:
       )
     for k in changed:
       logging.info('config.%s changed from %r to %r', k, old.get(k), new.get(k))
-  elif workdir.exists() and any(workdir.iterdir()):
+  elif workdir.exists() and any(path.name != locks.NAME for path in workdir.iterdir()):
     raise errors.ConfigError(f'{workdir} is neither empty nor a workdir (no config.json); choose another --workdir.')
   write_config(workdir, wanted, **notes)
 
@@ -120,7 +120,10 @@ def add_rollback(
     DivergenceError: the run went back `most` times already.
   """
   if len(past) >= most:
-    raise errors.DivergenceError(f'{error} It went back {len(past)} times already (config.max_rollbacks={most}).')
+    raise errors.DivergenceError(
+      f'{error} It went back {len(past)} times already (config.max_rollbacks={most}). In a new workdir start by '
+      f'--config.init_from={workdir} with less than {ROLLBACK_FACTOR ** len(past):g} of its --config.lr.'
+    )
   factor = ROLLBACK_FACTOR ** (len(past) + 1)
   logging.error('%s Going back to step %d with %g of the learning rate.', error, to_step, factor)
   all_of_them = [*past, {'to_step': to_step, 'lr_factor': factor, 'reason': str(error)}]

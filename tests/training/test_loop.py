@@ -1,5 +1,6 @@
 import collections
 import json
+import os
 import pathlib
 import shutil
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import shipped_weights
 
-from vqm_jax import checkpoints, errors, inference
+from vqm_jax import checkpoints, errors, inference, locks
 from vqm_jax import workdir as workdirs
 from vqm_jax.prepare.demo.rendered import LQ_CRF
 from vqm_jax.training import loop
@@ -380,3 +381,49 @@ def test_best_is_kept_besides_the_latest(whole, tmp_path):
       saver.save(step, state, {'step': step}, psnr)
   assert checkpoints.steps(tmp_path) == [2, 5]
   assert checkpoints.select(tmp_path, 'best') == 2 and checkpoints.select(tmp_path, 'latest') == 5
+
+
+def test_one_process_to_a_workdir(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 2)
+  with locks.folder(copy), pytest.raises(errors.BusyError, match=f'process {os.getpid()} on .* is at work on it'):
+    train(config, copy)
+  assert_equal(train(config, copy), whole[2])
+  assert not (copy / '.lock').exists()
+
+
+def test_damage_is_not_forgotten_at_the_second_start(whole, tmp_path):
+  config, copy = copy_until(whole, tmp_path, 4)
+  for step in (2, 4):
+    (copy / 'checkpoints' / str(step) / 'digests.json').write_text('{}')
+  lines = (copy / 'metrics.jsonl').read_bytes()
+  for _ in range(3):
+    with pytest.raises(errors.CheckpointError, match=r'2\.damaged, 4\.damaged.*--config\.init_from.* or delete'):
+      train(config, copy)
+  assert (copy / 'metrics.jsonl').read_bytes() == lines
+
+
+@pytest.mark.parametrize('content', ['{}', '[]', '{"a": 1}', 'null', '[' * 100_000, '{"meta/metadata": "0"}'])
+def test_a_list_of_digests_that_is_none_is_damage(whole, tmp_path, content):
+  _, copy = copy_until(whole, tmp_path, 6)
+  (copy / 'checkpoints' / '6' / 'digests.json').write_text(content)
+  with pytest.raises(errors.CheckpointError, match='digests.json|has no digest'):
+    checkpoints.verify(copy / 'checkpoints', 6)
+
+
+def test_a_file_without_its_digest_is_damage(whole, tmp_path):
+  _, copy = copy_until(whole, tmp_path, 6)
+  path = copy / 'checkpoints' / '6' / 'digests.json'
+  digests = json.loads(path.read_text())
+  name = next(name for name in digests if name.startswith('state/'))
+  path.write_text(json.dumps({key: value for key, value in digests.items() if key != name}))
+  with pytest.raises(errors.CheckpointError, match=f'{name} has no digest'):
+    checkpoints.verify(copy / 'checkpoints', 6)
+
+
+def test_a_damaged_validation_record_costs_no_steps(whole, tmp_path, caplog):
+  config, copy = copy_until(whole, tmp_path, 6)
+  (copy / 'checkpoints' / '6' / 'metrics' / 'metrics').write_text('{"psnr": 1e4')
+  assert checkpoints.validation_psnr(copy / 'checkpoints', 6) is None
+  assert_equal(train(config, copy), whole[2])
+  assert 'the validation record is damaged and removed; the checkpoint stays' in caplog.text
+  assert checkpoints.steps(copy / 'checkpoints')[-1] == 6

@@ -168,7 +168,9 @@ def blocks(summaries: Mapping[str, Summary]) -> list[Block]:
 def _clips(summary: Summary) -> set[str]:
   """The names of all clips that a summary speaks of."""
   sides = (summary.metrics, summary.no_processing or {}, summary.target or {})
-  return {clip for side in sides for metric in side.values() for clip in metric.per_clip} | {*summary.frame_indices}
+  return {clip for side in sides for metric in side.values() if metric for clip in metric.per_clip} | {
+    *summary.frame_indices
+  }
 
 
 def _identity(summary: Summary) -> tuple[str, str, str, str, bool, tuple[str, ...]]:

@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from vqm_jax import checkpoints, data, enhancers, errors, files, inference, parallel, restorers, stopping
+from vqm_jax import checkpoints, data, enhancers, errors, files, inference, locks, parallel, restorers, stopping
 from vqm_jax import config as configs
 from vqm_jax import workdir as workdirs
 from vqm_jax.training import writer as writers
@@ -127,6 +127,7 @@ def train(
 
   Raises:
     ConfigError, DataError, CheckpointError: see their places.
+    BusyError: another process trains in the folder.
     DivergenceError: loss or gradients are not finite or offsets exploded; the state is not saved.
   """
   workdir = pathlib.Path(workdir).resolve()
@@ -142,43 +143,44 @@ def train(
     crops_per_record=config.crops_per_record, sampling=config.sampling, augment=config.augment,
   )  # fmt: skip
   validation = Validation(config)
-  if jax.process_index() == 0:
-    strengths = inference.read_strength_by_qp(config.init_from) if config.init_from else []
-    owners = dict([stage_of]) if stage_of else {}
-    owners.setdefault(workdir, config)  # the last stage lives in the workdir of the whole
-    for folder, owner in owners.items():
-      workdirs.claim(folder, owner, trained_on=data.trained_on(sources), strength_by_qp=strengths)
+  with locks.folder(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    if jax.process_index() == 0:
+      strengths = inference.read_strength_by_qp(config.init_from) if config.init_from else []
+      owners = dict([stage_of]) if stage_of else {}
+      owners.setdefault(workdir, config)  # the last stage lives in the workdir of the whole
+      for folder, owner in owners.items():
+        workdirs.claim(folder, owner, trained_on=data.trained_on(sources), strength_by_qp=strengths)
 
-  with (
-    checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,
-    _StopRequest() as stop,
-  ):
-    rollbacks = workdirs.rollbacks(workdir)
-    while True:
-      trainer = _slowed(trainer, config, len(rollbacks), devices)
-      restored = saver.restore_latest(trainer.abstract_state())
-      if restored is None:
-        state, meta = trainer.init(start(config, trainer)), {'step': 0, 'updates': 0, 'seconds': 0.0, 'hardware': []}
-        logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
-      else:
-        state, meta = restored
-        logging.info('Resuming at step %d of %d in %s', meta['step'], config.steps, workdir)
-      done = meta.get('updates', meta['step'])  # earlier versions had one player and did not tell
-      if done >= config.steps * trainer.updates_per_step:
-        logging.info('Already finished; raise --config.steps to go on.')
-        return state
-      try:
-        with (
-          writers.Writer(workdir, meta['step'], wandb_project) as writer,
-          contextlib.closing(draw(start=done * config.batch_size)) as batches,
-        ):
-          return _run(config, trainer, state, meta, batches, validation, saver, stop, writer, profile_steps)
-      except errors.DivergenceError as error:
-        if config.on_divergence != 'rollback':
-          raise
-        saver.wait()
-        good = checkpoints.steps(saver.directory)
-        rollbacks = workdirs.add_rollback(workdir, rollbacks, good[-1] if good else 0, config.max_rollbacks, error)
+    with (
+      checkpoints.Checkpoints(workdir / 'checkpoints', keep_last=config.keep_last) as saver,
+      _StopRequest() as stop,
+    ):
+      rollbacks = workdirs.rollbacks(workdir)
+      while True:
+        trainer = _slowed(trainer, config, len(rollbacks), devices)
+        restored = saver.restore_latest(trainer.abstract_state())
+        if restored is None:
+          state, meta = trainer.init(start(config, trainer)), {'step': 0, 'updates': 0, 'seconds': 0.0, 'hardware': []}
+          logging.info('Starting at step 0 of %d in %s', config.steps, workdir)
+        else:
+          state, meta = restored
+          logging.info('Resuming at step %d of %d in %s', meta['step'], config.steps, workdir)
+        done = meta.get('updates', meta['step'])  # earlier versions had one player and did not tell
+        if done >= config.steps * trainer.updates_per_step:
+          logging.info('Already finished; raise --config.steps to go on.')
+          return state
+        try:
+          with (
+            writers.Writer(workdir, meta['step'], wandb_project) as writer,
+            contextlib.closing(draw(start=done * config.batch_size)) as batches,
+          ):
+            return _run(config, trainer, state, meta, batches, validation, saver, stop, writer, profile_steps)
+        except errors.DivergenceError as error:
+          if config.on_divergence != 'rollback':
+            raise
+          saver.wait()
+          good = checkpoints.steps(saver.directory)
+          rollbacks = workdirs.add_rollback(workdir, rollbacks, good[-1] if good else 0, config.max_rollbacks, error)
 
 
 def _sources(config) -> list:
@@ -360,10 +362,15 @@ def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str,
       files.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
       np.savez(folder / f'batch_{index // per_step + 1}.npz', **batch)
     good = checkpoints.steps(saver.directory)
+    advice = (
+      f' Go on with a lower rate: --config.on_divergence=rollback, or in a new workdir --config.init_from={workdir} '
+      f'--config.lr={config.lr / 2:g}'
+    )
+    if config.on_divergence == 'rollback':  # what is done, or was in vain, is no advice
+      advice = ''
     raise errors.DivergenceError(
       f'{bad[0]} is {scalars[bad[0]]:g} at step {step}; last good checkpoint: {good[-1] if good else "none"}. '
-      f'Scalars and a batch are in {folder}. Go on with a lower rate: --config.on_divergence=rollback, or in a '
-      f'new workdir --config.init_from={workdir} --config.lr={config.lr / 2:g}'
+      f'Scalars and a batch are in {folder}.{advice}'
     )
   means = {}
   for name in dict.fromkeys(name for scalars in values for name in scalars):  # each side has its own

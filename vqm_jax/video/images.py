@@ -92,7 +92,7 @@ def open_image(
   try:
     with Image.open(path, formats=_FORMATS) as image:
       kind, count = image.format, getattr(image, 'n_frames', 1)
-  except _UNREADABLE as error:
+  except Exception as error:
     if path.suffix.lower() in _KINDS or not isinstance(error, Image.UnidentifiedImageError):
       raise _unreadable(path, error) from error
     return None
