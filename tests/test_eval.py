@@ -401,7 +401,7 @@ def test_videos_of_varying_rate_are_compared_frame_by_frame(triples):
       encoder.write(frame)
     encoder.finish()
   clips, _ = folder_clips(folder / 'uneven.mkv', folder / 'even.mkv')
-  assert np.isinf(scoring.score_clip(clips[0], scoring.fidelity()).psnr).all()
+  assert np.isinf(scoring.score_clip(clips[0], scoring.fidelity()).output['psnr']).all()
 
 
 def test_describe_needs_neither_run_nor_codec_nor_data(binary, tmp_path):

@@ -42,7 +42,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
   if not text:
     return None
   sides = text.split('x')
-  if len(sides) != 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+  if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and int(side) for side in sides):
     raise errors.ConfigError(f'--size={text}: expected HEIGHTxWIDTH in pixels, as in 544x960.')
   return int(sides[0]), int(sides[1])
 

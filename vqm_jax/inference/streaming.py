@@ -351,7 +351,7 @@ def parse_tile(text: str | None) -> tuple[int, int] | None:
   if not text:
     return None
   sides = text.split('x')
-  if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+  if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
     raise errors.ConfigError(f'--tile={text} should be a size in pixels, 512 or HEIGHTxWIDTH as in 540x960.')
   return int(sides[0]), int(sides[-1])
 

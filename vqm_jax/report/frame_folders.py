@@ -140,7 +140,7 @@ def _is_frame(path: pathlib.Path) -> bool:
 
 
 def _natural(text: str) -> list:
-  return [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', text) if part]
+  return [(int(part), '') if part.isdecimal() else (0, part) for part in re.split(r'(\d+)', text) if part]
 
 
 def _ordered(files: list[pathlib.Path], clip: str, flag: str) -> list[pathlib.Path]:

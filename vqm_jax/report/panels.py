@@ -139,7 +139,7 @@ def profiles(saved: SavedFrames, clip: str, column: str) -> tuple[np.ndarray, st
     x = busiest_column(saved.read(saved.target, clip))
     how = 'the column whose target varies most over time, outside 5 % at both sides'
   else:
-    if not column.isdigit() or int(column) >= width:
+    if not column.isdecimal() or int(column) >= width:
       raise errors.ConfigError(f'--column={column}: expected auto or 0 to {width - 1}, as {clip} is {width} wide.')
     x, how = int(column), 'chosen by hand'
   found = {side.label: profile(saved.read(side, clip), x) for side in saved.sides}
@@ -226,12 +226,12 @@ def _count_of(wanted: str) -> int:
 def _parse_crops(wanted: str, width: int, height: int) -> list[Crop] | None:
   """The crops that --crops gives in numbers; None where they are to be found."""
   kind, _, count = wanted.partition(':')
-  if wanted == 'auto' or (kind == 'auto' and count.isdigit() and int(count)):
+  if wanted == 'auto' or (kind == 'auto' and count.isdecimal() and int(count)):
     return None
   crops = []
   for text in wanted.split(';'):
     numbers = text.split(',')
-    if len(numbers) != 3 or not all(number.strip().isdigit() for number in numbers):
+    if len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
       raise errors.ConfigError(f'--crops={wanted}: expected auto, auto:N or x,y,size;x,y,size;..., found {text!r}.')
     crop = Crop(*map(int, numbers))
     if not crop.size or crop.x + crop.size > width or crop.y + crop.size > height:

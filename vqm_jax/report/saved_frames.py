@@ -203,7 +203,7 @@ def _images_of(folder: pathlib.Path, clip: str, alone: bool) -> list[pathlib.Pat
 
 
 def _natural(path: pathlib.Path) -> list[tuple[bool, int, str]]:
-  return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r'(\d+)', path.name)]
+  return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r'(\d+)', path.name)]
 
 
 def _read(path: pathlib.Path) -> np.ndarray:

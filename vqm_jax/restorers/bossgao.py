@@ -165,7 +165,7 @@ class BossGao(base.EDVR):
       `params`, changed.
     """
     flat = traverse_util.flatten_dict(params)
-    added = {tuple(int(key) if key.isdigit() else key for key in path.split('/')) for path in new}
+    added = {tuple(int(key) if key.isdecimal() else key for key in path.split('/')) for path in new}
     tsa = ('fusion', 'embed', 'kernel') in added
     inert = [('fusion', 'embed'), ('fusion', 'up0', 1), ('fusion', 'add', 1)] if tsa else []
     for path in flat:

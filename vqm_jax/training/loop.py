@@ -58,7 +58,7 @@ def initial_params(config, trainer: Trainer) -> Any:
   if not config.init_from:
     return params
   source = pathlib.Path(config.init_from)
-  is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdigit()
+  is_checkpoint = source.parent.name == 'checkpoints' and source.name.isdecimal()
   workdir, step = (source.parent.parent, source.name) if is_checkpoint else (source, 'best')
   check_input_mean(config, workdir)
   arrays, step, _ = trainer.read(workdir, step)

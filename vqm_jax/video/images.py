@@ -171,7 +171,7 @@ def prefix(stem: str) -> str | None:
 
 
 def natural(text: str) -> list:
-  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', text)]
+  return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', text)]
 
 
 def _in_order(files: list) -> list:

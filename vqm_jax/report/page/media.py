@@ -121,9 +121,9 @@ def parse_frames(wanted: str) -> int | list[int]:
   """What --frames says: how many of each clip ('3'), or which ('at:0,12'). Raises ConfigError for anything else."""
   kind, _, listed = wanted.partition(':')
   numbers = [text.strip() for text in listed.split(',')]
-  if kind == 'at' and all(text.isdigit() for text in numbers):
+  if kind == 'at' and all(text.isdecimal() for text in numbers):
     return sorted(set(map(int, numbers)))
-  if wanted.isdigit() and int(wanted):
+  if wanted.isdecimal() and int(wanted):
     return int(wanted)
   raise errors.ConfigError(f'--frames={wanted}: expected how many of each clip, as 3, or which, as at:0,12,23.')
 
