@@ -177,7 +177,7 @@ class Checkpoints:
 
 
 def _one_copy(leaf: Any) -> Any:
-  """What all devices of this process hold, on the first of them.
+  """Moves what all devices of this process hold to the first of them.
 
   Orbax would have each device write a part of it, cut by a program of its own for every shape and place: hundreds are
   compiled for the first save of a small network on eight devices.

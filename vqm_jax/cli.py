@@ -1,4 +1,4 @@
-"""What all binaries share: how they start, how they fail, how they show progress.
+"""Shared by all binaries: how they start, how they fail, how they show progress.
 
 A binary is a module with a docstring (its `--help`), absl flags and `main(argv)`; it ends with `cli.run(main)`.
 Exit codes: 0 success and `--help`, 2 bad flags or config, 1 everything else.

@@ -194,7 +194,7 @@ def _choice(every: int, aligned: bool, inputs: bool = True) -> Choice:
 def _measured(
   clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choice, aligned: bool, save_frames: bool = False
 ) -> dict[str, Any]:
-  """What `summary.json` holds of scores, taken now or found in `folder`."""
+  """Returns the scores of `summary.json`, taken now or found in `folder`."""
   scores = score_resumably(
     clips, folder, choice.measures, aligned=aligned, overwrite=_OVERWRITE.value, save_frames=save_frames,
     patches=choice.patches, progress=_PROGRESS,
@@ -220,7 +220,7 @@ def _measured(
 
 
 def _row(method: str, scores: Mapping[str, scoring.ClipScores]) -> dict[str, Any]:
-  """What tells the summary of a simple filter from that of the network beside it."""
+  """Returns what tells the summary of a simple filter from that of the network beside it."""
   return {'method': method, 'params': None, 'timing': None, **scoring.summarise(scores)}
 
 
@@ -235,7 +235,7 @@ def _report(summaries: list[Summary], folder: pathlib.Path | None) -> None:
 
 
 def _notes(summary: Summary) -> list[str]:
-  """What has to be said under a table."""
+  """Writes the notes below a table."""
   data_set = f'{summary.dataset} {summary.split}'.rstrip()
   notes = [f'{data_set}; protocol {_PROTOCOL.value}, frames {_FRAMES.value}; means over clips.']
   if summary.n_clips > 1 and 'psnr' in summary.gain:

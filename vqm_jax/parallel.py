@@ -47,7 +47,7 @@ def batch_mesh(batch_size: int | None = None, devices: list | None = None) -> Me
 
 
 def hardware(mesh: Mesh) -> str:
-  """What the devices of a mesh are, for people: '8 x NVIDIA H100', '2-core CPU'; virtual CPU devices are one CPU."""
+  """Names the devices of a mesh for people: '8 x NVIDIA H100', '2-core CPU'; virtual CPU devices are one CPU."""
   device = mesh.devices.flat[0]
   return f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else f'{mesh.size} x {device.device_kind}'
 
@@ -69,7 +69,7 @@ def split_over(tree: Any, mesh: Mesh) -> Any:
 
 
 def per_device(tree: Any, mesh: Mesh) -> list[Any]:
-  """What each device of this process's mesh holds of arrays split along axis 0: trees of views, without a copy."""
+  """Splits arrays along axis 0 into what each device of this process's mesh holds: trees of views, without a copy."""
 
   def parts(x):
     held = {shard.device: shard.data for shard in x.addressable_shards}

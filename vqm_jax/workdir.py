@@ -101,7 +101,7 @@ def claim(workdir: pathlib.Path, config, **notes: Any) -> None:
 
 
 def rollbacks(workdir: pathlib.Path) -> list[dict]:
-  """What `add_rollback` has written down for this run, in order. Raises CheckpointError when the file is damaged."""
+  """Reads what `add_rollback` has written for this run, in order. Raises CheckpointError when the file is damaged."""
   path = workdir / 'rollbacks.json'
   try:
     return json.loads(path.read_text())

@@ -18,7 +18,7 @@ _WEBP_MAX_SIDE = 16383
 
 
 class FrameStrip(tfds.features.FeatureConnector):
-  """Frames uint8 (T, H, W, 3) RGB, stored losslessly as one image of stacked frames [D].
+  """Frames uint8 (T, H, W, 3) RGB, stored losslessly as one image of stacked frames.
 
   One image instead of T saves a decoder call and a buffer per frame. Decoding needs Pillow only.
   The class path is written into the `features.json` of each dataset: it may not move.

@@ -59,7 +59,7 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
 
 
 def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
-  """What TFDS knows of the newest version of a config; arguments and errors as for `open_source`."""
+  """Returns what TFDS knows of the newest version of a config; arguments and errors are those of `open_source`."""
   data_dir = str(data_dir or tfds.core.constants.get_default_data_dir())
   if '://' in data_dir:
     raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')

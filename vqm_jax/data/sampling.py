@@ -249,7 +249,7 @@ def _choice(name: str, value: str, table: Mapping[str, Any]) -> Any:
 
 
 def _usable_strip(info: tfds.core.DatasetInfo, mode: _Mode) -> Strip | None:
-  """What windows are cut out of, if a config has the splits and records for `mode`."""
+  """Returns what windows are cut out of, if a config has the splits and records for `mode`."""
   return mode.strip(info) if set(mode.splits) <= set(info.splits) else None
 
 
@@ -274,7 +274,7 @@ def _other_kind(info: tfds.core.DatasetInfo, sampling: str, num_frames: int = 1,
 
 
 def _configs_that_fit(info: tfds.core.DatasetInfo, sampling: str, num_frames: int, crop: int) -> str:
-  """What to use instead: the prepared configs of the same dataset that are large enough, smallest first."""
+  """Names what to use instead: the prepared configs of the same dataset that are large enough, smallest first."""
   root = pathlib.Path(info.data_dir).parents[2]
   strips = {}
   for config, folder in prepared_configs(root, info.name).items():

@@ -21,7 +21,7 @@ _SPLIT = 'train'
 
 
 class Room(NamedTuple):
-  """What fits into the records of a config: the frames of the longest one, the height and width that all have."""
+  """Returns what fits into the records of a config: frames of the longest one, height and width that all have."""
 
   num_frames: int
   height: int
@@ -75,5 +75,5 @@ class Strips(grain.transforms.RandomMap):
 
 
 def _videos(info: tfds.core.DatasetInfo) -> list[Mapping[str, Any]]:
-  """What the metadata say of each video, in the order of the records; `num_frames` are those of each record."""
+  """Returns the metadata of each video, in the order of the records; `num_frames` are those of each record."""
   return sorted(info.metadata['videos'][_SPLIT].values(), key=lambda video: video['first_record'])

@@ -1,4 +1,4 @@
-"""What every enhancer of Track 2 is: a generator to deploy, and the players and losses that it is trained by."""
+"""The contract of an enhancer of Track 2: a generator to deploy, and the players and losses that it is trained by."""
 
 from typing import Any, ClassVar
 
@@ -107,7 +107,7 @@ class Enhancer(nnx.Module):
     return {}
 
   def critic_optimizer(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """What trains the critics, for methods whose critics have parameters on a manifold; `optimizer` by default."""
+    """Returns the optimiser of the critics, for methods with parameters on a manifold; `optimizer` by default."""
     return optimizer
 
 

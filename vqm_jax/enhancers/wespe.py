@@ -268,7 +268,7 @@ class WESPE(Enhancer):
     self.term_weights = tuple(weights.items())
 
   def critic_inputs(self, images: jax.Array) -> dict[str, jax.Array]:
-    """What the critics see of images (B, H, W, 3): their colours without texture, and their texture without colour."""
+    """Splits images (B, H, W, 3) for the critics: their colours without texture, and their texture without colour."""
     return {'colour': gaussian.blur(images, self.blur, self.blur_sigma), 'texture': luma(images)}
 
   def generator_loss(self, x, y, keys):

@@ -16,7 +16,7 @@ FRECHET = 'fd_lpips'
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """What to measure.
+  """The metrics of one evaluation.
 
   Attributes:
     measures: of frames and clips.

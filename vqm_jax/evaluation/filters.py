@@ -1,4 +1,4 @@
-"""What a restorer has to beat: classic filters, and the best 5x5 linear filter.
+"""Filters that a restorer should beat: classic ones, and the best 5x5 linear filter.
 
 Functions of single frames, float32 (B, H, W, 3) in [0, 1], to frames of the same shape; borders are reflected without
 repeating the edge. They tell a network's gain from mere smoothing.

@@ -36,7 +36,7 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def source_identity(source: DataSource) -> dict[str, Any]:
-  """What tells the records of a source from any others, for `fingerprint`."""
+  """Describes the records of a source so that they differ from any others, for `fingerprint`."""
   info = source.dataset_info
   part = info.splits[source.split]
   return {

@@ -104,7 +104,7 @@ _STEM = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """What a file of EDVR's weights holds.
+  """The content of a file of EDVR's weights.
 
   Attributes:
     args: constructor arguments of `tcl_edvr` that make a network of its shape.
@@ -237,7 +237,7 @@ def _modules(state: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def _args(path: pathlib.Path, state: dict[str, np.ndarray]) -> dict[str, int | float]:
-  """What `TCLEDVR` is built with, from shapes."""
+  """Finds the arguments of `TCLEDVR` from the shapes of its weights."""
   try:
     width, guide = (len(state[f'pcd_align.{name}.bias']) for name in ('cas_offset_conv2', 'cas_dcnpack.conv_offset'))
     fusion = state['fusion.feat_fusion.weight' if 'fusion.feat_fusion.weight' in state else 'fusion.weight']

@@ -1,4 +1,4 @@
-"""What a restorer or generator costs: its parameters, and the multiply-adds of one frame, counted without running it.
+"""The cost of a restorer or generator: parameters, and multiply-adds of one frame, counted without running it.
 
 Counted are convolutions and matrix products of the program as it is traced, at every output position, the taps that
 fall on zero padding included. Elementwise work is left out: activations, attention, resizing, the bilinear reads of

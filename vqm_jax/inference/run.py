@@ -124,7 +124,7 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
 
 
 def _training(config: dict, meta: dict) -> dict | None:
-  """What a table says of how the network was trained."""
+  """Collects how the network was trained, for tables."""
   if 'seconds' not in meta:
     return None
   notes = [f'init_from={config["init_from"]}'] if config.get('init_from') else []

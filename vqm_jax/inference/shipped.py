@@ -37,7 +37,7 @@ _REINSTALL = 'install the package again, or in a checkout: git checkout vqm_jax/
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """What the index says of one set of weights.
+  """The index's entry of one set of weights.
 
   Attributes:
     name: what they are called, such as 'web-small'.
@@ -77,7 +77,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Entry:
-  """What the index says of `name`.
+  """Returns the entry of `name`.
 
   Raises:
     ConfigError: no such weights; lists those that there are.

@@ -212,7 +212,7 @@ def _tiles(offset, mask, stride, positions):
 
 
 def _reads(offset, mask, image, y, x_shape, kernel_shape, stride, dilation, taps):
-  """What every step reads in a tile: first row of the table, fractions (y, x) and mask.
+  """Prepares what every step reads in a tile: first row of the table, fractions (y, x) and mask.
 
   Each is (K / taps, lines * W' * taps * G).
   """

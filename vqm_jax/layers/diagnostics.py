@@ -15,7 +15,7 @@ _LISTENER: contextvars.ContextVar[dict[str, jax.Array] | None] = contextvars.Con
 
 
 def record(values: Callable[[], dict[str, jax.Array]]) -> None:
-  """Adds the scalars of `values()` for whoever listens; a name ending in 'max' is a maximum, any other a mean."""
+  """Adds the scalars of `values()` to the step that records; a name ending in 'max' is a maximum, any other a mean."""
   listener = _LISTENER.get()
   if listener is not None:
     listener.update(jax.lax.stop_gradient(values()))

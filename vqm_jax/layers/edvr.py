@@ -252,7 +252,7 @@ class ShuffleTail(nnx.Module):
     self.last = last_conv(full_width, dtype=dtype, rngs=rngs)
 
   def features(self, x: jax.Array) -> jax.Array:
-    """What the last convolution sees: (B, h, w, C) -> (B, 4h, 4w, full_width)."""
+    """Makes the features of the last convolution: (B, h, w, C) -> (B, 4h, 4w, full_width)."""
     for layer in self.up:
       x = leaky_relu(pixel_shuffle(layer(x), 2))
     return leaky_relu(self.conv(x))

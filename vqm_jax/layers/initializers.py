@@ -85,7 +85,7 @@ def kaiming(scale: float = 1.0) -> Initializer:
 
 
 class ParameterKeys:
-  """What `nnx.Rngs(seed)` is to a constructor, for networks of hundreds of layers: `params()` gives the next key.
+  """Keys for constructors of hundreds of layers, in the place of `nnx.Rngs(seed)`: `params()` gives the next key.
 
   `nnx.Rngs` counts in an array, which makes tracing a constructor quadratic in the number of layers (15 s for GTQ). The
   generator is XLA's own ("rbg") rather than Threefry, whose compilation for every new shape takes CPUs longer than

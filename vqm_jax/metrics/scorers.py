@@ -1,4 +1,4 @@
-"""What measures of clips share: frames come in one by one, scores go out at the end."""
+"""Shared by metrics of clips: frames come in one by one, scores go out at the end."""
 
 import abc
 from collections.abc import Callable, Sequence

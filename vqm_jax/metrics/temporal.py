@@ -1,4 +1,4 @@
-"""What changes from frame to frame: tOF, tLP, warping error, temporal-difference PSNR and flicker.
+"""Metrics of change from frame to frame: tOF, tLP, warping error, temporal-difference PSNR and flicker.
 
 x are frames of a candidate, y those of the reference: the target, or by the rule of weakly aligned pairs the input.
 Each score is a mean over t.
@@ -262,7 +262,7 @@ class FlickerScorer(BaseScorer):
 
 
 def lpips_features(frame: np.ndarray, weights: LpipsWeights) -> list[jax.Array]:
-  """What LPIPS compares of a uint8 frame (H, W, 3): float32 (h, w, c) at each tap, of norm 1 over channels.
+  """Computes the features that LPIPS compares of a uint8 frame (H, W, 3): float32 (h, w, c) at each tap, of norm 1.
 
   For measures that use the features of a frame more than once. Raises DataError when the frame is too small.
   """

@@ -215,7 +215,7 @@ class Weights:
 def features(
   weights: Weights, images: jax.Array, taps: Sequence[str], *, precision: jax.lax.Precision | None = None
 ) -> list[jax.Array]:
-  """What the layers named by `taps` answer to RGB images, no further than needed.
+  """Computes the answers of the layers named by `taps` to RGB images, no further than needed.
 
   Args:
     weights: of one of `NETWORKS`.

@@ -117,7 +117,7 @@ def random(net: str, seed: int = 0) -> Weights:
 
 
 def random_source(net: str, seed: int = 0) -> dict[str, np.ndarray]:
-  """What `random` holds, by the published names: kernels after He et al., small biases, heads without a sign."""
+  """Makes random weights by the published names: kernels after He et al., small biases, heads without a sign."""
   _check_net(net)
 
   def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:

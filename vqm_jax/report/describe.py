@@ -57,7 +57,7 @@ def rows(costs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def notes(height: int, width: int) -> list[str]:
-  """What has to be said under the table."""
+  """Writes the notes below the table."""
   return [note.format(height=height, width=width) for note in NOTES]
 
 

@@ -25,7 +25,7 @@ _UNWANTED |= {'cICP': 'a colour space', 'acTL': 'an animation'}
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """What the head of a PNG file says: size in pixels, bits per channel, kind of colour, unusual chunks."""
+  """The head of a PNG file: size in pixels, bits per channel, kind of colour, unusual chunks."""
 
   width: int
   height: int

@@ -1,4 +1,4 @@
-"""What the paper reports: Tables 1 and 2 of the NTIRE 2020 challenge on video quality mapping, as printed.
+"""The paper's results: Tables 1 and 2 of the NTIRE 2020 challenge on video quality mapping, as printed.
 
 The paper marks in Table 1 the best in bold, second and third best underlined; in Table 2 the best in bold, the second
 best underlined. Equal numbers share a mark. `rendering` finds the marks by these rules; the tests hold them against the

@@ -39,7 +39,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What one evaluation says of its method; the fields are those of `summary.json`.
+  """One evaluation of a method; the fields are those of `summary.json`.
 
   Attributes:
     method: the label of its row, different from all others of its block.
@@ -91,7 +91,7 @@ class Block:
   results: tuple[Result, ...]
 
   def metric(self, name: str) -> str:
-    """What the block's protocol calls a metric: it has its own PSNR and SSIM."""
+    """Names a metric as the block's protocol does, which has its own PSNR and SSIM."""
     return f'{name}_{self.protocol}' if name in ('psnr', 'ssim') and self.protocol != 'ntire' else name
 
 

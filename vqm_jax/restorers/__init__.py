@@ -74,7 +74,7 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
 
 
 def input_means(name: str, args: Mapping[str, Any]) -> dict[str, float]:
-  """What a network subtracts from its frames, by the path of the part that does: {'': 0.5}, {'members/0': 0.0, ...}.
+  """Returns what a network subtracts from its frames, by the path of the part that does: {'': 0.5}, {'members/0': 0.0}.
 
   Args:
     name: a system; one that is none of ours, such as an enhancer, subtracts nothing.

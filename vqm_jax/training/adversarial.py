@@ -244,12 +244,12 @@ class Adversarial:
 
 
 def _players(model: enhancers.Enhancer) -> dict[str, Any]:
-  """What is trained and what follows from it; weights from elsewhere are left out."""
+  """Selects what is trained and what follows from it; weights from elsewhere are left out."""
   _, params, stats, _ = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
   return {'params': nnx.to_pure_dict(params), 'stats': nnx.to_pure_dict(stats)}
 
 
 def _deployed(players: dict[str, Any]) -> dict[str, Any]:
-  """What of the players is averaged."""
+  """Selects the players' parts that are averaged."""
   stats = players['stats'].get('generator')
   return {'generator': players['params']['generator'], **({'stats': stats} if stats else {})}

@@ -41,7 +41,7 @@ class _StopRequest(stopping.StopRequest):
 
 
 def make_trainer(config, devices: list | None = None) -> Trainer:
-  """What makes the updates of this system."""
+  """Makes the trainer of this system."""
   return (Adversarial if config.system in enhancers.METHODS else Supervised)(config, devices)
 
 

@@ -16,7 +16,7 @@ _ANIMATED = 24  # frames of a sample clip
 
 @dataclasses.dataclass
 class Found:
-  """What a validation found.
+  """The result of a validation.
 
   Attributes:
     scores: {'val/psnr': ...}, means over clips.

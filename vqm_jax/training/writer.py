@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl (the truth), TensorBoard events, sample pictures, optionally W&B."""
+"""The records of a run: metrics.jsonl (the truth), TensorBoard events, sample pictures, optionally W&B."""
 
 import json
 import math

@@ -17,7 +17,7 @@ from vqm_jax.video.colour import Colour
 Codec = Literal['h264', 'h265']
 
 _ENCODERS = {'h264': 'libx264', 'h265': 'libx265'}
-# Visually lossless [D]: 37-43 dB RGB PSNR on camera footage and animation, 0.2-1.1 bits per pixel (measured).
+# Visually lossless: 37-43 dB RGB PSNR on camera footage and animation, 0.2-1.1 bits per pixel (measured).
 DELIVERY_CRF = {'h264': 15.0, 'h265': 17.0}
 SUFFIXES = ('.mp4', '.mkv', '.mov')
 # Of files for our own use, which keep packets as the encoder gives them.

@@ -2,7 +2,7 @@
 
 swscale's defaults are a trap: BT.601 whatever the tags say (up to 28 levels off for BT.709
 material) and a chroma filter that differs by up to 33 levels from the exact one. So matrix, range
-and filter are stated on every call [D].
+and filter are stated on every call.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ class Colour:
 
 
 def default_colour(height: int) -> Colour:
-  """The colour of untagged video and new files: BT.709 from 720 lines, else BT.601; limited [D]."""
+  """The colour of untagged video and new files: BT.709 from 720 lines, else BT.601; limited."""
   return Colour('bt709' if height >= 720 else 'bt601')
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 # A change is a cut if it is that large (the mean of what hue, saturation and value change by, in levels) and so many
-# times the mean of the two before and the two after it [D]. PySceneDetect's own ratio of 3.0 misses cuts between shots
+# times the mean of the two before and the two after it. PySceneDetect's own ratio of 3.0 misses cuts between shots
 # with strong motion: 2.4 and 2.9 on real clips, while as strong a change within a shot gave at most 1.4. It must also
 # stand out among all changes nearby, as it does not where every picture is shown for several frames.
 CHANGE, THRESHOLD, _OUTSTANDING = 15.0, 2.0, 1.5

@@ -26,7 +26,7 @@ _OTHERS = ('.gif', '.heic', '.heif', '.avif', '.jp2', '.jxl', '.exr', '.hdr', '.
 _FORMATS = ('PNG', 'WEBP', 'BMP', 'TIFF', 'JPEG')  # as Pillow calls them; MPO, JPEG with previews in it, is of JPEG
 _MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit
 SUFFIXES = ('.png', '.webp', '.bmp', '.tif', '.tiff')
-# Images carry no rate [D].
+# Images carry no rate.
 FPS = Fraction(30)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-# Stamps are moved by at least this, where frames follow more closely than they can be told apart [D].
+# Stamps are moved by at least this, where frames follow more closely than they can be told apart.
 _FINEST = Fraction(1, 1000)
 # So many frames that lie before as many others are no slip of the clock but a new start.
 _RESTART = 8

@@ -6,7 +6,7 @@ canon, hr), in one name (`TrainingSourceDomain`) or nested either way (`train/lq
 spaces do not matter; `Domain` and a bitrate (`500k`) may follow the side. A side is a folder or a zip, which is read in
 place; one folder around the clips, as archives have it, is looked through.
 
-Tar archives are refused with the command that unpacks them [D]: a frame in the middle of a tar is found by reading all
+Tar archives are refused with the command that unpacks them: a frame in the middle of a tar is found by reading all
 that comes before it.
 """
 
@@ -101,7 +101,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What `resolve` found in `root`: clips in order of split and name; problems and warnings of one line each."""
+  """The clips that `resolve` found in `root`, by split and name; problems and warnings of one line each."""
 
   root: pathlib.Path
   clips: tuple[Clip, ...]

@@ -53,7 +53,7 @@ class Pairing:
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> Self:
-    """What `to_json` has written."""
+    """Reads what `to_json` has written."""
     slope = value['drift_per_minute']
     drift = weak.Drift(slope=float('nan') if slope is None else slope)
     matrix = np.array(value['matrix'], np.float64).reshape(3, 3)

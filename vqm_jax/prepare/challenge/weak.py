@@ -26,15 +26,15 @@ _TREND = 8.0  # frames, standard deviation of the Gaussian whose result is subtr
 _REACH = 45  # frames searched in both directions
 _MIN_NCC, _MIN_RATIO = 0.4, 1.1
 # Short recordings resemble each other by chance: the correlation must also stand out by so many standard deviations of
-# that of unrelated motion, with at least so many frames in common [D].
+# that of unrelated motion, with at least so many frames in common.
 _MIN_DEVIATIONS, _MIN_COMMON = 3.5, 48
 _MEMORY = 16  # frames after which detrended motion has forgotten itself
-# A detrended motion energy that varies less, in levels, is noise and coding, not motion [D].
+# A detrended motion energy that varies less, in levels, is noise and coding, not motion.
 _STILL = 0.03
 _WINDOW = 5  # seconds, for the drift
 
 _NUM_PAIRS = 3
-_HALVED_FROM = 960  # pixels of width from which frames are halved; smaller ones would lose what SIFT finds [D]
+_HALVED_FROM = 960  # pixels of width from which frames are halved; smaller ones would lose what SIFT finds
 # A quarter of SIFT's usual least contrast: source cameras are duller. On 320x180 scenes of `demo_scenes` it doubled the
 # inliers and accepted 12 of 14 instead of 9.
 _MAX_FEATURES, _CONTRAST = 5000, 0.01

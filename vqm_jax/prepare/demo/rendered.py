@@ -56,7 +56,7 @@ _TEXTURE_LEVELS = 5.0  # standard deviation of texture and fractal detail togeth
 _GRAIN_LEVELS = 1.0
 _NUM_SPRITES = 5
 
-# The two cameras of a rig [D]. They see parts of a picture that is larger than theirs by _RIG_VIEW and trembles with
+# The two cameras of a rig. They see parts of a picture that is larger than theirs by _RIG_VIEW and trembles with
 # the hand: by _SHAKE of the height, smoothed over _SHAKE_FRAMES.
 _RIG_VIEW = 1.3
 _SHAKE, _SHAKE_FRAMES = 0.02, 3.0
@@ -68,7 +68,7 @@ _SOURCE_BLUR, _SOURCE_NOISE = (0.6, 0.9), (2.0, 3.5)  # standard deviations in p
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """What one clip shows. `split` names its photographs; scenes of the train photographs are recoloured."""
+  """The content of one clip. `split` names its photographs; scenes of the train photographs are recoloured."""
 
   clip_id: str
   split: str
@@ -305,7 +305,7 @@ class _View:
     self._sprites = [_Sprite(scene, rng) for _ in range(_NUM_SPRITES)]
 
   def picture(self, index: int) -> np.ndarray:
-    """What frame `index` shows, float32 (H, W, 3); frames before the first and after the last go on likewise."""
+    """Renders frame `index`, float32 (H, W, 3); frames before the first and after the last go on likewise."""
     picture = self._camera.film(self._canvas, index)
     for sprite in self._sprites:
       sprite.draw(picture, index)

@@ -17,11 +17,11 @@ VERSION = 1  # of what is found: what an earlier one found is not relied on
 _RADIUS = 3  # frames searched before and after
 _THUMBNAIL = 240  # width in pixels
 # An HQ neighbour counts as another picture if it differs from the frame by so many times the coding error (mean
-# squared, of thumbnails) and by more than rounding [D]. On 19 real clips no false alarm at CRF 33 to 51, and every
+# squared, of thumbnails) and by more than rounding. On 19 real clips no false alarm at CRF 33 to 51, and every
 # shift by a frame found up to CRF 40.
 _DISTINCT, _ROUNDING = 3.0, 0.5
 _MIN_MATCHING = 0.99
-# A shift counts if it is larger than half a pixel and undoing it lowers the error clearly [D]: low rates move details
+# A shift counts if it is larger than half a pixel and undoing it lowers the error clearly: low rates move details
 # by themselves, but then the error hardly depends on the place. On the same clips no false alarm at CRF 33 to 51, and
 # every shift by a pixel found at CRF 33.
 _MAX_SHIFT, _CLEARLY = 0.6, 0.94

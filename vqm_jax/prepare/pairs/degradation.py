@@ -1,4 +1,4 @@
-"""What happens to a video on its way to the web: reduced, grainy, coded once or twice.
+"""The way of a video to the web: reduced, grainy, coded once or twice.
 
 One network for any web video has to see many of these, and originals that lost next to nothing, or it learns that every
 video is to be smoothed. `web` draws from what uploads go through. Size and grain belong to the original: it has them,
@@ -35,7 +35,7 @@ class Coding:
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-  """What is done to one video, in this order.
+  """The degradation of one video, in this order.
 
   Attributes:
     codings: generations, the first to the last.

@@ -25,7 +25,7 @@ _FORMATS_420 = ('yuv420p', 'yuvj420p')
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-  """What one pass over a source video tells.
+  """The findings of one pass over a source video.
 
   `height` and `width` are even: an odd last row or column is cropped. `as_is` says that the file itself can serve as
   HQ: 4:2:0 and of even size. `fps` is a fraction in text, `scenes` are (start, stop).

@@ -44,7 +44,7 @@ _MAX_CALIBRATION = 16  # videos
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What decides about the pairs, beside the videos.
+  """The settings that decide about the pairs, beside the videos.
 
   `rate`: 'crf=33', 'crf=28:38' (drawn for each video) or 'bitrate=500k'; or else `target_psnr` in dB, or a `mix` of
   `degradation.MIXES`. `counts`: videos in val, test and holdout; None is a tenth for val and test, none for holdout.
@@ -300,7 +300,7 @@ def _at_crf(job: transcode.Job, crf: float) -> transcode.Job:
 
 
 def _drawn(name: str, copy: int, video: footage.Footage, settings: Settings) -> Degradation:
-  """What is done to a copy: by name, so that a video keeps it whatever other videos are there."""
+  """Draws the degradation of a copy: by name, so that a video keeps it whatever other videos are there."""
   if settings.mix:
     return degradation.MIXES[settings.mix](name, copy, settings.seed, video.height, video.width)
   kind, low, high = parse_rate(settings.rate)

@@ -15,7 +15,7 @@ from vqm_jax.prepare.pairs.degradation import Degradation
 from vqm_jax.prepare.pairs.footage import Footage
 from vqm_jax.video import VideoFile, colour, compression_of, encode
 
-# H.264 without loss: the very samples, 3 to 16 times smaller than PNG on 19 real clips [D].
+# H.264 without loss: the very samples, 3 to 16 times smaller than PNG on 19 real clips.
 _LOSSLESS = {'crf': 0.0, 'preset': 'veryfast'}
 # Splits whose clips are whole videos; the others hold a window of each video.
 WHOLE = ('train', 'holdout')

@@ -65,7 +65,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return self.memory_folder or pathlib.Path(self.data_dir).parents[1]
 
   def settings(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
-    """What the records depend on beside the code: the config's own fields and the input. JSON values."""
+    """Collects what the records depend on beside the code: the config's own fields and the input. JSON values."""
     config = self.builder_config
     fields = dataclasses.asdict(config)
     for field in dataclasses.fields(tfds.core.BuilderConfig):

@@ -1,8 +1,8 @@
-"""What a record is: the clips that a data set has, and the kinds of record that are made of them.
+"""The kinds of record, and the clips of a data set that they are made of.
 
 A *config* of a data set is one kind of record. `TilesConfig`: short windows cut from training videos, each a lossless
 strip, for random access in training. `FramesConfig`: every frame of the clips that are evaluated, as PNG, in order.
-Those of two cameras that film the same are in `two_cameras`. [D]
+Those of two cameras that film the same are in `two_cameras`.
 """
 
 import concurrent.futures
@@ -47,7 +47,7 @@ class ClipPair:
 
   @property
   def reference(self) -> VideoSource:
-    """What number, size and rate of the frames are taken from: the original, where there is one."""
+    """The side that number, size and rate of the frames are taken from: the original, where there is one."""
     return self.lq if self.hq is None else self.hq
 
   def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -122,7 +122,7 @@ class RecordsConfig(tfds.core.BuilderConfig):
     return next(self.examples(pair, split), None)
 
   def note(self, pair: ClipPair, num_records: int) -> dict[str, Any]:
-    """What the metadata say about a clip, beside its first record; JSON values."""
+    """Describes a clip for the metadata, beside its first record; JSON values."""
     return dict(num_records=num_records, **coding(pair))
 
 
@@ -295,18 +295,18 @@ def _cuts(pair: ClipPair) -> list[int]:
 
 
 def coding(pair: ClipPair) -> dict[str, float]:
-  """What is known of how strongly a clip was compressed, so that training can tell its range: crf, qp, or nothing."""
+  """Returns how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp."""
   return {key: value for key in ('crf', 'qp') if not math.isnan(value := getattr(pair, key))}
 
 
 def unequal(pair: ClipPair) -> list[str]:
-  """What is wrong with a clip whose sides must match frame by frame, pixel by pixel."""
+  """Lists the problems of a clip whose sides must match frame by frame, pixel by pixel."""
   lq, hq = (f'{s.num_frames} frames {s.width}x{s.height}' for s in (pair.lq, pair.reference))
   return [] if lq == hq else [f'LQ {lq}, HQ {hq}, which must match frame by frame']
 
 
 def too_small(source: VideoSource, size: int) -> list[str]:
-  """What is wrong with a side that has no frames or smaller ones than `size`."""
+  """Lists the problems of a side that has no frames or smaller ones than `size`."""
   if source.num_frames and min(source.width, source.height) >= size:
     return []
   return [f'{source.num_frames} frames {source.width}x{source.height}, expected at least {size}x{size}']

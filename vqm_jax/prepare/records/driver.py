@@ -123,7 +123,7 @@ def _unfinished(
 
 
 def settings_of(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> dict[str, Any]:
-  """What the files of a build depend on, as JSON gives it back."""
+  """Collects what the files of a build depend on, as JSON gives it back."""
   files = [shard.name for shard in builder.plan(manual_dir)]
   return json.loads(json.dumps(builder.settings(manual_dir) | {'version': vqm_jax.__version__, 'files': files}))
 

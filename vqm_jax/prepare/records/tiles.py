@@ -37,7 +37,7 @@ def plan(
   per_video: int,
   seed: int,
 ) -> list[Tile]:
-  """At most `per_video` distinct windows of a video, in the order of their frames [D].
+  """At most `per_video` distinct windows of a video, in the order of their frames.
 
   Stratified: the possible first frames of all scenes are divided into `per_video` equal strata with
   one window in each, and positions go round a grid of cells, in a new random order each round,

@@ -78,7 +78,7 @@ def save(stem: pathlib.Path, figure: Figure) -> list[pathlib.Path]:
 
 
 def per_frame_metric(block: Block, raw: Mapping[str, Summary]) -> str:
-  """What `frames` shows: PSNR under the block's protocol or, without alignment, the first measure of single frames.
+  """Chooses the metric of `frames`: PSNR under the block's protocol or, without alignment, the first of single frames.
 
   Raises:
     Unavailable: no measure has a value for every frame in all results.
@@ -151,7 +151,7 @@ def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What `metrics.jsonl` files say of one experiment.
+  """The curves of one experiment, from its `metrics.jsonl` files.
 
   Attributes:
     label: of the method.

@@ -34,7 +34,7 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-  """What a page shows.
+  """The content of a page.
 
   Attributes:
     title: of the window.
@@ -47,7 +47,7 @@ class Page:
     pictures: frames; None for a page without.
     fps: of the moving clips.
     clips: names of the clips that are shown.
-    notes: what else has to be said.
+    notes: further remarks.
   """
 
   title: str
@@ -124,7 +124,7 @@ def compare(*, first: str = '', sides: str = '', scale: str = '', below: str = '
 
 
 def script_data(pictures: Choice, clips: Sequence[str], fps: float) -> dict[str, Any]:
-  """What the script is told: names, and pictures as data URIs; `clips` and `fps` as of `Page`."""
+  """Collects the data of the script: names, and pictures as data URIs; `clips` and `fps` are those of `Page`."""
   places = {clip: k for k, clip in enumerate(clips)}
   tags: dict[tuple[str, int], list[str]] = {}
   several = len({one.method for one in pictures.extremes}) > 1
@@ -254,7 +254,7 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _sort_value(key: str, cell: Cell, cost: float | None) -> str | None:
-  """What a column is sorted by: a number, a word, or None for a blank."""
+  """Returns the key that a column is sorted by: a number, a word, or None for a blank."""
   if cost is not None:
     return repr(float(cost))
   if cell.value is not None:

@@ -24,7 +24,7 @@ _INPUT = 'Input'
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-  """What a page shows.
+  """The content of a page.
 
   Attributes:
     video: its name.

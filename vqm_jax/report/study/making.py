@@ -31,7 +31,7 @@ _FILES = {'study.html': 'index.html', 'study.js': 'study.js', 'study.css': 'stud
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What is asked of whom.
+  """A blind study: its question, methods and raters.
 
   Attributes:
     methods: frames by method and clip; all that compete, the unprocessed input among them.
@@ -108,7 +108,7 @@ def build(
 
 
 def _describe(study, clips, tokens, media, orders) -> tuple[dict[str, Any], dict[str, Any]]:
-  """What the page knows, and what the key knows."""
+  """Separates what the page may know from what only the key knows."""
   name = secrets.token_hex(6)
 
   def shown(trial: trials.Trial) -> list[str]:

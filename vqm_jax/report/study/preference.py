@@ -1,4 +1,4 @@
-"""What votes say: strengths of methods from pairs, mean opinion scores, and how far raters agree.
+"""The meaning of votes: strengths of methods from pairs, mean opinion scores, and how far raters agree.
 
 The rater is the unit of every interval: the votes of one person resemble each other.
 """

@@ -1,4 +1,4 @@
-"""What a rater of a blind study is shown, in which order; and the digests that tie answers to it.
+"""The trials of a blind study, in the order in which a rater sees them; and the digests that tie answers to them.
 
 Orders are made when the study is made, for a number of slots; the page takes the slot that the participant's name falls
 into. So the page has no generator of its own that would have to agree with this one.

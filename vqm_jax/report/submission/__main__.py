@@ -27,7 +27,7 @@ _SELECT = flags.DEFINE_string(
 _NAMES = flags.DEFINE_string(
   'names', None, 'Names, such as {clip}_{index:06d}.png (default: as the inputs, or this where clips share names).'
 )
-_INPUT_DIR = flags.DEFINE_string('input_dir', None, 'The inputs as given: names and sizes have to be theirs.')
+_INPUT_DIR = flags.DEFINE_string('input_dir', None, 'The inputs as given: names and sizes must be theirs.')
 _RESULTS = flags.DEFINE_string('results', None, 'summary.json that knows runtime, device and training data.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Which results of a workdir.')
 _RUNTIME = flags.DEFINE_float('runtime', None, 'Seconds for a frame, for the readme.', lower_bound=0)

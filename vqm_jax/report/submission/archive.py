@@ -38,7 +38,7 @@ _FIELDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Readme:
-  """What the organisers want to know.
+  """The facts that the organisers ask for.
 
   Attributes:
     runtime: seconds for one `unit`.
@@ -65,7 +65,7 @@ class Readme:
 
 
 def readme_problems(text: str) -> list[str]:
-  """What is wrong with a readme; nothing if its four lines are there and hold what they should."""
+  """Lists the problems of a readme; none if its four lines are there and hold what they should."""
   lines = [line for line in text.splitlines() if line.strip()]
   if len(lines) != len(_FIELDS):
     return [f'{README} has {len(lines)} lines instead of {len(_FIELDS)}']
@@ -270,7 +270,7 @@ def _refused(path: pathlib.Path, problems: Sequence[str]) -> errors.DataError:
 def _listing_problems(
   entries: Sequence[zipfile.ZipInfo], expected: Mapping[str, tuple[int, int]] | None
 ) -> Iterator[str]:
-  """What the list of entries shows."""
+  """Lists the problems that the list of entries shows."""
   names = [entry.filename for entry in entries]
   for entry in entries:
     name = entry.filename

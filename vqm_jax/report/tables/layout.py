@@ -12,7 +12,7 @@ WORDS = {'', 'metric', 'category', 'method', 'a', 'b', 'train_hardware', 'test_h
 
 @dataclasses.dataclass
 class Cell:
-  """What stands in one place; `value`, where there is one, is what marks are given for."""
+  """A cell of a table; `value`, where there is one, is what marks are given for."""
 
   text: str = ''
   value: float | None = None
