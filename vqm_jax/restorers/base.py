@@ -1,4 +1,4 @@
-"""What every restorer is: a window of frames in, the restored centre frame out, in two separable halves.
+"""The contract of a restorer: a window of frames in, the restored centre frame out, in two separable halves.
 
 `SingleFrameRestorer` and `EDVR` are what several systems share of that; all others are plain `Restorer`s.
 """
