@@ -1,6 +1,7 @@
 """Comparison panels."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vqm_jax import pictures
@@ -37,3 +38,17 @@ def test_save_png_is_exact_and_leaves_nothing_else(tmp_path):
   pictures.save_png(path, LQ)
   np.testing.assert_array_equal(np.asarray(Image.open(path)), LQ)
   assert [p.name for p in path.parent.iterdir()] == ['a.png']
+
+
+@pytest.mark.parametrize('text', ['a ' * 60, f'{"W" * 40} scene 0', 'short'])
+def test_titles_are_whole(text):
+  frame = np.full((20, 180, 3), 200, np.uint8)
+  picture = pictures.titled(text, frame)
+  title = picture.shape[0] - 20
+  np.testing.assert_array_equal(picture[title:, :180], frame)
+  ink = (picture[:title] < 128).any(2)
+  assert not ink[:, -2:].any() and picture.shape[1] >= 180
+  # As much of it as on one line that is as long as it takes.
+  long = pictures.titled(text, np.full((20, 2000, 3), 200, np.uint8))
+  once = (long[:-20] < 128).any(2)
+  assert once.shape[0] == 16 and abs(ink.sum() - once.sum()) < 0.1 * once.sum()

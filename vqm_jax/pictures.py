@@ -75,6 +75,21 @@ def side_by_side(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndar
   return panel
 
 
+def titled(text: str, picture: np.ndarray) -> np.ndarray:
+  """Puts text above a picture, uint8 (H, W, 3), in as many lines as its words need; (H', W', 3), W' at least W."""
+  font, lines = ImageFont.load_default(12), ['']
+  for word in text.split():
+    if lines[-1] and font.getlength(f'{lines[-1]} {word}') > picture.shape[1] - 4:
+      lines.append('')
+    lines[-1] = f'{lines[-1]} {word}'.strip()
+  width = max(picture.shape[1], *(int(font.getlength(line)) + 5 for line in lines))  # a word may be longer than all
+  bar = Image.new('RGB', (width, 16 * len(lines)), 'white')
+  for k, line in enumerate(lines):
+    ImageDraw.Draw(bar).text((2, 16 * k + 2), line, fill='black', font=font)
+  padded = np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+  return np.concatenate([np.asarray(bar), padded])
+
+
 def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
   """Writes uint8 (H, W, 3) as PNG under a temporary name first, making folders as needed."""
   _save(path, [array], format='PNG')

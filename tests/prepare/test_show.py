@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqm_jax.prepare import show
 from vqm_jax.prepare.records import driver
 
 
@@ -70,17 +69,3 @@ def test_segments(command, tmp_path):
   assert code == 0 and 'a scene 0 frame 5 of a segment of 10  ' in output and ' dB' in output, output
   height, width, _ = np.asarray(Image.open(sheet)).shape
   assert height - (18 + 64 + 4) in (16, 32) and width == 3 * 100 - 4
-
-
-@pytest.mark.parametrize('text', ['a ' * 60, f'{"W" * 40} scene 0', 'short'])
-def test_titles_are_whole(text):
-  frame = np.zeros((20, 60, 3), np.uint8)
-  _, picture = show.pair(text, frame, frame)
-  title = picture.shape[0] - (18 + 20 + 4)
-  ink = (picture[:title] < 128).any(2)
-  assert not ink[:, -2:].any() and picture.shape[1] >= 3 * 64 - 4
-  # As much of it as on one line that is as long as it takes.
-  wide = np.zeros((20, 480, 3), np.uint8)
-  _, long = show.pair(text, wide, wide)
-  once = (long[: long.shape[0] - (18 + 20 + 4)] < 128).any(2)
-  assert once.shape[0] == 16 and abs(ink.sum() - once.sum()) < 0.1 * once.sum()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from vqm_jax import cli, data, errors, metrics, pictures
 from vqm_jax.data.records import DataSource, Records, open_builder
@@ -116,19 +116,7 @@ def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _titled(text: str, panels: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
-  """Panels under their labels, and above all of them the text, in as many lines as its words need."""
-  picture = pictures.side_by_side(panels, labels)
-  font, lines = ImageFont.load_default(12), ['']
-  for word in text.split():
-    if lines[-1] and font.getlength(f'{lines[-1]} {word}') > picture.shape[1] - 4:
-      lines.append('')
-    lines[-1] = f'{lines[-1]} {word}'.strip()
-  width = max(picture.shape[1], *(int(font.getlength(line)) + 5 for line in lines))  # a word may be longer than all
-  bar = Image.new('RGB', (width, 16 * len(lines)), 'white')
-  for k, line in enumerate(lines):
-    ImageDraw.Draw(bar).text((2, 16 * k + 2), line, fill='black', font=font)
-  padded = np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
-  return np.concatenate([np.asarray(bar), padded])
+  return pictures.titled(text, pictures.side_by_side(panels, labels))
 
 
 def _reduced(frame: np.ndarray) -> np.ndarray:
