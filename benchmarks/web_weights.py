@@ -5,7 +5,7 @@ python benchmarks/web_weights.py --clips=FOLDER --match='davis|birds' [--weights
 Every clip of the folder is coded with H.264 at each CRF, decoded and restored; PSNR is that of RGB frames, as
 everywhere in this project. `--weights` are names of weights that ship, or workdirs; the strength is that which
 `enhance` takes by the QP. Beside them: a linear 5x5 filter, fitted on the records that `--data_dir` has of the data
-set `web`, and libavfilter's non-local means. Clips must be ones that no weights were trained on. Also prints the time
+set `web`, and filters of libavfilter. Clips must be ones that no weights were trained on. Also prints the time
 of a frame of --size. Scores of a method and clip are kept in --out and not made again. Seconds to minutes for each
 clip.
 """
@@ -13,6 +13,7 @@ clip.
 import json
 import pathlib
 import re
+import subprocess
 import time
 
 import av
@@ -29,6 +30,7 @@ _WEIGHTS = flags.DEFINE_list('weights', [], 'Names of weights that ship, or work
 _CRF = flags.DEFINE_list('crf', ['20', '30', '35'], 'Rates to code at.')
 _PRESET = flags.DEFINE_string('preset', 'medium', 'Preset of x264.')
 _FILTERS = flags.DEFINE_list('filters', ['nlmeans=s=2'], 'Filters of libavfilter to compare with.')
+_FFMPEG = flags.DEFINE_string('ffmpeg', None, 'The ffmpeg program to run --filters by, in place of PyAV.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where records of the data set `web` are, to fit the linear filter.')
 _FRAMES = flags.DEFINE_integer('frames', 48, 'First frames of each clip.', lower_bound=1)
 _EVERY = flags.DEFINE_integer('every', 8, 'Score every n-th of them.', lower_bound=1)
@@ -59,6 +61,23 @@ def libav_filter(description: str):
   return restore
 
 
+def program_filter(description: str):
+  """The same by the ffmpeg program, which has filters that PyAV's libavfilter lacks."""
+
+  def restore(frames):
+    coded = [video.rgb_to_yuv(frame, video.default_colour(len(frame))) for frame in frames]
+    height, width = coded[0].height, coded[0].width
+    raw = ['-f', 'rawvideo', '-pix_fmt', 'yuv420p']
+    command = [_FFMPEG.value, '-v', 'error', *raw, '-s', f'{width}x{height}', '-i', '-', '-vf', description, *raw, '-']
+    pixels = b''.join(frame.reformat(format='yuv420p').to_ndarray().tobytes() for frame in coded)
+    done = subprocess.run(command, input=pixels, capture_output=True, check=True).stdout
+    for planes in np.frombuffer(done, np.uint8).reshape(-1, height * 3 // 2, width):
+      frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+      yield video.yuv_to_rgb(frame, video.default_colour(height))
+
+  return restore
+
+
 def methods():
   """What is compared: {name: a function from frames and their QP to every `--every`-th, restored}."""
   every = _EVERY.value
@@ -76,7 +95,8 @@ def methods():
     )
     linear = filter_scores.frame_by_frame(lambda frames: filters.linear(frames, weights), every)
     found['linear 5x5, fitted'] = lambda frames, qp: linear(frames)
-  found |= {name: single(libav_filter(name)) for name in _FILTERS.value if name}
+  by = program_filter if _FFMPEG.value else libav_filter
+  found |= {name: single(by(name)) for name in _FILTERS.value if name}
   return found | {name: trained(inference.open_run(name)) for name in _WEIGHTS.value}
 
 
