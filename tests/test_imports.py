@@ -66,7 +66,7 @@ def modules():
     yield path, room, found
 
 
-@pytest.mark.parametrize('room', RANK)
+@pytest.mark.parametrize('room', sorted(RANK))
 def test_a_room_imports_only_what_stands_below_it(room):
   upward = []
   for path, own, found in modules():
