@@ -48,10 +48,10 @@ def test_scores_are_those_of_the_metrics():
   scores = scoring.evaluate_clips(lambda frames: (f ^ 1 for f in frames), reader)
   assert list(scores) == list(LENGTHS)
   for name, (lq, hq) in reader.pairs.items():
-    np.testing.assert_array_equal(scores[name].psnr, metrics.psnr(lq ^ 1, hq))
-    np.testing.assert_array_equal(scores[name].ssim, metrics.ssim(lq ^ 1, hq))
-    np.testing.assert_array_equal(scores[name].psnr_input, metrics.psnr(lq, hq))
-    np.testing.assert_array_equal(scores[name].ssim_input, metrics.ssim(lq, hq))
+    np.testing.assert_array_equal(scores[name].output['psnr'], metrics.psnr(lq ^ 1, hq))
+    np.testing.assert_array_equal(scores[name].output['ssim'], metrics.ssim(lq ^ 1, hq))
+    np.testing.assert_array_equal(scores[name].input['psnr'], metrics.psnr(lq, hq))
+    np.testing.assert_array_equal(scores[name].input['ssim'], metrics.ssim(lq, hq))
     assert scores[name].frames == list(range(LENGTHS[name]))
   means = scoring.mean_scores(scores)
   expected = np.mean([metrics.psnr(lq ^ 1, hq).mean() for lq, hq in reader.pairs.values()])
@@ -83,7 +83,7 @@ def test_max_frames_every_and_clips():
 def test_another_protocol_comes_beside_ntire():
   scores = scoring.evaluate_clips(identity, Reader(), measures=scoring.fidelity('y601'))['dog']
   lq, hq = Reader().pairs['dog']
-  np.testing.assert_array_equal(scores.psnr, metrics.psnr(lq, hq))
+  np.testing.assert_array_equal(scores.output['psnr'], metrics.psnr(lq, hq))
   np.testing.assert_array_equal(scores.output['psnr_y601'], metrics.psnr(lq, hq, 'y601'))
   np.testing.assert_array_equal(scores.input['ssim_y601'], metrics.ssim(lq, hq, 'y601'))
 
