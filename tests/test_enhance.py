@@ -302,6 +302,10 @@ def test_check_output(tmp_path):
 
   for same in ('in.mp4', 'hard.mp4', 'soft.mp4', '../' + tmp_path.name + '/in.mp4'):
     refused(same, 'is the input itself')
+  (tmp_path / 'folder.mp4').mkdir()
+  refused(
+    'folder.mp4', r'folder.mp4: is a folder; give --output the name of a file, for example .*folder.mp4/folder.mp4'
+  )
   refused('there.mp4', 'add --overwrite', overwrite=False)
   refused('none/out.mp4', 'does not exist')
   refused('out.avi', 'written to .mp4, .mkv, .mov')

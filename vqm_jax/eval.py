@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from vqm_jax import checkpoints, cli, data, errors, inference, metrics, names
+from vqm_jax import checkpoints, cli, data, errors, inference, locks, metrics, names
 from vqm_jax.evaluation import scoring
 from vqm_jax.evaluation.choice import FRECHET, Choice, choose
 from vqm_jax.evaluation.filter_scores import score_filters
@@ -289,10 +289,13 @@ def main(argv):
     )
   cli.enable_compilation_cache()
   if weights:
-    evaluate_run(inference.open_weights(weights), pathlib.Path(_OUT.value), every)
+    run, folder = inference.open_weights(weights), pathlib.Path(_OUT.value)
   elif _WORKDIR.value:
-    run = inference.open_run(pathlib.Path(_WORKDIR.value), _STEP.value, _EMA.value)
-    evaluate_run(run, pathlib.Path(_WORKDIR.value), every)
+    folder = pathlib.Path(_WORKDIR.value)
+    run = inference.open_run(folder, _STEP.value, _EMA.value)
+  if weights or _WORKDIR.value:
+    with locks.folder(folder / 'eval'):  # a run may be trained meanwhile
+      evaluate_run(run, folder, every)
   else:
     evaluate_folders(every)
 

@@ -11,7 +11,7 @@ import pytest
 from windows import SAMPLE, assert_equal, draw, place, samples
 
 from vqm_jax import data, errors
-from vqm_jax.data import records
+from vqm_jax.data import pipeline, records
 
 RECORDS = 11
 
@@ -319,3 +319,20 @@ def test_records_that_are_no_pairs_of_windows(data_dir, config, split):
 def test_arguments_out_of_range(source, wrong):
   with pytest.raises(errors.ConfigError, match=f'{next(iter(wrong))}='):
     draw(source, 1, **(dict(batch_size=4) | wrong))
+
+
+@pytest.mark.parametrize(
+  ('code', 'words'),
+  [
+    (-9, 'signal SIGKILL, most likely by the kernel for want of memory: lower --config.num_workers'),
+    (3, 'exit code 3:'),
+  ],
+)
+def test_a_dead_worker_is_told_in_one_line(code, words):
+  def dead():
+    raise RuntimeError(f'Worker process was terminated unexpectedly with exit code {code}. More of it.')
+    yield
+
+  with pytest.raises(errors.DataError, match=words) as caught:
+    next(pipeline.Batches(dead(), shared_memory=True))
+  assert 'start the same command again, which resumes' in str(caught.value)

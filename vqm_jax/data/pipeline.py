@@ -7,6 +7,7 @@ iterator: a run resumes by position alone, for any number of workers or processe
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -36,8 +37,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
   def __next__(self) -> dict[str, np.ndarray]:
     if self._iterator is None:
       raise ValueError('These batches have been closed.')
+    try:
+      records = next(self._iterator)
+    except RuntimeError as error:
+      if killed := re.search(r'Worker process was terminated unexpectedly with exit code (-?\d+)', str(error)):
+        raise errors.DataError(_killed(int(killed[1]))) from error
+      raise
     # Of each record, the samples that were cut out of it; in one row they are the batch.
-    batch = {name: array.reshape(-1, *array.shape[2:]) for name, array in next(self._iterator).items()}
+    batch = {name: array.reshape(-1, *array.shape[2:]) for name, array in records.items()}
     if self._shared_memory:
       # Grain frees a block of shared memory with its array, which a caller may hold for ever.
       batch = {name: np.array(array) for name, array in batch.items()}
@@ -55,6 +62,16 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
   def __exit__(self, *unused) -> None:
     self.close()
+
+
+def _killed(code: int) -> str:
+  """Says how a data worker ended that nobody here has ended."""
+  how = f'signal {signal.Signals(-code).name}' if -code in set(signal.Signals) else f'exit code {code}'
+  likely = ', most likely by the kernel for want of memory' if code == -signal.SIGKILL else ''
+  return (
+    f'A process that decodes training data ended by {how}{likely}: lower --config.num_workers (0 decodes in threads) '
+    'and start the same command again, which resumes.'
+  )
 
 
 def train_batches(

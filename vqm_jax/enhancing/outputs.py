@@ -34,6 +34,10 @@ def check_output(source: pathlib.Path, output: pathlib.Path, overwrite: bool) ->
   if output.suffix and output.suffix.lower() not in video.OUTPUT_SUFFIXES:
     known = ', '.join(video.OUTPUT_SUFFIXES)
     raise errors.VideoError(f'{output}: video is written to {known}, PNG to a folder without a suffix')
+  if output.suffix and output.is_dir():
+    raise errors.VideoError(
+      f'{output}: is a folder; give --output the name of a file, for example {output / output.name}'
+    )
   if output.resolve() == source.resolve() or (output.exists() and source.exists() and output.samefile(source)):
     raise errors.VideoError(f'{output}: is the input itself; choose another --output')
   check_apart(source, output)

@@ -137,7 +137,8 @@ class VideoFile:
   Frames are as they are coded, not turned as `display_matrix` says. They are uint8, rounded where the file has 9 or 10
   bits; with `deep` such files give uint16, where 65535 is white. Interlaced frames are refused; with `deinterlace` each
   becomes one whole frame at its time. So are damaged files; with `keep_going` each damaged frame is the last good one
-  again, and counting begins with the first good one.
+  again, and counting begins with the first good one. Damage is what libav notices: coded video carries no checksum, so
+  that a flipped bit that leaves it decodable gives other pixels without a word.
 
   Attributes: path, name, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
   pixel_aspect, display_matrix (None or libav's 36 bytes), other_streams (a description of each audio, subtitle and data
