@@ -143,7 +143,8 @@ def train(
     crops_per_record=config.crops_per_record, sampling=config.sampling, augment=config.augment,
   )  # fmt: skip
   validation = Validation(config)
-  with locks.folder(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+  whole = stage_of[0] if stage_of else workdir
+  with locks.folder(whole) if jax.process_index() == 0 else contextlib.nullcontext():
     if jax.process_index() == 0:
       strengths = inference.read_strength_by_qp(config.init_from) if config.init_from else []
       owners = dict([stage_of]) if stage_of else {}
