@@ -215,3 +215,45 @@ def test_memory_of_enhance(load, capsys):
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert [line[:3] for line in lines[1:]] == [['0.4', 's', '10'], ['2', 's', '50']]
   assert float(lines[1][-1]) == 1 and 0.8 < float(lines[2][-1]) < 1.3
+
+
+@pytest.mark.slow
+def test_cases_of_video(tmp_path):
+  script = ROOT / 'benchmarks' / 'video_cases.py'
+  inputs, page, kept = tmp_path / 'in', tmp_path / 'page.md', tmp_path / 'kept.json'
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+
+  def run(*options):
+    command = [sys.executable, script, f'--inputs={inputs}', *options]
+    subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+
+  run('--make')
+  chosen = 'interlaced.mkv', 'doubled_stamp.mkv'
+  for path in inputs.iterdir():
+    if path.name not in chosen:
+      path.unlink()
+  page.write_text('# Title\n\n<!-- table -->\nold\n<!-- end of table -->\n\nThe end.\n')
+  run(f'--docs={page}', f'--write={kept}')
+  found = json.loads(kept.read_text())
+  assert sorted(found) == sorted(chosen)
+  assert '`--deinterlace`, 24 of 24 frames, times 0.0 ms, audio 1 of 1. Told: .mp4 refused' in found['interlaced.mkv']
+  assert '24 of 24 frames, times ' in found['doubled_stamp.mkv'] and '1 of 24 time stamps' in found['doubled_stamp.mkv']
+  text = page.read_text()
+  assert text.startswith('# Title\n\n<!-- table -->\n\n| File |') and text.endswith(
+    '<!-- end of table -->\n\nThe end.\n'
+  )
+  assert text.count('\n| `') == 2 and 'old' not in text.replace('threshold', '')
+
+
+def test_cases_of_video_are_measured(load):
+  cases = load('video_cases')
+  assert cases.late([0.0, 0.04, 0.04, 0.12], [0.0, 0.04, 0.08, 0.12]) == 0  # what is doubled is nobody's time
+  assert cases.late([0.0, None, 0.08], [0.5, 0.54, 0.58]) == pytest.approx(500)
+  assert cases.late([0.0, 0.04, 0.08], [0.05, 0.08]) == pytest.approx(10)
+  assert cases.late([None, None], [0.0, 0.04]) is None
+  sound = ('audio', 'aac', 'a'), ('audio', 'aac', 'b'), ('attachment', 'data', 'c')
+  before = cases.Seen('', [0.0], [np.zeros((4, 4, 3), np.uint8)], list(sound))
+  after = cases.Seen('', [0.0], [np.full((4, 4, 3), 2570, np.uint16)], [sound[0], ('audio', 'aac', 'd')])
+  assert cases.kept(before, after) == 'audio 2 of 2 (1 byte for byte), attachment 0 of 1'
+  assert cases.psnr(before, after) == pytest.approx(20 * np.log10(25.5))
+  assert cases.psnr(before, before) == 99
