@@ -30,7 +30,7 @@ from absl import flags, logging
 from absl.testing import flagsaver
 from av.stream import Disposition
 
-from vqm_jax import cli, errors
+from vqm_jax import cli, errors, files
 
 BEFORE = pathlib.Path(__file__).with_name('video_cases_before.json')
 MARKS = '<!-- table -->', '<!-- end of table -->'
@@ -391,6 +391,19 @@ def _add_second(output, stream):
   output.mux(second.encode(frame.reformat(format='yuv420p')) + second.encode(None))
 
 
+def _keep(lines: list[dict[str, str]]) -> None:
+  """Writes what is known so far, so that a run that ends early leaves that."""
+  if _WRITE.value:
+    found = {line['file']: sentence(line) for line in lines}
+    files.write_text(pathlib.Path(_WRITE.value), json.dumps(found, indent=1, ensure_ascii=False) + '\n')
+  if _DOCS.value:
+    page = pathlib.Path(_DOCS.value)
+    head, rest = page.read_text().split(MARKS[0])
+    before = json.loads(BEFORE.read_text())
+    tail = rest.split(MARKS[1])[1]
+    files.write_text(page, f'{head}{MARKS[0]}\n\n{table(lines, before)}\n\n{MARKS[1]}{tail}')
+
+
 def main(argv):
   del argv
   folder = pathlib.Path(_INPUTS.value)
@@ -403,16 +416,7 @@ def main(argv):
     for path in sorted(entry for entry in folder.iterdir() if entry.is_file()):
       lines.append(try_case(path, pathlib.Path(scratch)))
       print(f'{path.name!r}: {lines[-1]["input"]} -> {sentence(lines[-1])}', flush=True)
-  if _WRITE.value:
-    pathlib.Path(_WRITE.value).write_text(
-      json.dumps({line['file']: sentence(line) for line in lines}, indent=1, ensure_ascii=False) + '\n'
-    )
-  if _DOCS.value:
-    page = pathlib.Path(_DOCS.value)
-    head, rest = page.read_text().split(MARKS[0])
-    before = json.loads(BEFORE.read_text())
-    tail = rest.split(MARKS[1])[1]
-    page.write_text(f'{head}{MARKS[0]}\n\n{table(lines, before)}\n\n{MARKS[1]}{tail}')
+      _keep(lines)
 
 
 if __name__ == '__main__':
