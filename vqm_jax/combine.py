@@ -75,7 +75,7 @@ def main(argv):
   if workdir.exists() and not ((workdir / 'combination.json').exists() and _OVERWRITE.value):
     raise errors.ConfigError(f'{workdir} exists; choose another --workdir, or --overwrite if it is an older mix.')
   # Beside the folder, which appears when it is complete.
-  with locks.lock(workdir.with_name(f'.{workdir.name}.lock'), str(workdir)):
+  with locks.beside(workdir):
     _combine(members, weights, workdir)
 
 

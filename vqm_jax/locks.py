@@ -56,11 +56,20 @@ def _take(path, what):
     os.close(handle)  # who held it has removed it
 
 
-@contextlib.contextmanager
-def folder(path: pathlib.Path) -> Iterator[None]:
+def folder(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
   """Holds a lock on a folder through its file `.lock`, which is removed in the end. Raises as `lock`."""
-  with lock(path / NAME, str(path)):
+  return _passing(path / NAME, str(path))
+
+
+def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """The same for what is replaced as a whole: the file stands beside it."""
+  return _passing(path.with_name(f'.{path.name}{NAME}'), str(path))
+
+
+@contextlib.contextmanager
+def _passing(path, what):
+  with lock(path, what):
     try:
       yield
     finally:
-      (path / NAME).unlink(missing_ok=True)
+      path.unlink(missing_ok=True)
