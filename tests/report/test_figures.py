@@ -294,7 +294,7 @@ def test_lost_frames_are_named(pair):
   with pytest.raises(errors.DataError, match='Frame 0 of a: the sizes differ .*gil 60x30, Target 60x40'):
     frames.at('a', 0)
   (kept / 'output' / 'a' / '000000.png').write_bytes(b'no image')
-  with pytest.raises(errors.DataError, match='000000.png cannot be read'):
+  with pytest.raises(errors.DataError, match='000000.png is damaged: not a readable image'):
     frames.at('a', 0)
 
 
