@@ -1,6 +1,6 @@
 """How well can be told how strongly a video was compressed? Source of the constants of vqm_jax/video/compression.py.
 
-python benchmarks/compression_estimate.py --clips=FOLDER[,FOLDER] [--part=codecs|pixels] [--max_clips=12]
+python benchmarks/compression_estimate.py --clips=FOLDER[,FOLDER] [--measured=codecs|pixels] [--max_clips=12]
 
 FOLDER holds nearly clean videos; those whose own QP is above 22 are left out. The middle 384x256 pixels of the first
 frames of each are coded again.
@@ -27,7 +27,7 @@ from vqm_jax import cli, errors, video
 from vqm_jax.video import colour, compression
 
 _CLIPS = flags.DEFINE_list('clips', None, 'Folders of nearly clean videos.')
-_PART = flags.DEFINE_enum('part', 'codecs', ['codecs', 'pixels'], 'What is measured.')
+_PART = flags.DEFINE_enum('measured', 'codecs', ['codecs', 'pixels'], 'What is measured.')
 _MAX_CLIPS = flags.DEFINE_integer('max_clips', 0, 'Take so many clips, spread over the folders; 0 for all.')
 _FRAMES = flags.DEFINE_integer('frames', 24, 'Frames of each clip.', lower_bound=2)
 

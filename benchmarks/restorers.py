@@ -78,11 +78,11 @@ def _compile_step(config, params, device: jax.Device) -> tuple[Callable[[], Any]
   rng = np.random.default_rng(0)
   batch = {side: rng.integers(0, 256, shape, np.uint8) for side in ('lq', 'hq')}
   state = trainer.init(params)
-  program = trainer.lower(state, batch, (device.platform,)).compile()
+  program, rate = trainer.lower(state, batch, (device.platform,)).compile(), np.float32(config.lr)
 
   def run():
     nonlocal state
-    state, scalars = program(state, batch)
+    state, scalars = program(state, rate, batch)
     return jax.block_until_ready(scalars)
 
   return run, program

@@ -24,8 +24,6 @@ def problem(name: Any) -> str | None:
     return 'is a path'
   if name in ('.', '..') or _RESERVED.fullmatch(name):
     return 'is reserved'
-  if name != name.strip() or name.endswith('.'):
-    return 'begins or ends with a space or ends with a dot'
   if len(name.encode()) > LONGEST:
     return f'has {len(name.encode())} bytes, at most {LONGEST} are allowed'
   return None

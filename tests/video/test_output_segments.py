@@ -347,15 +347,15 @@ _WORKER = """
 import sys, time
 sys.path[:0] = sys.argv[3:]
 from vqm_jax import video
-from video import test_segments
+from video import test_output_segments
 from vqm_jax.video import segments
-segments._Coded.length = segments._Images.length = test_segments.LENGTH
+segments._Coded.length = segments._Images.length = test_output_segments.LENGTH
 source = video.open_video(sys.argv[1], variable_rate=True)
 with segments.SegmentedOutput(__import__('pathlib').Path(sys.argv[2]), source, height=48, width=64, job={}) as writer:
   print('start', writer.done, flush=True)
   for t in range(writer.done, source.num_frames):
     time.sleep(0.02)
-    writer.write(test_segments.frame(t))
+    writer.write(test_output_segments.frame(t))
   segments.publish([writer])
 print('end', flush=True)
 """
