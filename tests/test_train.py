@@ -137,8 +137,8 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments
   process = binary(*flags, '--config.steps=4', limit_kib=64)
   output = process.communicate(timeout=120)[0]
   assert process.returncode == 1, output
-  error = [line for line in output.splitlines() if line.startswith('error:')]
-  assert len(error) == 1 and 'Could not save checkpoint 4' in error[0], output
+  # Threads of Orbax may print beside it, at times into its line.
+  assert output.count('error: ') == output.count('error: Could not save checkpoint 4') == 1, output
   assert checkpoints.steps(workdir / 'checkpoints') == [2]
   checkpoints.verify(workdir / 'checkpoints', 2)
 
