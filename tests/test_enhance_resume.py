@@ -73,6 +73,7 @@ def test_killed_twice_at_random(tmp_path, arguments, binary, name):
 def test_sigterm_and_a_second_process(tmp_path, arguments, binary):
   process = binary(*arguments('out.mp4'))
   wait_for(tmp_path / '.out.mp4.parts' / '000000.json', process)
+  process.send_signal(signal.SIGSTOP)  # at work for as long as the second one takes to start
   second = binary(*arguments('out.mp4'))
   output, _ = second.communicate(timeout=60)
   assert second.returncode == 1
@@ -80,6 +81,7 @@ def test_sigterm_and_a_second_process(tmp_path, arguments, binary):
     rf'^error: \S*out.mp4: process {process.pid} on \S+ is at work on it; wait until it ends', output, re.M
   )
   process.send_signal(signal.SIGTERM)
+  process.send_signal(signal.SIGCONT)
   output = finished(process)
   assert 'SIGTERM received: leaving after this frame; finished segments are kept.' in output
   assert re.search(r'stopped after frame \d+ of 560; the same command goes on behind frame 250$', output, re.M)
