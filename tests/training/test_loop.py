@@ -53,7 +53,8 @@ def test_a_run_leaves_what_explains_it(whole):
   config, workdir, state = whole
   assert int(state.step) == 6
   assert json.loads((workdir / 'config.json').read_text())['config'] == json.loads(config.to_json())
-  assert inference.open_run(workdir).trained_on == {'crf': [LQ_CRF, LQ_CRF]}
+  trained_on = inference.open_run(workdir).trained_on
+  assert trained_on['crf'] == [LQ_CRF, LQ_CRF] and LQ_CRF - 3 < trained_on['qp'][0] <= trained_on['qp'][1] < LQ_CRF + 10
   assert checkpoints.steps(workdir / 'checkpoints') == [2, 4, 6]
   assert checkpoints.read_meta(workdir / 'checkpoints', 6)['samples'] == 48
   train_steps = [r['step'] for r in records(workdir) if 'train/loss' in r]

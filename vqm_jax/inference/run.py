@@ -15,6 +15,9 @@ from vqm_jax import workdir as workdirs
 from vqm_jax.config import OPERATION
 from vqm_jax.layers.initializers import ParameterKeys
 
+# Over so many QPs below those of a run's training its corrections fall to half.
+_FADE_QP = 6.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -47,11 +50,17 @@ class Run:
   strength_by_qp: Sequence[Sequence[float]] = ()
 
   def strength_at(self, qp: float | None) -> float:
-    """The strength of the correction that suits input of this mean QP best; 1 where that is not known."""
+    """The strength of the correction that suits input of this mean QP best; 1 where that is not known.
+
+    Below the QPs that the run was trained on it falls to half: a network that began with other weights and has since
+    seen strong compression alone corrects light compression too much.
+    """
     if qp is None or not self.strength_by_qp:
       return 1.0
     qps, strengths = zip(*self.strength_by_qp, strict=True)
-    return round(float(np.interp(qp, qps, strengths)), 2)
+    lowest = self.trained_on.get('qp', [0.0])[0]
+    trained = np.interp(qp, [lowest - _FADE_QP, lowest], [0.5, 1.0])
+    return round(float(trained * np.interp(qp, qps, strengths)), 2)
 
   @property
   def experiment(self) -> str:

@@ -171,8 +171,13 @@ class _Side:
     self.height, self.width = scene.height, scene.width
     self._coder, self._index, self._side = coder, index, side
 
+  @property
+  def coded(self) -> video.VideoFile:
+    """The file that the frames are of; rendered and coded now, if they were not yet."""
+    return self._coder.video(self._index, self._side)
+
   def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    yield from self._coder.video(self._index, self._side).frames(start, stop)
+    yield from self.coded.frames(start, stop)
 
 
 def render(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:

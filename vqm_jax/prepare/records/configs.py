@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vqm_jax import errors
+from vqm_jax import errors, video
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.prepare.records import tiles
 from vqm_jax.video import VideoSource
@@ -295,8 +295,14 @@ def _cuts(pair: ClipPair) -> list[int]:
 
 
 def coding(pair: ClipPair) -> dict[str, float]:
-  """Returns how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp."""
-  return {key: value for key in ('crf', 'qp') if not math.isnan(value := getattr(pair, key))}
+  """Returns how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp.
+
+  A QP that is not given is looked up in the stream.
+  """
+  found = {'crf': pair.crf, 'qp': pair.qp}
+  if math.isnan(pair.qp) and (compression := video.compression_of(getattr(pair.lq, 'coded', pair.lq))):
+    found['qp'] = round(compression.qp, 2)
+  return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
 def unequal(pair: ClipPair) -> list[str]:
