@@ -1,4 +1,4 @@
-r"""Team JOJO-MVIG (paper section 4.5): alignment beside global pooling, 7 frames, 22,738,867 parameters.
+r"""Team JOJO-MVIG (paper section 4.5): alignment beside global pooling, 7 frames, 22,758,827 parameters.
 
 python -m vqm_jax.train --config=experiments/jojo.py --workdir=runs/jojo
 

@@ -134,7 +134,7 @@ def test_errors_are_those_of_create():
 
 
 # GMAC of one frame of 1920x1080, naive and cached, as the layer tables of the published networks give them. They
-# include the reassembly of CARAFE, which is left out here: 8.7 in JOJO.
+# include the reassembly of CARAFE, which is left out here.
 PUBLISHED = {
   'gtq': (4367, 4030),
   'ecnu': (2924, 2924),

@@ -18,7 +18,7 @@ WIDTH = 4
 
 @pytest.mark.parametrize(
   ('part', 'width', 'params'),
-  [(CARAFE, 128, 65_956), (CARAFE, 64, 61_860), (GlobalMaxBlock, 128, 328_064), (GlobalPoolingUNet, 128, 2_133_192)],
+  [(CARAFE, 128, 65_956), (GlobalMaxBlock, 128, 328_064), (GlobalPoolingUNet, 128, 2_133_192)],
 )
 def test_published_parameter_counts(part, width, params):
   assert networks.count(functools.partial(part, width, **FLOAT32)) == params
@@ -126,6 +126,6 @@ def test_second_half_of_the_merge_is_all_that_comes_from_the_pooling_path():
 
 def test_without_its_last_layer_the_network_is_the_identity():
   network = networks.random(functools.partial(JOJO, **TINY['jojo']))
-  networks.silence(network.last)
+  networks.silence(network.tail.last)
   x = jax.random.uniform(jax.random.key(0), (1, 3, 16, 16, 3))
   np.testing.assert_array_equal(networks.apply(network, x), x[:, 1])

@@ -238,14 +238,15 @@ class ShuffleTail(nnx.Module):
   Args:
     width: channels C.
     full_width: channels at full resolution.
+    half_width: channels at half the resolution, 12 or more; `width` if None.
   """
 
-  def __init__(self, width, full_width=64, *, dtype, rngs):
-    how = dict(dtype=dtype, rngs=rngs)
+  def __init__(self, width, full_width=64, half_width=None, *, dtype, rngs):
+    how, half_width = dict(dtype=dtype, rngs=rngs), half_width or width
     self.up = nnx.List(
       [
-        conv(width, 4 * width, kernel_init=passing(), **how),
-        conv(width, 4 * full_width, kernel_init=passing(channels=SHUFFLED), **how),
+        conv(width, 4 * half_width, kernel_init=passing(), **how),
+        conv(half_width, 4 * full_width, kernel_init=passing(channels=SHUFFLED), **how),
       ]
     )
     self.conv = conv(full_width, full_width, kernel_init=passing(), **how)

@@ -2,13 +2,15 @@
 
     7 frames ── pyramid front ──┬── A: PCD ── TSA ─────────────────────────┬── conv ── 40 residual blocks ──┐
                                 └── B: U-Net whose blocks exchange maxima ─┘                                │
-                                                      (+ centre frame) ── conv ── CARAFE x2 ── CARAFE x2 ───┘
+                                         (+ centre frame) ── conv ── conv ── shuffle x2 ── shuffle x2 ──────┘
 
 Path A aligns (EDVR), path B never does: in all its residual blocks the frames see the maximum over frames of each
 other's features, pixel by pixel (after Aittala & Durand 2018), so that their order does not matter. CARAFE (Wang et al.
-2019) upsamples with kernels it predicts. Given by the report: the two paths, global max-pooling in all residual blocks,
-seven frames, 128 channels, 5 + 40 blocks, CARAFE. Ours: three scales with one block each way, strided convolutions
-down, 1x1 merges, and that path B returns the centre's track. 22,738,867 parameters (report: 22.75 M).
+2019) upsamples in the U-Net, with kernels it predicts. Given by the report: the two paths, global max-pooling in all
+residual blocks, seven frames, 128 channels, 5 + 40 blocks, CARAFE, otherwise EDVR. Ours: three scales with one block
+each way, strided convolutions down, 1x1 merges, that path B returns the centre's track, and EDVR's way back to the full
+resolution with a quarter of the channels at half of it. With CARAFE there as well the network hardly learns: a weighted
+mean, the same for all channels, cannot take them apart into pixels. 22,758,827 parameters (report: 22.75 M).
 """
 
 from typing import Any
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
-from vqm_jax.layers.edvr import INPUT_MEAN, TSA, last_conv
+from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail
 from vqm_jax.layers.initializers import kaiming, passing
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
@@ -125,7 +127,7 @@ class JOJO(base.EDVR):
     num_frames: of the window.
     num_front, num_blocks: residual blocks of the front and of the reconstruction.
     groups: deformable groups.
-    tail_width: channels behind the first upsampling.
+    tail_width: channels at full resolution.
     input_mean: subtracted from the frames, see `edvr.INPUT_MEAN`.
     dtype: compute dtype; parameters stay float32.
 
@@ -151,9 +153,7 @@ class JOJO(base.EDVR):
     self.pooling = GlobalPoolingUNet(width, **how)
     self.merge = conv(2 * width, width, kernel_init=passing(), **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
-    self.up = nnx.List([CARAFE(width, **how), CARAFE(tail_width, **how)])
-    self.up_conv = nnx.List([conv(width, tail_width, **how), conv(tail_width, tail_width, **how)])
-    self.last = last_conv(tail_width, **how)
+    self.tail = ShuffleTail(width, tail_width, width // 4, **how)
 
   def correction(self, features: dict[str, Any]) -> jax.Array:
     """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
@@ -162,6 +162,4 @@ class JOJO(base.EDVR):
     x = leaky_relu(self.merge(jnp.concatenate([compensated, self.pooling(pyramid[0])], axis=-1)))
     for block in self.blocks:
       x = block(x)
-    for up, layer in zip(self.up, self.up_conv, strict=True):
-      x = leaky_relu(layer(up(x)))
-    return self.last(x).astype(jnp.float32)
+    return self.tail(x)
