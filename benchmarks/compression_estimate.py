@@ -176,7 +176,7 @@ def pixels(clips: dict[str, list[np.ndarray]]) -> None:
       print(f'QP {low} to {high}: |error| {np.abs(off[inside]).mean():.2f}, bias {off[inside].mean():+.2f}')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _CLIPS.value:
     print('Nothing measured: --clips names no folder of nearly clean videos.')

@@ -65,7 +65,7 @@ def peak(source: pathlib.Path, output: pathlib.Path, weights: str) -> tuple[floa
   return usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 1e6, time.monotonic() - start
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   width, height = map(int, _SIZE.value.split('x'))
   least = None

@@ -209,7 +209,7 @@ def restorer_table(out: pathlib.Path) -> list[list[str]]:
   return table
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   known = [*EXPERIMENTS, *enhancers.METHODS]
   unknown = [name for name in _SYSTEMS.value if name not in known]

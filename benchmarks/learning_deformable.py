@@ -224,7 +224,7 @@ def table(rows: dict[str, dict]) -> str:
   return markdown_table(lines, right=range(1, 5))
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   cli.enable_compilation_cache()
   out = pathlib.Path(_OUT.value)

@@ -114,7 +114,7 @@ def row(system: str) -> list[str]:
   ]  # fmt: skip
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   cli.enable_compilation_cache()
   table = [['System', 'Steps', 'Window dB', 'Still dB', 'Difference', 'Interval', 'Clip by clip', 'Offset px']]

@@ -404,7 +404,7 @@ def _keep(lines: list[dict[str, str]]) -> None:
     files.write_text(page, f'{head}{MARKS[0]}\n\n{table(lines, before)}\n\n{MARKS[1]}{tail}')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   folder = pathlib.Path(_INPUTS.value)
   if _MAKE.value:

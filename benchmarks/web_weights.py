@@ -129,7 +129,7 @@ def seconds_per_frame(restore, height: int, width: int) -> float:
   return (time.perf_counter() - start) / restored
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   cli.share_cores()  # as `enhance` does
   pathlib.Path(_OUT.value).mkdir(parents=True, exist_ok=True)

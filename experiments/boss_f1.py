@@ -8,10 +8,12 @@ The paper's score on the IntVid test set is 32.419 dB / 0.905 (+1.87 dB) for F1,
 `python -m vqm_jax.combine --members=runs/boss_f1,runs/boss_f3,runs/boss_f4 --workdir=runs/boss` joins.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('boss_f1', size)
   config = common.base_config()

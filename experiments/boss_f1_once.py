@@ -5,10 +5,12 @@ python -m vqm_jax.train --config=experiments/boss_f1_once.py --workdir=runs/boss
 The same network and number of updates as `boss_f1`.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('boss_f1_once', size)
   config = common.base_config()

@@ -6,10 +6,12 @@ It is the first stage of `boss_f3`, which has it trained on the way; on its own 
 for the last submission of the development phase only. EDVR's recipe.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('boss_f2', size)
   config = common.base_config()

@@ -8,10 +8,12 @@ Trained progressively: F2 (1x1 fusion), then with TSA. That it starts with the f
 --config.stage_new="(('fusion',),)" --config.stage_shares="(1.0,)".
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('boss_f3', size)
   config = common.base_config()

@@ -6,10 +6,12 @@ Trained progressively: with a 1x1 fusion and the full RDN (a reading, see `resto
 with TSA. EDVR's recipe.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('boss_f4', size)
   config = common.base_config()

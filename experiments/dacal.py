@@ -9,12 +9,13 @@ then 30,000 on full-size weak pairs, the rate falling over their second half; 4 
 `:tiny` is for vqm_demo's two cameras, both stages, minutes on two CPU cores.
 """
 
+import ml_collections
 from ml_collections import config_dict
 
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network, or 'tiny'."""
   common.check_size('dacal', size)
   config = common.adversarial_config()

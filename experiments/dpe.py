@@ -7,12 +7,13 @@ half to 0: the released configuration. Paper: LPIPS 0.793 on Vid3oC, the untouch
 `:tiny` is for vqm_demo's two cameras; the published rate would move nothing in minutes on two CPU cores.
 """
 
+import ml_collections
 from ml_collections import config_dict
 
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network, or 'tiny'."""
   common.check_size('dpe', size)
   config = common.adversarial_config()

@@ -8,10 +8,12 @@ The paper's score on the IntVid test set is 31.719 dB / 0.896 (+1.17 dB); not re
 split (one seed, 72 frames of 3 clips), where a fitted 5x5 linear filter gains as much.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network, or 'tiny', the demo."""
   common.check_size('ecnu', size)
   config = common.base_config()

@@ -7,10 +7,12 @@ of 2 is 8 here. `--config.system_args.share_stages=False` trains the released wi
 7,190,126 parameters. The paper's score on the IntVid test set is 31.579 dB / 0.894 (+1.03 dB).
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('gil', size)
   config = common.base_config()

@@ -7,10 +7,12 @@ halved at 50, 67, 83 and 92 % of the run. The paper's score on the IntVid test s
 9.74 s a frame, which fits eight passes: evaluate with --self_ensemble=8.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('gtq', size)
   config = common.base_config()

@@ -5,10 +5,12 @@ python -m vqm_jax.train --config=experiments/jojo.py --workdir=runs/jojo
 EDVR's recipe, which the team followed. The paper's score on the IntVid test set is 32.167 dB / 0.901 (+1.61 dB).
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('jojo', size)
   config = common.base_config()

@@ -6,10 +6,12 @@ The entry's method is not disclosed; it is here for the rows about size and spee
 scores says nothing about the entry. The paper's score on the IntVid test set is 30.598 dB / 0.878 (+0.05 dB).
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('seventh', size)
   config = common.base_config()

@@ -9,10 +9,12 @@ python -m vqm_jax.combine --members=runs/tcl_edvr,runs/tcl_unet --workdir=runs/t
 The paper's score of the mix on the IntVid test set is 31.701 dB / 0.897 (+1.15 dB).
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('tcl_edvr', size)
   config = common.base_config()

@@ -6,10 +6,12 @@ The recipe is ours, the report gives none: L1, 128 px, batch 16, Adam at 2e-4, c
 mix.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network and recipe, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('tcl_unet', size)
   config = common.base_config()

@@ -18,10 +18,12 @@ python -m vqm_jax.train --config=experiments/web_small.py:tiny --config.init_fro
 for hours on one core: Muon learns most per step, and the loss weighs badly and lightly compressed clips alike.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the recipe of the weights that ship, or 'tiny', to fine-tune them in minutes on two CPU cores."""
   common.check_size('web_small', size)
   config = common.base_config()

@@ -6,10 +6,12 @@ The records are those of `web_small`, whose docstring has the commands that make
 on a CPU, days. docs/model_cards/web-tcl.md tells how the weights that ship were made and what they do.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', for a GPU, or 'tiny', minutes on vqm_demo with two CPU cores."""
   common.check_size('web_tcl', size)
   config = common.base_config()

@@ -8,10 +8,12 @@ without, is another method, and is marked so in tables. Paper: LPIPS 0.755 on Vi
 `:tiny` is for vqm_demo's two cameras, minutes on two CPU cores: pixel loss, residual generator, heavier critics.
 """
 
+import ml_collections
+
 from experiments import common
 
 
-def get_config(size: str = 'full'):
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   """`size`: 'full', the published network, or 'tiny'."""
   common.check_size('wespe', size)
   config = common.adversarial_config()

@@ -229,6 +229,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def sha256(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal digits."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tqdm
 from absl import app, flags, logging
@@ -141,7 +141,7 @@ def _end_threads(code: int) -> None:
         os._exit(code)
 
 
-def run(main) -> NoReturn:
+def run(main: collections.abc.Callable[[list[str]], Any]) -> NoReturn:
   """Parses the flags, runs `main(argv)` and turns the errors of `errors.py` into one line and an exit code."""
   if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))

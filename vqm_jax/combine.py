@@ -60,7 +60,7 @@ def _weights(count: int) -> list[float]:
   return weights
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   members = [pathlib.Path(member).resolve() for member in _MEMBERS.value]
   for flag, given in (('members', members), ('workdir', _WORKDIR.value)):

@@ -110,7 +110,7 @@ def _command(output: pathlib.Path, name: str | None, strength: float) -> str:
   return shlex.join(['python', '-m', 'vqm_jax.enhance', *given, f'--strength={strength:g}', f'--output={output}'])
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if _LIST_WEIGHTS.value:
     print(shipped.table(), end='')

@@ -61,7 +61,7 @@ def check_output(output: pathlib.Path, size: tuple[int, int] | None, overwrite: 
     raise errors.ConfigError('--size is required for .onnx: HEIGHTxWIDTH, as in 544x960.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not (_WORKDIR.value or _WEIGHTS.value):
     raise errors.ConfigError('--workdir or --weights is required; see --help.')

@@ -42,7 +42,7 @@ def _profile_steps(text: str | None) -> tuple[int, int] | None:
   return first, last
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   for flag in (_CONFIG, _WORKDIR):
     if not flag.value:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import ml_collections
 from absl import logging
 
 import vqm_jax
@@ -71,7 +72,7 @@ def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
   return config
 
 
-def claim(workdir: pathlib.Path, config, **notes: Any) -> None:
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, **notes: Any) -> None:
   """Writes the resolved config to `workdir`, or checks that the run already there is this one.
 
   With it go `notes`: what the run is `trained_on`, and the `strength_by_qp` of the weights that it starts from.

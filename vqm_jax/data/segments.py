@@ -63,6 +63,7 @@ class Strips(grain.transforms.RandomMap):
   num_frames: int
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Decodes record `index` from a random frame on. Raises DataError for one that is damaged."""
     from vqm_jax.video import remux
 
     record = self.records[index]

@@ -48,7 +48,7 @@ class ResidualBlock(nnx.Module):
   The norms cancel what the convolutions' biases add. These stay, as in the published parameter count.
   """
 
-  def __init__(self, width, *, dtype, rngs):
+  def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.convs = nnx.List([conv(width, width, **_INIT, **how) for _ in range(2)])
     self.norms = nnx.List([_norm(width, **how) for _ in range(2)])
@@ -271,7 +271,7 @@ class WESPE(Enhancer):
     """Splits images (B, H, W, 3) for the critics: their colours without texture, and their texture without colour."""
     return {'colour': gaussian.blur(images, self.blur, self.blur_sigma), 'texture': luma(images)}
 
-  def generator_loss(self, x, y, keys):
+  def generator_loss(self, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """See `Enhancer`; the terms are content, tv, colour and texture."""
     del keys
     x, _ = self._images(x, y)
@@ -283,7 +283,9 @@ class WESPE(Enhancer):
       terms[name] = jax.nn.softplus(-self._critic(name)(seen)).mean()
     return sum(weight * terms[name] for name, weight in self.term_weights), terms
 
-  def critic_loss(self, x, y, keys, weights):
+  def critic_loss(
+    self, x: jax.Array, y: jax.Array, keys: jax.Array, weights: dict[str, jax.Array]
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
     """See `Enhancer`; the sum of the critics' cross-entropies, each with real and generated images by halves."""
     del keys, weights
     x, y = self._images(x, y)

@@ -296,7 +296,17 @@ class DeformConv(nnx.Module):
   Call: x (B, H, W, cin), guide (B, H, W, guide) -> (B, H, W, cout).
   """
 
-  def __init__(self, cin, cout, guide, groups=8, *, label, dtype=jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    guide: int,
+    groups: int = 8,
+    *,
+    label: str,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
     zeros = nnx.initializers.zeros_init()
     self.guide = conv(
       guide,

@@ -74,7 +74,7 @@ class PyramidFront(nnx.Module):
   Call: frames (B, H, W, 3), H and W multiples of 16 -> [(B, H/4, W/4, C), (B, H/8, W/8, C), (B, H/16, W/16, C)].
   """
 
-  def __init__(self, width, num_blocks, input_mean=INPUT_MEAN, *, dtype, rngs):
+  def __init__(self, width: int, num_blocks: int, input_mean: float = INPUT_MEAN, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.input_mean = input_mean
     self.stem = nnx.List(
@@ -100,7 +100,9 @@ class PyramidFront(nnx.Module):
 class PCDLevel(nnx.Module):
   """One level of PCD: offsets from neighbour and reference, refined by the coarser level, then the warp."""
 
-  def __init__(self, width, groups, label, *, coarsest, activate, dtype, rngs):
+  def __init__(
+    self, width: int, groups: int, label: str, *, coarsest: bool, activate: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
     how = dict(dtype=dtype, rngs=rngs)
     self.offset1 = conv(2 * width, width, **how)
     self.offset_merge = None if coarsest else conv(2 * width, width, **how)
@@ -132,7 +134,7 @@ class PCD(nnx.Module):
   Call: pyramid of a window, [(B, T, h, w, C), (B, T, h/2, w/2, C), (B, T, h/4, w/4, C)] -> (B, T, h, w, C).
   """
 
-  def __init__(self, width, groups=8, *, dtype, rngs):
+  def __init__(self, width: int, groups: int = 8, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.levels = nnx.List(
       [
@@ -163,7 +165,7 @@ class PCD(nnx.Module):
 class ConvFusion(nnx.Module):
   """Fusion without attention: one 1x1 convolution of all frames. Aligned (B, T, h, w, C) -> (B, h, w, C)."""
 
-  def __init__(self, width, num_frames, *, dtype, rngs):
+  def __init__(self, width: int, num_frames: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     centre = passing(channels=centre_channels(width, num_frames))
     self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, dtype=dtype, rngs=rngs)
 
@@ -179,7 +181,7 @@ class TSA(nnx.Module):
     num_frames: of the window.
   """
 
-  def __init__(self, width, num_frames, *, dtype, rngs):
+  def __init__(self, width: int, num_frames: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.embed_centre = conv(width, width, **how)
     self.embed = conv(width, width, **how)
@@ -241,7 +243,9 @@ class ShuffleTail(nnx.Module):
     half_width: channels at half the resolution, 12 or more; `width` if None.
   """
 
-  def __init__(self, width, full_width=64, half_width=None, *, dtype, rngs):
+  def __init__(
+    self, width: int, full_width: int = 64, half_width: int | None = None, *, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
     how, half_width = dict(dtype=dtype, rngs=rngs), half_width or width
     self.up = nnx.List(
       [

@@ -13,6 +13,11 @@ class Scorer(Protocol):
   """Takes one measure of one clip, frame by frame, in memory for a few frames."""
 
   def add(self, candidates: Sequence[np.ndarray], target: np.ndarray | None, source: np.ndarray | None) -> None:
+    """Takes one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
+
+    Raises:
+      DataError: the reference is not there, frames are of another kind or size, or another number of candidates.
+    """
     """Takes the next frame. Frames may be kept for the next call: write into none of them.
 
     Args:
@@ -26,6 +31,7 @@ class Scorer(Protocol):
     """
 
   def values(self) -> list[list[float]]:
+    """Returns the values so far of each candidate."""
     """One list for each candidate; the clip's score is the mean of its list."""
 
 
@@ -45,6 +51,11 @@ class BaseScorer(abc.ABC):
     self._values: list[list[float]] | None = None
 
   def add(self, candidates: Sequence[np.ndarray], target: np.ndarray | None, source: np.ndarray | None) -> None:
+    """Takes one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
+
+    Raises:
+      DataError: the reference is not there, frames are of another kind or size, or another number of candidates.
+    """
     reference = {'target': target, 'input': source, '': None}[self._reference]
     if self._reference and reference is None:
       raise errors.DataError(
@@ -60,6 +71,7 @@ class BaseScorer(abc.ABC):
     self._add(candidates, reference)
 
   def values(self) -> list[list[float]]:
+    """Returns the values so far of each candidate."""
     return [list(values) for values in self._values or []]
 
   @abc.abstractmethod

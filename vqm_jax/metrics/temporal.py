@@ -257,7 +257,7 @@ class FlickerScorer(BaseScorer):
       sums = frame.sum(axis=(0, 1), dtype=np.int64)
       values.append(float(sums @ np.array(LUMA)) / (frame.shape[0] * frame.shape[1]))
 
-  def values(self):
+  def values(self) -> list[list[float]]:
     return [[flicker(np.array(luma))] for luma in super().values()]
 
 

@@ -29,7 +29,7 @@ _OUTPUT = flags.DEFINE_string(
 _CHECK_HASH = flags.DEFINE_bool('check_hash', True, 'Refuse NAME-XXXXXXXX.pth whose SHA-256 is another; else warn.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _NET.value:
     raise errors.ConfigError(f'--net is missing; choose from {", ".join(networks.NETS)}')

@@ -46,10 +46,12 @@ class Conv:
 
   @property
   def tap(self) -> str:
+    """What its output is called among the features of the network."""
     return self.name.replace('conv', 'relu')
 
   @property
   def parameters(self) -> list[Parameter]:
+    """Its kernel and bias."""
     size, cin, cout = self.size, self.cin, self.cout
     return [
       Parameter(f'{self.name}/kernel', (size, size, cin, cout), f'{self.source}.weight', (cout, cin, size, size)),
@@ -57,6 +59,7 @@ class Conv:
     ]
 
   def extent(self, n: int) -> int:
+    """Returns the height of the output for an input of height `n`; the same of the width."""
     return (n + 2 * self.padding - self.size) // self.stride + 1
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:
@@ -83,10 +86,13 @@ class Fire:
 
   @property
   def tap(self) -> str:
+    """What its output is called among the features of the network."""
     return self.name
 
   @property
   def convs(self) -> list[Conv]:
+    """Its three convolutions: that to few channels, and the two from these."""
+
     def conv(part, cin, cout, size):
       return Conv(f'{self.name}/{part}', f'{self.source}.{part}', cin, cout, size, padding=size // 2)
 
@@ -98,9 +104,11 @@ class Fire:
 
   @property
   def parameters(self) -> list[Parameter]:
+    """Those of its convolutions."""
     return [parameter for conv in self.convs for parameter in conv.parameters]
 
   def extent(self, n: int) -> int:
+    """Returns the height of the output for an input of height `n`: the same."""
     return n
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:
@@ -120,6 +128,7 @@ class Pool:
   parameters = ()
 
   def extent(self, n: int) -> int:
+    """Returns the height of the output for an input of height `n`; the same of the width."""
     return (n - self.size + self.ceil) // 2 + 1
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:

@@ -53,7 +53,7 @@ _WORKERS = flags.DEFINE_integer(
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the pairs of an earlier run with other settings.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   for flag in (_INPUT, _OUTPUT):
     if not flag.value:

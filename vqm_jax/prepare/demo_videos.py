@@ -15,7 +15,7 @@ _PHOTO = flags.DEFINE_enum('photo', 'coffee', rendered.PHOTOGRAPHS['test'], 'Pho
 _FRAMES = flags.DEFINE_integer('frames', 48, 'Length at 25 frames per second.', lower_bound=1)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _OUTPUT.value:
     raise errors.ConfigError('--output is required; see --help.')

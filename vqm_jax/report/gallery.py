@@ -53,7 +53,7 @@ def _animated(saved: saved_frames.SavedFrames, clip: str, indices: Sequence[int]
     yield panels.frames_figure(saved.at(clip, index), {})
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _RESULTS.value or not _OUT.value or not _CLIP.value:
     raise errors.ConfigError('--results, --out and --clip are required; see --help.')

@@ -27,7 +27,7 @@ _PLOT = flags.DEFINE_bool('plot', True, 'Draw the forest plot, which needs matpl
 _LABELS = {'pair': ('Log-strength', 0.0), 'mos': ('Mean opinion score', None)}
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   for flag, value in (('key', _KEY.value), ('exports', _EXPORTS.value), ('out', _OUT.value)):
     if not value:

@@ -44,7 +44,7 @@ MEMBERS = ('boss_f1', 'boss_f3', 'boss_f4')  # of `boss`
 class ResidualTrunk(nnx.Module):
   """`num_blocks` residual blocks in a row. x (B, h, w, width) -> same."""
 
-  def __init__(self, width, num_blocks, *, dtype, rngs):
+  def __init__(self, width: int, num_blocks: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.blocks = nnx.List([ResidualBlock(width, dtype=dtype, rngs=rngs) for _ in range(num_blocks)])
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -56,7 +56,7 @@ class ResidualTrunk(nnx.Module):
 class RDB(nnx.Module):
   """Residual dense block (Zhang et al. 2018): dense convolutions, 1x1 local fusion, local residual."""
 
-  def __init__(self, width, growth, num_convs, *, dtype, rngs):
+  def __init__(self, width: int, growth: int, num_convs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.convs = nnx.List([conv(width + k * growth, growth, **how) for k in range(num_convs)])
     self.fuse = conv(width + num_convs * growth, width, 1, **how)
@@ -78,7 +78,7 @@ class RDNTrunk(nnx.Module):
   Call: x (B, h, w, width) -> same.
   """
 
-  def __init__(self, width, growth, num_blocks, num_convs, *, dtype, rngs):
+  def __init__(self, width: int, growth: int, num_blocks: int, num_convs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.enter = conv(width, width, **how)
     self.blocks = nnx.List([RDB(width, growth, num_convs, **how) for _ in range(num_blocks)])

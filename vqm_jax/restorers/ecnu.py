@@ -14,6 +14,8 @@ the global skip from the head's features, and that the beta of the short skip is
 report calls theirs learnable and says of this one only that it is 0.2. 22,506,887 parameters.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -38,7 +40,16 @@ class WNConv(nnx.Module):
   Call: x (B, H, W, cin) -> (B, H, W, cout), zero padding.
   """
 
-  def __init__(self, cin, cout, *, gain=1.0, kernel_init=None, dtype=jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    *,
+    gain: float = 1.0,
+    kernel_init: Callable | None = None,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
     v = (kernel_init or torch_kernel())(rngs.params(), (3, 3, cin, cout))
     self.v = nnx.Param(v)
     self.g = nnx.Param(gain * jnp.sqrt(jnp.square(v).sum((0, 1, 2))))
@@ -46,6 +57,7 @@ class WNConv(nnx.Module):
     self.dtype = dtype
 
   def kernel(self) -> jax.Array:
+    """Returns g * v / |v|, a norm for each output channel: float32 (3, 3, cin, cout)."""
     v = self.v[...]
     return v * (self.g[...] * jax.lax.rsqrt(jnp.square(v).sum((0, 1, 2)) + 1e-12))
 
@@ -67,7 +79,7 @@ class AdaptiveWDSRBlock(nnx.Module):
   AWSRN (Wang et al. 2019). x (B, H, W, width) -> same.
   """
 
-  def __init__(self, width, expansion, *, dtype, rngs):
+  def __init__(self, width: int, expansion: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.expand = WNConv(width, width * expansion, dtype=dtype, rngs=rngs)
     self.project = WNConv(width * expansion, width, dtype=dtype, rngs=rngs)
     self.alpha = nnx.Param(jnp.array(1.0))

@@ -32,7 +32,7 @@ class DRCLC(nnx.Module):
     linear: no activation after the last use of the kernel.
   """
 
-  def __init__(self, width, steps=3, linear=False, *, dtype, rngs):
+  def __init__(self, width: int, steps: int = 3, linear: bool = False, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.shared = conv(width, width, **how)
     self.mix = nnx.List([conv((k + 2) * width, width, 1, **how) for k in range(steps)])
@@ -55,7 +55,7 @@ class RRCU(nnx.Module):
   x (B, H, W, cin) -> (B, H, W, width); `linear` is that of the second DRCL-C.
   """
 
-  def __init__(self, cin, width, linear=False, *, dtype, rngs):
+  def __init__(self, cin: int, width: int, linear: bool = False, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.enter = conv(cin, width, 1, **how)
     self.layers = nnx.List([DRCLC(width, **how), DRCLC(width, linear=linear, **how)])
@@ -69,7 +69,7 @@ class RRCU(nnx.Module):
 class MU(nnx.Module):
   """Modified U-Net: what to take off a frame, seen from three frames (B, H, W, 9) -> (B, H, W, 3), float32."""
 
-  def __init__(self, width, *, dtype, rngs):
+  def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     w1, w2, w4, w8 = width, 2 * width, 4 * width, 8 * width
     # The report's first width, 90 where the others are 32, 64, 128 and 256.

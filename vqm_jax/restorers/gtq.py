@@ -33,7 +33,7 @@ class HFFB(nnx.Module):
   x (B, H, W, width) -> same.
   """
 
-  def __init__(self, width, *, dtype, rngs):
+  def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.enter = conv(width, width, **how)
     self.dilated = nnx.List([conv(width, width // 2, dilation=rate, **how) for rate in range(1, 9)])
@@ -54,7 +54,7 @@ class HFFB(nnx.Module):
 class AlignmentStage(nnx.Module):
   """One stage of the cascade: neighbour and centre features give offsets, which displace the neighbour's."""
 
-  def __init__(self, width, groups, label, *, dtype, rngs):
+  def __init__(self, width: int, groups: int, label: str, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.fuse = conv(2 * width, width, **how)
     self.hffb = HFFB(width, **how)
@@ -68,7 +68,7 @@ class AlignmentStage(nnx.Module):
 class DenseBlock(nnx.Module):
   """Five densely connected convolutions, their result times 0.2 added to the input (ESRGAN; Wang et al. 2018)."""
 
-  def __init__(self, width, growth, *, dtype, rngs):
+  def __init__(self, width: int, growth: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(kernel_init=kaiming(0.1), bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
     self.convs = nnx.List([conv(width + k * growth, growth if k < 4 else width, **how) for k in range(5)])
 
@@ -82,7 +82,7 @@ class DenseBlock(nnx.Module):
 class RRDB(nnx.Module):
   """Residual in residual dense block: 0.2 times three dense blocks in series, added to the input (ESRGAN)."""
 
-  def __init__(self, width, growth, *, dtype, rngs):
+  def __init__(self, width: int, growth: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.blocks = nnx.List([DenseBlock(width, growth, dtype=dtype, rngs=rngs) for _ in range(3)])
 
   def __call__(self, x: jax.Array) -> jax.Array:

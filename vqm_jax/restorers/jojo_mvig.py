@@ -13,6 +13,7 @@ resolution with a quarter of the channels at half of it. With CARAFE there as we
 mean, the same for all channels, cannot take them apart into pixels. 22,758,827 parameters (report: 22.75 M).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ class CARAFE(nnx.Module):
   Call: x (B, h, w, width) -> (B, 2h, 2w, width).
   """
 
-  def __init__(self, width, compressed=64, *, dtype, rngs):
+  def __init__(self, width: int, compressed: int = 64, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
     taps = (2 * _REACH + 1) ** 2
     self.compress = conv(width, compressed, 1, kernel_init=nnx.initializers.xavier_uniform(), **how)
@@ -76,7 +77,7 @@ class GlobalMaxBlock(nnx.Module):
   y = conv(relu(conv(x))) frame by frame; g = max over frames of y; x + conv1x1[y‖g].
   """
 
-  def __init__(self, width, *, dtype, rngs):
+  def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     init = dict(kernel_init=kaiming(0.1), bias_init=nnx.initializers.zeros_init())
     self.conv1 = conv(width, width, **init, **how)
@@ -89,7 +90,7 @@ class GlobalMaxBlock(nnx.Module):
     return x + per_frame(self.mix, jnp.concatenate([y, shared], axis=-1))
 
 
-def per_frame(layer, x: jax.Array) -> jax.Array:
+def per_frame(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
   """Applies a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
   y = layer(x.reshape(-1, *x.shape[2:]))
   return y.reshape(*x.shape[:2], *y.shape[1:])
@@ -98,7 +99,7 @@ def per_frame(layer, x: jax.Array) -> jax.Array:
 class GlobalPoolingUNet(nnx.Module):
   """Path B: a U-Net of `GlobalMaxBlock`s on all frames: (B, T, h, w, width) -> centre's track (B, h, w, width)."""
 
-  def __init__(self, width, *, dtype, rngs):
+  def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.encoder = nnx.List([GlobalMaxBlock(width, **how) for _ in range(2)])
     self.down = nnx.List([conv(width, width, stride=2, **how) for _ in range(2)])

@@ -18,7 +18,7 @@ class NoProcessing(SingleFrameRestorer):
 
   size_multiple = 1
 
-  def __init__(self, *, dtype=None, rngs: nnx.Rngs | None = None):
+  def __init__(self, *, dtype: jnp.dtype | None = None, rngs: nnx.Rngs | None = None):
     del dtype, rngs  # every restorer takes them
 
   def restore_frame(self, frame: jax.Array) -> jax.Array:

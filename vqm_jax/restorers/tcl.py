@@ -70,7 +70,7 @@ class TCLEDVR(base.EDVR):
 class DoubleConv(nnx.Module):
   """Two 3x3 convolutions with ReLU: (B, h, w, cin) -> (B, h, w, width)."""
 
-  def __init__(self, cin, width, *, dtype, rngs):
+  def __init__(self, cin: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.convs = nnx.List(
       [relu_conv(cin, width, dtype=dtype, rngs=rngs), relu_conv(width, width, dtype=dtype, rngs=rngs)]
     )

@@ -1,5 +1,6 @@
 """Notices runs that go on without learning: a network that is the identity, a game that one side has won for good."""
 
+import ml_collections
 from absl import logging
 
 from vqm_jax import errors
@@ -13,7 +14,7 @@ class CollapseGuard:
   With `config.on_collapse='stop'` it raises DivergenceError instead. Watches nothing where a config has no bounds.
   """
 
-  def __init__(self, config):
+  def __init__(self, config: ml_collections.ConfigDict):
     self._config = config
     self._since: dict[str, int] = {}
     self._last = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 import tqdm
 from absl import logging
@@ -40,12 +41,12 @@ class _StopRequest(stopping.StopRequest):
     return saver.reached_preemption(step) if jax.process_count() > 1 else self.signal is not None
 
 
-def make_trainer(config, devices: list | None = None) -> Trainer:
+def make_trainer(config: ml_collections.ConfigDict, devices: list | None = None) -> Trainer:
   """Makes the trainer of this system."""
   return (Adversarial if config.system in enhancers.METHODS else Supervised)(config, devices)
 
 
-def initial_params(config, trainer: Trainer) -> Any:
+def initial_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
   """Returns what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
 
   `init_from` is a workdir, one of its checkpoint folders, or a name of weights that ship with the package.
@@ -75,7 +76,7 @@ def initial_params(config, trainer: Trainer) -> Any:
   return params
 
 
-def check_input_mean(config, source: str | pathlib.Path) -> None:
+def check_input_mean(config: ml_collections.ConfigDict, source: str | pathlib.Path) -> None:
   """Sees to it that weights from elsewhere will get the frames that they were trained on.
 
   Args:
@@ -102,7 +103,7 @@ def check_input_mean(config, source: str | pathlib.Path) -> None:
 
 
 def train(
-  config,
+  config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   *,
   start: Callable[[Any, Trainer], Any] = initial_params,

@@ -5,7 +5,7 @@ argument of an update, not a constant in it: a run of another length or rate fin
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,7 +40,15 @@ SCHEDULES = ('constant', 'cosine', 'linear', 'step')
 
 
 def schedule(
-  name: str, lr: float, steps: int, warmup: float, *, end=0.0, start=0.0, milestones=(), factor=0.5
+  name: str,
+  lr: float,
+  steps: int,
+  warmup: float,
+  *,
+  end: float = 0.0,
+  start: float = 0.0,
+  milestones: Sequence[float] = (),
+  factor: float = 0.5,
 ) -> optax.Schedule:
   """Returns the learning rate as a function of the step.
 

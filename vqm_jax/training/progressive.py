@@ -23,6 +23,7 @@ import pathlib
 from typing import Any
 
 import jax
+import ml_collections
 from absl import logging
 
 from vqm_jax import checkpoints, errors, files, inference
@@ -43,7 +44,7 @@ class Stage:
   new: tuple[str, ...]
 
 
-def stages(config, workdir: pathlib.Path) -> list[Stage]:
+def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Stage]:
   """The stages of a config, in order.
 
   Raises:
@@ -80,7 +81,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
   return out
 
 
-def train(config, workdir: str | pathlib.Path, **options: Any) -> Any:
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, **options: Any) -> Any:
   """Trains `config` with or without stages, or continues; returns the last state. Arguments as of `loop.train`.
 
   A stage whose successor has begun stays as it is, also when `steps` was raised.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -38,7 +39,7 @@ class Validation:
   how far the colours are from the target's, beside the source's distance, and how much the frames were changed at all.
   """
 
-  def __init__(self, config):
+  def __init__(self, config: ml_collections.ConfigDict):
     self._reader = data.ClipReader(
       data.open_source(config.dataset, config.val_config, config.val_split, config.data_dir or None)
     )

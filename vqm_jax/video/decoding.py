@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import av
+import av.container
 import av.logging
 import numpy as np
 from av.stream import Disposition
@@ -265,7 +266,9 @@ def _ebml_size(file) -> int | None:
   return None if value == (1 << 7 * (length + 1)) - 1 else value
 
 
-def decode(container, stream, first: int = 0, failed: set[int] | None = None) -> collections.abc.Iterator[Numbered]:
+def decode(
+  container: av.container.InputContainer, stream: av.VideoStream, first: int = 0, failed: set[int] | None = None
+) -> collections.abc.Iterator[Numbered]:
   """Yields (number of its packet, frame) of all that the decoder shows, in its order.
 
   Args:
@@ -282,7 +285,13 @@ def decode(container, stream, first: int = 0, failed: set[int] | None = None) ->
   yield from _frames_of(stream, None, number, failed)
 
 
-def decode_from(container, stream, packets: Packets, key: int, failed: set[int] | None = None):
+def decode_from(
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  packets: Packets,
+  key: int,
+  failed: set[int] | None = None,
+) -> collections.abc.Iterator[Numbered]:
   """As `decode`, from keyframe `key` on, as far as seeking finds that; else nothing."""
   time = packets.pts[key] if packets.pts[key] != NO_TIME else packets.dts[key]
   if time == NO_TIME:

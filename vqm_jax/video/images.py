@@ -141,6 +141,11 @@ class Animation:
 
 
 def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
+  """Opens the images of one folder whose names match `pattern`, in which `*` stands for anything.
+
+  Raises:
+    VideoError: no such folder, no such images, or one is missing in between.
+  """
   parent = pattern.parent
   if not parent.is_dir():
     raise errors.VideoError(f'{parent}: no such folder')
@@ -152,14 +157,17 @@ def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> Im
 
 
 def zip_root(path: pathlib.Path) -> zipfile.Path:
+  """Returns the folder at the top of a ZIP file. Raises VideoError where it is none, or damaged."""
   return zips.root(path, errors.VideoError)
 
 
 def name_of(folder: pathlib.Path | zipfile.Path) -> str:
+  """Returns what to call a folder; one in a ZIP file by its own name, the top by that of the file."""
   return pathlib.PurePath(str(folder)).stem if isinstance(folder, zipfile.Path) else folder.name
 
 
 def is_image(entry: pathlib.Path | zipfile.Path) -> bool:
+  """Whether this is a file that is not hidden, with the ending of an image."""
   name = pathlib.PurePath(entry.name)
   return name.suffix.lower() in SUFFIXES and not name.name.startswith('.') and entry.is_file()
 
@@ -171,6 +179,7 @@ def prefix(stem: str) -> str | None:
 
 
 def natural(text: str) -> list:
+  """Returns a key to sort by in which numbers count as such: `2.png` comes before `10.png`."""
   return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', text)]
 
 

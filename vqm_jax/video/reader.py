@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import av
+import av.stream
 import numpy as np
 from absl import logging
 from av.stream import Discard, Disposition
@@ -543,12 +544,12 @@ def describe(source: VideoSource) -> str:
   return ', '.join(parts)
 
 
-def is_known(stream) -> bool:
+def is_known(stream: av.stream.Stream) -> bool:
   """Whether libavcodec has a name for the coding of a stream, be there a decoder or not; data needs none."""
   return stream.codec_context is not None or stream.type in ('data', 'attachment') or coding_of(stream)[0] != 'none'
 
 
-def coding_of(stream) -> tuple[str, str]:
+def coding_of(stream: av.stream.Stream) -> tuple[str, str]:
   """What libav calls the coding of a stream ('none' where it does not know), and its letters in the file, if any."""
   level = av.logging.get_level()
   # It is told in a message only. For a moment all threads talk at this level.
@@ -561,7 +562,7 @@ def coding_of(stream) -> tuple[str, str]:
   return (found[1], found[2] or '') if found else ('none', '')
 
 
-def describe_stream(stream) -> str:
+def describe_stream(stream: av.stream.Stream) -> str:
   """One line on an audio, subtitle or other stream: kind, codec, language."""
   if stream.type == 'video':
     return 'cover picture' if stream.disposition & Disposition.attached_pic else 'second video'

@@ -29,6 +29,7 @@ class VideoSource(Protocol):
 
 
 def checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
+  """Returns `stop`, or the end. Raises VideoError for frames that the source does not have."""
   stop = source.num_frames if stop is None else stop
   if not 0 <= start <= source.num_frames or stop > source.num_frames:
     raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')

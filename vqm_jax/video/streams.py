@@ -142,6 +142,7 @@ class StreamCopy:
       self._waiting = next(self._packets, None)
 
   def close(self) -> None:
+    """Closes the file that the streams are copied from."""
     self._container.close()
 
   def __enter__(self) -> Self:

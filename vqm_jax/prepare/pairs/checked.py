@@ -41,6 +41,7 @@ class Checked:
     return self.alignment.problem if self.alignment else ''
 
   def to_json(self) -> dict[str, Any]:
+    """Returns it as JSON values, for `from_json`."""
     return {'cuts': list(self.cuts), 'alignment': self.alignment and dataclasses.asdict(self.alignment)}
 
   @classmethod

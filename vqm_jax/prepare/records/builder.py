@@ -243,6 +243,7 @@ class Shard:
 
   @property
   def name(self) -> str:
+    """Of its file."""
     return f'{self.split}-{self.index:05d}-of-{self.count:05d}'
 
   def finished(self, folder: pathlib.Path) -> bool:

@@ -136,7 +136,7 @@ def _tradeoff(block):
   return plots.tradeoff(own, block.original), caption
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _RESULTS.value or not _OUT.value:
     raise errors.ConfigError('--results and --out are required; see --help.')

@@ -28,7 +28,7 @@ _FPS = flags.DEFINE_float('fps', 25.0, 'Frames per second of moving clips.', low
 _MAX_MB = flags.DEFINE_float('max_mb', 40.0, 'Largest size of the file, in MB of 10^6 bytes.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _RESULTS.value or not _OUT.value:
     raise errors.ConfigError('--results and --out are required; see --help.')

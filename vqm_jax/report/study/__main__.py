@@ -87,7 +87,7 @@ def _size(text: str | None) -> tuple[int, int]:
   return int(match.group(1)), int(match.group(2))
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if bool(_METHODS.value) == bool(_RESULTS.value):
     raise errors.ConfigError('Give one of --methods and --results; see --help.')

@@ -170,7 +170,7 @@ def _scores(path: pathlib.Path, targets: dict[str, pathlib.Path]) -> dict[str, f
   return {name: sum(found) / len(found) for name, found in values.items()}
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if bool(_FRAMES.value) == bool(_VERIFY.value):
     raise errors.ConfigError('Give one of --frames, to pack, and --verify, to check; see --help.')

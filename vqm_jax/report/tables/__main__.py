@@ -21,7 +21,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for the tables.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Which results of a workdir: a split, or all.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _OUT.value:
     raise errors.ConfigError('--out is required; see --help.')
