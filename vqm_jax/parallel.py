@@ -63,6 +63,11 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def put_shared(tree: Any, mesh: Mesh) -> Any:
+  """Puts numpy values that are the same in all processes on every device, without comparing them over the network."""
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), tree)
+
+
 def split_over(tree: Any, mesh: Mesh) -> Any:
   """Spreads arrays of this process over its mesh along axis 0."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))

@@ -140,6 +140,15 @@ def test_penalty_weight_is_steered_by_what_the_critic_showed(config):
   assert float(state.penalties['critic']['weight']) <= weights[-1]
 
 
+def test_no_update_moves_anything_unasked(config):
+  trainer = Adversarial(config, jax.devices()[:2])
+  state, _ = updates(trainer, config, trainer.init(trainer.fresh()), 0, 3)  # compiles those of both sides
+  with jax.transfer_guard('disallow'):
+    for index in range(3, 6):
+      state, scalars = trainer.update(state, batch_of(config, index), index)
+    assert int(jax.device_get(state.updates)) == 6 and jax.device_get(scalars)
+
+
 @pytest.mark.parametrize('devices', [2, 4])
 def test_device_count_does_not_change_the_curve(config, devices):
   """Batch statistics and the samples' random numbers are those of the whole batch."""

@@ -77,6 +77,28 @@ def test_a_run_that_does_not_leave_the_identity_is_warned_of_once(tiny_config, t
   assert all('train/input_loss' not in r for r in records(tmp_path))
 
 
+@pytest.mark.parametrize('grad_accum', [1, 2])
+def test_no_step_moves_anything_unasked(tiny_config, tmp_path, monkeypatch, grad_accum):
+  """Between host and devices: an implicit transfer in a step would make it wait."""
+  tiny_config.update(grad_accum=grad_accum, steps=4, save_every=4, eval_every=4)
+  update, fetch, guarded = Supervised.update, loop._fetch, []
+
+  def guarded_update(self, state, batch, index):
+    if index < 2:  # compiles
+      return update(self, state, batch, index)
+    guarded.append(index)
+    with jax.transfer_guard('disallow'):
+      return update(self, state, batch, index)
+
+  def guarded_fetch(*args):
+    with jax.transfer_guard('disallow'):
+      return fetch(*args)
+
+  monkeypatch.setattr(Supervised, 'update', guarded_update)
+  monkeypatch.setattr(loop, '_fetch', guarded_fetch)
+  assert int(train(tiny_config, tmp_path, devices=4).step) == 4 and guarded == [2, 3]
+
+
 @pytest.mark.parametrize('step', [2, 4])
 def test_resuming_is_exact(whole, tmp_path, step):
   config, copy = copy_until(whole, tmp_path, step)

@@ -8,11 +8,13 @@ batch; running statistics, moving average and the steered weights of the critics
 """
 
 import functools
+import pathlib
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 from flax import nnx
@@ -62,7 +64,7 @@ class Adversarial:
     MissingWeightsError: a loss needs weights that are not there.
   """
 
-  def __init__(self, config, devices: list | None = None):
+  def __init__(self, config: ml_collections.ConfigDict, devices: list | None = None):
     if 'critic_steps' not in config:
       raise errors.ConfigError(
         f'system={config.system!r} is trained against critics, of which this config knows nothing; start from '
@@ -109,7 +111,7 @@ class Adversarial:
     """Returns the new players: {'params': {player: ...}, 'stats': {player: ...}}, pure dicts of arrays."""
     return _players(self._create())
 
-  def read(self, workdir, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
+  def read(self, workdir: pathlib.Path, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
     """Returns all players of another run as `fresh` would by path, their checkpoint, and False: never the average.
 
     Raises:
@@ -177,6 +179,7 @@ class Adversarial:
       step, rate = self._critic_step, self._critic_rates[cycle * self._config.critic_steps + place - 1]
     else:
       step, rate = self._generator_step, self._rates[cycle]
+    rate = parallel.put_shared(rate, self.mesh)
     return step(state, self._frozen, rate, parallel.put_batch(batch, self.mesh))
 
   def lower(self, state: AdversarialState, batch: dict, platforms: tuple[str, ...]) -> list[jax.stages.Lowered]:

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 from flax import nnx
@@ -55,7 +56,7 @@ class Supervised:
 
   updates_per_step = 1
 
-  def __init__(self, config, devices: list | None = None):
+  def __init__(self, config: ml_collections.ConfigDict, devices: list | None = None):
     if 'loss' not in config:
       raise errors.ConfigError(
         f'system={config.system!r} is trained with a pixel loss, of which this config knows nothing; start from '
@@ -124,7 +125,7 @@ class Supervised:
     micro-batches whose gradients are added up by separate calls of one compiled program: a loop inside the program
     would be many times slower on CPU.
     """
-    rate, parts = self._rates[index], self._config.grad_accum
+    rate, parts = parallel.put_shared(self._rates[index], self.mesh), self._config.grad_accum
     if parts == 1:
       return self._step(state, rate, parallel.put_batch(batch, self.mesh))
     total, recorded = self._zeros(state.params), []
