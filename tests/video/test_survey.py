@@ -4,6 +4,8 @@ import itertools
 import logging
 import pathlib
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -213,6 +215,30 @@ def test_lost_ends_are_told(plain, tmp_path):
   examine(source)
   assert 16 < source.num_frames < NUM_FRAMES
   np.testing.assert_array_equal(list(source.frames())[:16], frames[:16])
+
+
+def test_it_does_not_hang_where_a_program_wants_messages_of_libav(tmp_path):
+  """Then libav's threads wait for Python's lock to tell of damage, even if it is to be told to nobody."""
+  path = coded_video.write(tmp_path / 'a.mkv', coded_video.pictures(0, 64), 'bframes=0:keyint=8:scenecut=0')
+  with av.open(str(path)) as container:
+    packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+  content, rng = path.read_bytes(), np.random.default_rng(0)
+  for packet in packets[1::2]:
+    content = content.replace(packet, packet[:30] + rng.bytes(len(packet) - 30))
+  path.write_bytes(content)
+  program = """
+import sys, av.logging
+from vqm_jax import errors
+from vqm_jax.video import open_video
+av.logging.set_level(av.logging.PANIC)
+for _ in range(8):
+  try:
+    open_video(sys.argv[1]).examine()
+  except errors.VideoError as error:
+    print(error)
+"""
+  found = subprocess.run([sys.executable, '-c', program, path], capture_output=True, text=True, timeout=60)
+  assert found.stdout.count('damaged, frame') == 8, found.stderr
 
 
 def test_whole_files_are_not_called_damaged(plain, tmp_path):

@@ -87,7 +87,12 @@ def opened(
       threads = 1
     stream.thread_type = 'AUTO' if by_frames else 'SLICE'
     stream.thread_count = min(threads, os.cpu_count() or 1)
-    yield container, stream
+    try:
+      yield container, stream
+    finally:
+      # Freeing a decoder waits for its threads while it holds the interpreter's lock, for which they would wait in turn
+      # if they had an error to report and anyone has asked libav for messages. This lets them finish before.
+      stream.codec_context.flush_buffers()
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> str:
