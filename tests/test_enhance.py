@@ -28,6 +28,7 @@ from report.parsed_page import Parsed, pixels
 
 from vqm_jax import enhance, enhancers, errors, inference, metrics, pictures, restorers, video
 from vqm_jax.enhancing import clip, outputs
+from vqm_jax.enhancing import task as tasks
 from vqm_jax.inference import shipped, streaming
 from vqm_jax.restorers.ecnu import C2CNet
 
@@ -530,6 +531,20 @@ def test_preview_of_a_strength_of_its_own_and_of_few_frames(tmp_path, run, capsy
   whole = list(inference.restore_frames(Running(), [picture(t) for t in (8, 9)], strength=0.8))
   np.testing.assert_array_equal([pixels(still['pictures'][2]) for still in data['stills']], whole)
   assert capsys.readouterr().out.endswith('/in --noema --compare --strength=0.8 --output=out\n')
+
+
+def test_a_preview_says_what_a_dry_run_says_of_the_input(tmp_path, run, capsys, caplog, monkeypatch):
+  source = coded_video.damage(make(tmp_path / 'in.mkv'), 13)
+  page = str(tmp_path / 'page.html')
+  with pytest.raises(errors.VideoError, match='damaged, frame .* --keep_going'):
+    run(refused=True, input=str(source), preview=page)
+  run(input=str(source), preview=page, keep_going=True)
+  out = capsys.readouterr().out
+  assert re.search(r'streams kept: audio aac', out) and re.search('of 24 frames are damaged', out)
+  whole = make(tmp_path / 'whole.mp4')
+  monkeypatch.setattr(tasks, '_GLANCE', -1.0)
+  run(input=str(whole), preview=page, overwrite=True)
+  assert 'whole.mp4: looked for damage in the first 0 frames only; --dry_run looks at all of it' in caplog.text
 
 
 def test_preview_is_refused_before_the_work(tmp_path, run):

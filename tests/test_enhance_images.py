@@ -9,7 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 from flax import nnx
 from inference.window import Window
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vqm_jax import enhance, errors, inference, restorers, video
 
@@ -60,6 +60,51 @@ def test_images_alone(tmp_path, run):
   first.save(tmp_path / 'a.webp', save_all=True, append_images=others, duration=50, lossless=True)
   run(input=tmp_path / 'a.webp', output=tmp_path / 'a.mp4')
   assert (video.open_video(tmp_path / 'a.mp4').num_frames, video.open_video(tmp_path / 'a.mp4').fps) == (5, 20)
+
+
+def test_an_image_becomes_an_image(tmp_path, run, capsys):
+  """With the colours that its numbers stand for, which a profile says."""
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
+  source, exif = tmp_path / 'in.png', Image.Exif()
+  exif[0x010F] = 'Camera'
+  Image.fromarray(picture(0)).save(source, icc_profile=profile, dpi=(300, 300), exif=exif)
+  for suffix, most in {'png': 0, 'webp': 0, 'TIF': 0, 'bmp': 0, 'jpg': 12}.items():
+    output = tmp_path / f'out.{suffix}'
+    run(input=source, output=output, dry_run=True)
+    assert f'would write {output}' in capsys.readouterr().out and not output.exists()
+    run(input=source, output=output, compare=suffix == 'png')
+    with Image.open(output) as image:
+      assert np.abs(np.asarray(image).astype(int) - picture(0)).max() <= most
+      if suffix != 'bmp':
+        assert image.info['icc_profile'] == profile and image.getexif()[0x010F] == 'Camera'
+  assert Image.open(tmp_path / 'out_compare.png').size == (2 * 48 + 2, 32)
+  run(input=source, output=tmp_path / 'folder')
+  assert Image.open(tmp_path / 'folder/in.png').info['icc_profile'] == profile
+  assert not list(tmp_path.glob('.*'))
+
+
+def test_a_turned_photo_becomes_an_upright_image(tmp_path, run):
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(picture(0)).save(tmp_path / 'in.jpg', exif=exif, quality=100)
+  run(input=tmp_path / 'in.jpg', output=tmp_path / 'out.jpg')
+  with Image.open(tmp_path / 'out.jpg') as image:
+    assert image.size == (32, 48) and 0x0112 not in image.getexif()
+
+
+def test_an_image_holds_one_frame(tmp_path, run):
+  source = folder(tmp_path / 'in', 'png', 3)
+  with pytest.raises(errors.VideoError, match='out.png: is the name of one image, the input has 3 frames; give a name'):
+    run(input=source, output=tmp_path / 'out.png')
+  (tmp_path / 'out.png').mkdir()
+  with pytest.raises(errors.VideoError, match='out.png: is a folder; give --output the name of a file'):
+    run(input=source / '000.png', output=tmp_path / 'out.png', overwrite=True)
+  with pytest.raises(errors.VideoError, match=r'out.gif: video is written to .mp4, .* one image to .png, '):
+    run(input=source / '000.png', output=tmp_path / 'out.gif')
+  frames = (video.rgb_to_yuv(picture(0), video.Colour('bt709')) for _ in range(1))
+  video.encode(frames, tmp_path / 'one.mp4', fps=Fraction(25), colour=video.Colour('bt709'), crf=10)
+  run(input=tmp_path / 'one.mp4', output=tmp_path / 'one.png')
+  assert Image.open(tmp_path / 'one.png').size == (48, 32)
 
 
 @pytest.mark.parametrize('fps', ['fast', '0', '-24', '1/0'])

@@ -7,8 +7,9 @@
 
 Without --workdir weights that ship with the package are used, by default those made for this device: --list_weights.
 Input: any video that libav can read, an image or a folder or zip of images (PNG, JPEG, TIFF, WebP, BMP), a folder of
-videos. Output: .mp4 .mkv .mov with sound, subtitles and time stamps of the input, or, without a suffix, a folder of PNG
-images. Any frame size, any length. The same command after a kill, a full disk or a power cut goes on where it was.
+videos. Output: .mp4 .mkv .mov with sound, subtitles and time stamps of the input, an image (.png .webp .tif .bmp .jpg)
+for one, or, without a suffix, a folder of PNG images. Any frame size, any length. The same command after a kill, a full
+disk or a power cut goes on where it was.
 --preview restores six frames only and writes a page with them before and after, at several strengths, and the time of
 the whole video.
 """
@@ -27,9 +28,11 @@ from vqm_jax.stopping import StopRequest
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the trained network.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Weights that ship with the package, by name, in place of --workdir.')
 _LIST_WEIGHTS = flags.DEFINE_bool('list_weights', False, 'List the weights that ship with the package, and leave.')
-_INPUT = flags.DEFINE_string('input', None, 'Video file, folder or zip of images, folder of videos.')
+_INPUT = flags.DEFINE_string('input', None, 'Video file, image, folder or zip of images, folder of videos.')
 _FPS = flags.DEFINE_string('fps', None, 'Frames per second of images, such as 24 or 24000/1001; 30 if left out.')
-_OUTPUT = flags.DEFINE_string('output', None, 'Video file, or folder: of PNG images, or of videos if the input is one.')
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'Video file, image, or folder: of PNG images, or of videos if the input is one.'
+)
 _STEP = flags.DEFINE_string('step', 'best', 'Checkpoint: best, latest or a number.')
 _EMA = flags.DEFINE_bool('ema', True, 'Use the moving average of the weights, if the run kept one.')
 _SELF_ENSEMBLE = flags.DEFINE_integer('self_ensemble', 1, '8 averages over flips and transposes: better, 8x slower.')
@@ -39,7 +42,7 @@ _TILE = flags.DEFINE_string(
 _OVERLAP = flags.DEFINE_integer('overlap', 64, 'Pixels that a tile sees around itself.')
 _CUTS = flags.DEFINE_bool('cuts', True, 'Look for scene cuts, which no network that sees several frames looks across.')
 _DEINTERLACE = flags.DEFINE_bool('deinterlace', False, 'Make a whole frame of each interlaced one.')
-_COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare, a video: input left, restored right.')
+_COMPARE = flags.DEFINE_bool('compare', False, 'Also write <output>_compare, input left, restored right.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Say what would be done, and the time, memory and room it takes.')
 _CODEC = flags.DEFINE_enum(
   'codec', None, ['h264', 'h265'], 'Coding of the output video; default: h264, h265 for 10 bits unless they were H.264.'
@@ -130,7 +133,7 @@ def main(argv: list[str]) -> None:
   task, network = tasks.Task.open(_INPUT.value, output, options), _restoring()
   if page:
     strength = network.strength_for(task.source)
-    preview.write(page, network, task.source, strength, lambda at: _command(task.output, network.name, at))
+    preview.write(page, network, task, strength, lambda at: _command(task.output, network.name, at))
   elif _DRY_RUN.value:
     task.forecast(network)
   else:

@@ -50,7 +50,9 @@ def plan(source: pathlib.Path, output: pathlib.Path, part: tuple[int, int] = (0,
   outputs.check_apart(source, output)
   if output.resolve() == source.resolve():
     raise errors.VideoError(f'{output}: is the input itself; choose another --output')
-  if output.suffix.lower() in video.OUTPUT_SUFFIXES or (output.exists() and not output.is_dir()):
+  if output.suffix.lower() in (*video.OUTPUT_SUFFIXES, *video.IMAGE_SUFFIXES) or (
+    output.exists() and not output.is_dir()
+  ):
     raise errors.VideoError(f'{output}: is the name of a file, expected a folder, as the input is one')
   found = list(_videos(source))
   others = sum(path.is_file() for path in _visible(source)) - len(found)

@@ -85,9 +85,9 @@ def forecast(
   around = (time.perf_counter() - start) / frames
   size = coded / frames * source.num_frames
   copied = 0
-  if output.suffix and isinstance(source, video.VideoFile):
+  if output.suffix.lower() in video.OUTPUT_SUFFIXES and isinstance(source, video.VideoFile):
     copied = sizes.of_other_streams(source, output.suffix.lower())
-  needed = size if not output.suffix else 2 * size + copied
+  needed = 2 * size + copied if output.suffix.lower() in video.OUTPUT_SUFFIXES else size
   return Forecast(seconds, around, source.num_frames, size + copied, needed, peak_memory())
 
 
@@ -99,6 +99,11 @@ def lines(found: Forecast, source: video.VideoSource, output: pathlib.Path) -> I
   yield f'size: about {size}, and {needed} while it is made; {free} are free in {folder}'
   memory = ' and '.join(f'{files.size_text(size)} of the {name}' for name, size in found.memory.items())
   yield f'memory: about {memory}, however long the video is'
+  yield from stream_lines(source, output)
+
+
+def stream_lines(source: video.VideoSource, output: pathlib.Path) -> Iterator[str]:
+  """What to print of the other streams. Raises VideoError for sound that the output cannot hold."""
   kept, left_out = other_streams(source, output)
   if kept:
     yield f'streams kept: {"; ".join(kept)}'
@@ -122,8 +127,8 @@ def other_streams(source: video.VideoSource, output: pathlib.Path) -> tuple[list
   """Descriptions of the other streams of `source` that come along to `output`, and of those that do not."""
   if not isinstance(source, video.VideoFile):
     return [], []
-  if not output.suffix:
-    return [], [f'{what} (a folder of images holds no such thing)' for what in source.other_streams]
+  if output.suffix.lower() not in video.OUTPUT_SUFFIXES:
+    return [], [f'{what} (images hold no such thing)' for what in source.other_streams]
   plan = streams.plan(source, output.suffix.lower())
   return list(plan.kept), list(plan.left_out)
 
@@ -141,8 +146,8 @@ def peak_memory() -> dict[str, int]:
 
 def _size_of(source, start, stop, output, codec, crf) -> float:
   """Bytes of these frames in the output, where a keyframe is rarer than in so short a sample."""
-  if not output.suffix:
-    return sum(map(sizes.of_png, source.frames(start, stop)))
+  if (suffix := output.suffix.lower() or '.png') in video.IMAGE_SUFFIXES:
+    return sum(sizes.of_image(video.to_eight_bits(frame), suffix) for frame in source.frames(start, stop))
   first, *others = sizes.of_coded(source, start, stop, codec, crf)
   if not others:
     return first

@@ -7,7 +7,7 @@ from vqm_jax import errors, video
 
 
 def compare_path(output: pathlib.Path) -> pathlib.Path:
-  """Where `--compare` puts the side-by-side video of an output."""
+  """Where `--compare` puts the side-by-side video, or image, of an output."""
   # Its sound must fit, too.
   return output.with_name(f'{output.stem}_compare{output.suffix or ".mp4"}')
 
@@ -18,8 +18,10 @@ def reference_path(output: pathlib.Path) -> pathlib.Path:
 
 
 def default_output(source: video.VideoSource, path: pathlib.Path) -> pathlib.Path:
-  """Beside the input, `in_enhanced.mp4` of `in.mp4`; Matroska where we do not write the input's kind of file."""
+  """Beside the input, `in_enhanced.mp4` of `in.mp4`; Matroska or PNG where we do not write the input's kind of file."""
   suffix = suffix_for(path) if isinstance(source, video.VideoFile) else ''
+  if not suffix and source.num_frames == 1 and path.is_file():
+    suffix = path.suffix.lower() if path.suffix.lower() in video.IMAGE_SUFFIXES else '.png'
   return path.parent / f'{source.name}_enhanced{suffix}'
 
 
@@ -31,9 +33,11 @@ def suffix_for(path: pathlib.Path) -> str:
 
 def check_output(source: pathlib.Path, output: pathlib.Path, overwrite: bool) -> None:
   """Raises VideoError if `output` is the input, exists without leave, or cannot be written to."""
-  if output.suffix and output.suffix.lower() not in video.OUTPUT_SUFFIXES:
-    known = ', '.join(video.OUTPUT_SUFFIXES)
-    raise errors.VideoError(f'{output}: video is written to {known}, PNG to a folder without a suffix')
+  if output.suffix and output.suffix.lower() not in (*video.OUTPUT_SUFFIXES, *video.IMAGE_SUFFIXES):
+    raise errors.VideoError(
+      f'{output}: video is written to {", ".join(video.OUTPUT_SUFFIXES)}, one image to '
+      f'{", ".join(video.IMAGE_SUFFIXES)}, several to a folder without a suffix'
+    )
   if output.suffix and output.is_dir():
     raise errors.VideoError(
       f'{output}: is a folder; give --output the name of a file, for example {output / output.name}'

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from vqm_jax import cli, inference, video
 from vqm_jax.enhancing import forecast
 from vqm_jax.enhancing.restoring import Restoring
+from vqm_jax.enhancing.task import Task
 from vqm_jax.report.page import media, preview
 
 FRAMES, STRENGTHS = 6, (0.5, 1.0, 1.5)
@@ -14,7 +15,7 @@ FRAMES, STRENGTHS = 6, (0.5, 1.0, 1.5)
 def write(
   page: pathlib.Path,
   restoring: Restoring,
-  source: video.VideoSource,
+  task: Task,
   strength: float,
   command: Callable[[float], str],
 ) -> None:
@@ -26,10 +27,11 @@ def write(
   Args:
     page: the file to write.
     restoring: what restores the frames.
-    source: the whole video.
+    task: the whole video, and where it would go.
     strength: what the command corrects with, beside `STRENGTHS`.
     command: gives the one that enhances the whole video at a strength, for a shell.
   """
+  source, streams = task.source, list(forecast.stream_lines(task.source, task.output))
   strengths = sorted({*STRENGTHS, strength})
   commands = {strength: command(strength) for strength in strengths}
   indices = media.spread(range(source.num_frames), FRAMES)
@@ -54,5 +56,6 @@ def write(
   )
   preview.write(page, shown)
   print(f'{page}: {len(indices)} frames before and after, {page.stat().st_size / 1e6:.1f} MB')
-  print(forecast.time_line(seconds, source.num_frames))
+  print('\n'.join([forecast.time_line(seconds, source.num_frames), *streams]))
+  task.print_damage()
   print(f'the whole video: {commands[strength]}')

@@ -16,6 +16,8 @@ from vqm_jax.enhancing.restoring import Restoring, identity
 from vqm_jax.inference.reference import AgainstOriginal
 from vqm_jax.video import segments
 
+# Seconds for which a preview, which should be quick, looks for damage.
+_GLANCE = 10.0
 STOPPING = 'leaving after this frame; finished segments are kept.'
 
 
@@ -65,8 +67,8 @@ class Task:
     if options.reference:
       outputs.check_place(outputs.reference_path(output), 'output', options.overwrite)
       against = AgainstOriginal(source, video.open_video(options.reference, variable_rate=True))
-    if not options.preview:
-      video.examine(source)
+    video.examine(source, _GLANCE if options.preview else None)
+    video.check_one_frame(output, source)
     logging.info('input: %s: %s', path, video.describe(source))
     return cls(source, output, options, against)
 
@@ -77,13 +79,14 @@ class Task:
 
   def forecast(self, restoring: Restoring) -> forecasts.Forecast:
     """Prints what the work would take, and returns it."""
+    forecasts.other_streams(self.source, self.output)  # says what does not fit before the work
     logging.info('timing the first frames ...')
     restore = restoring.at(restoring.strength_for(self.source))
     found = forecasts.forecast(restore, self.source, self.output, self.options.codec, self.options.crf)
     print(f'would write {", ".join(map(str, filter(None, (self.output, self.compare))))}')
     for line in forecasts.lines(found, self.source, self.output):
       print(line)
-    self._print_damage()
+    self.print_damage()
     return found
 
   def run(self, restoring: Restoring, stop: stopping.StopRequest | None = None) -> Report:
@@ -114,10 +117,11 @@ class Task:
       print(f'comparison: {self.compare}')
     if self.against:
       self._print_scores(restore)
-    self._print_damage()
+    self.print_damage()
     return report
 
-  def _print_damage(self) -> None:
+  def print_damage(self) -> None:
+    """Says which frames are concealed, if any are."""
     if concealed := video.concealed(self.source):
       print(concealed)
 

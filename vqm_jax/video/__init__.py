@@ -11,16 +11,19 @@ from vqm_jax.video.images import is_image, natural
 from vqm_jax.video.reader import VideoFile, concealed, describe, examine, is_video, list_videos, open_video
 from vqm_jax.video.rotation import upright
 from vqm_jax.video.sources import VideoSource
-from vqm_jax.video.writer import open_writer, write_png
+from vqm_jax.video.writer import IMAGES as IMAGE_SUFFIXES
+from vqm_jax.video.writer import check_one_frame, open_writer, write_png
 
 __all__ = [
   'CUT_REACH',
+  'IMAGE_SUFFIXES',
   'OUTPUT_SUFFIXES',
   'Colour',
   'Compression',
   'VideoFile',
   'VideoSource',
   'advice',
+  'check_one_frame',
   'colour_of',
   'compression_of',
   'concealed',

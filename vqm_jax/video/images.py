@@ -10,6 +10,7 @@ import pathlib
 import re
 import zipfile
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -25,6 +26,7 @@ _KINDS = {
 _OTHERS = ('.gif', '.heic', '.heif', '.avif', '.jp2', '.jxl', '.exr', '.hdr', '.dpx', '.tga', '.ppm', '.pgm', '.pnm')
 _FORMATS = ('PNG', 'WEBP', 'BMP', 'TIFF', 'JPEG')  # as Pillow calls them; MPO, JPEG with previews in it, is of JPEG
 _MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit
+_ORIENTATION = 0x0112  # in EXIF
 SUFFIXES = ('.png', '.webp', '.bmp', '.tif', '.tiff')
 # Images carry no rate.
 FPS = Fraction(30)
@@ -38,6 +40,14 @@ class ImageFrames:
     self.fps = Fraction(fps) if fps is not None else FPS
     self.num_frames = len(files)
     self.height, self.width = _read_image(files[0]).shape[:2]
+
+  def beside(self, index: int) -> dict[str, Any]:
+    """What image `index` holds beside its pixels and what they mean, its colour profile first, as Pillow saves it."""
+    with _reading(self.files[index]), self.files[index].open('rb') as stream, Image.open(stream) as image:
+      found = {name: image.info[name] for name in ('icc_profile', 'dpi') if image.info.get(name)}
+      exif = image.getexif()
+      exif.pop(_ORIENTATION, None)  # frames are the right way up
+      return found | ({'exif': exif.tobytes()} if len(exif) else {})
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields images `start` to `stop` as uint8 (H, W, 3) RGB."""
@@ -212,7 +222,7 @@ def _rgb(file: object, image: Image.Image) -> np.ndarray:
   """uint8 (H, W, 3). Raises VideoError for what is not 8-bit RGB, grey or palette without alpha."""
   photo = image.format in ('JPEG', 'MPO')  # the camera may have been turned
   deep = image.tile and ';16' in str(image.tile[0].args)
-  turned = not photo and image.getexif().get(0x0112, 1) != 1
+  turned = not photo and image.getexif().get(_ORIENTATION, 1) != 1
   clear = 'transparency' in image.info or (image.mode == 'RGBA' and not _opaque(image))
   if image.mode not in ('RGB', 'L', 'P', '1', 'RGBA') or clear or deep or turned:
     found = '16 bits' if deep else 'rotation metadata' if turned else f'mode {image.mode}'

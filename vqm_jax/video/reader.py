@@ -510,15 +510,26 @@ class _Clock(NamedTuple):
   constant: bool
 
 
-def examine(source: VideoSource) -> None:
+def examine(source: VideoSource, seconds: float | None = None) -> None:
   """Decodes all of a video file once, without converting frames, and logs what was found; takes images as they are.
 
-  Raises VideoError for damage that is not to be concealed, a change of size or format and interlacing, so that nothing
-  of that ends hours of work.
+  Gives up after so many `seconds`, and says so. Raises VideoError for damage that is not to be concealed, a change of
+  size or format and interlacing, so that nothing of that ends hours of work.
   """
   if not isinstance(source, VideoFile):
     return
-  source.examine(lambda frames, number: cli.progress(frames, number, 'looking for damage', 'frames'))
+
+  def watch(frames, number):
+    frames = cli.progress(frames, number, 'looking for damage', 'frames')
+    return frames if seconds is None else survey.for_a_while(frames, seconds)
+
+  try:
+    source.examine(watch)
+  except survey.TakesTooLong as error:
+    logging.warning(
+      '%s: looked for damage in the first %d frames only; --dry_run looks at all of it', source.path, error.frames
+    )
+    return
   if text := concealed(source):
     logging.warning('%s', text)
   else:

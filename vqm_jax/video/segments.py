@@ -11,8 +11,8 @@ Beside `out.mp4` there is a hidden folder while it is made:
       joined.mp4     at the end: the packets of all segments, one after the other, and the other streams
       complete       from then on, what is left is moving it to its place
 
-A folder of images is made in the same way, a few images a segment. What a power cut, a full disk or a kill leaves
-unfinished has no .json beside it that fits, and is removed.
+A folder of images is made in the same way, a few images a segment, a single one as well. What a power cut, a full disk
+or a kill leaves unfinished has no .json beside it that fits, and is removed.
 """
 
 import contextlib
@@ -37,7 +37,17 @@ from vqm_jax.video import streams
 from vqm_jax.video.codec import RAW_SUFFIX, Codec, Encoder, checked_suffix, container_options_of
 from vqm_jax.video.reader import VideoFile
 from vqm_jax.video.sources import VideoSource
-from vqm_jax.video.writer import check_folder, default_codec, image_names, open_encoder, to_image, write_png
+from vqm_jax.video.writer import (
+  beside,
+  check_folder,
+  check_one_frame,
+  default_codec,
+  image_names,
+  is_image_name,
+  open_encoder,
+  to_image,
+  write_image,
+)
 
 # Frames of a segment. x264 and x265 set a keyframe after 250 at the latest anyway; an image stands by itself.
 VIDEO_FRAMES = 250
@@ -59,7 +69,8 @@ class Segment(NamedTuple):
 
 
 class SegmentedOutput:
-  """A video file or a folder of PNG in the making: a context whose `.write(rgb)` appends frames, (H, W, 3) of `dtype`.
+  """A video file, image or folder of PNG in the making: a context whose `.write(rgb)` appends frames, (H, W, 3) of
+  `dtype`.
 
   `publish` moves finished outputs to their places. Left in any other way, the context keeps the finished segments, from
   which the same job goes on; without a `job` it leaves nothing. Raises BusyError if another process is at work on it.
@@ -80,7 +91,7 @@ class SegmentedOutput:
     """Takes the number of frames, their times, names and colour, and other streams from `source`.
 
     Args:
-      output: .mp4, .mkv or .mov, or a folder without a suffix; replaced at the end if it is there.
+      output: .mp4, .mkv or .mov, an image, or a folder without a suffix; replaced at the end if it is there.
       source: the clip whose frames these are.
       height: of the frames.
       width: of the frames.
@@ -92,7 +103,10 @@ class SegmentedOutput:
     self.output, self.folder = output, _folder_of(output)
     self.dtype = source.dtype if isinstance(source, VideoFile) else np.dtype(np.uint8)
     self._shape, self._total = (height, width, 3), source.num_frames
-    self._coding = _Coded(output, source, height, width, codec, crf) if output.suffix else _Images(output, source)
+    if is_image_name(output):
+      self._coding = _Image(output, source)
+    else:
+      self._coding = _Coded(output, source, height, width, codec, crf) if output.suffix else _Images(output, source)
     self._job = job and {**job, **self._coding.identity}
     self._take_notes = notes or (lambda start, stop: {})
     self._segments: list[Segment] = []
@@ -326,7 +340,7 @@ class _Images:
   length, copies, product = FOLDER_FRAMES, False, 'images'
 
   def __init__(self, output, source):
-    self._names, self._convert = image_names(source), to_image(source)
+    self._source, self._names, self._convert = source, image_names(source), to_image(source)
     check_folder(output, self._names)
     self.identity = {'kind': 'png', 'length': self.length}
 
@@ -337,8 +351,13 @@ class _Images:
   @contextlib.contextmanager
   def open(self, folder, number, start, stop) -> Iterator[Callable[[np.ndarray], None]]:
     (folder / self.product).mkdir(exist_ok=True)
-    paths = iter(self.paths(folder, number, start, stop))
-    yield lambda rgb: write_png(next(paths), self._convert(rgb))
+    coming = enumerate(self.paths(folder, number, start, stop), start)
+
+    def put(rgb):
+      index, path = next(coming)
+      write_image(path, self._convert(rgb), '.png', beside(self._source, index))
+
+    yield put
 
   def check(self, folder) -> None:
     """Nothing can be wrong."""
@@ -348,6 +367,33 @@ class _Images:
 
   def _name(self, index):
     return self._names[index] if self._names else f'{index:06d}'
+
+
+class _Image:
+  """An only frame as an image."""
+
+  length, copies = 1, False
+
+  def __init__(self, output, source):
+    check_one_frame(output, source)
+    self._source, self._suffix, self._convert = source, output.suffix.lower(), to_image(source)
+    self.product = f'image{self._suffix}'
+    self.identity = {'kind': self._suffix}
+
+  def paths(self, folder, number, start, stop) -> list[pathlib.Path]:
+    del number, start, stop
+    return [folder / self.product]
+
+  @contextlib.contextmanager
+  def open(self, folder, number, start, stop) -> Iterator[Callable[[np.ndarray], None]]:
+    del number, stop
+    yield lambda rgb: write_image(folder / self.product, self._convert(rgb), self._suffix, beside(self._source, start))
+
+  def check(self, folder) -> None:
+    """Nothing can be wrong."""
+
+  def join(self, folder, segments) -> None:
+    """Nothing is left to do."""
 
 
 class _Coded:

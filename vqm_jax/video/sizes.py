@@ -11,7 +11,7 @@ from vqm_jax.video.codec import Codec
 from vqm_jax.video.colour import rgb_to_yuv
 from vqm_jax.video.reader import VideoFile
 from vqm_jax.video.sources import VideoSource
-from vqm_jax.video.writer import open_encoder
+from vqm_jax.video.writer import IMAGES, open_encoder
 
 
 def of_coded(
@@ -40,10 +40,10 @@ def of_coded(
     return [packet.size for packet in container.demux(container.streams.video[0]) if packet.size]
 
 
-def of_png(frame: np.ndarray) -> int:
-  """Bytes of a frame as a PNG image."""
+def of_image(frame: np.ndarray, suffix: str = '.png') -> int:
+  """Bytes of a frame, uint8, as an image whose file has this suffix."""
   file = io.BytesIO()
-  Image.fromarray(frame).save(file, format='PNG', compress_level=3)
+  Image.fromarray(frame).save(file, **IMAGES[suffix])
   return file.tell()
 
 

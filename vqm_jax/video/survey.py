@@ -11,6 +11,7 @@ damage: counting starts behind them.
 import collections.abc
 import dataclasses
 import pathlib
+import time
 
 import av
 import numpy as np
@@ -84,6 +85,23 @@ def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None
       opinion = _Seen(path, packets, watch, careful=True, strict=False)
       seen.failed -= set(opinion.numbers) - opinion.failed - opinion.corrupt
   return dataclasses.replace(_shown(path, packets, seen), steps=steps)
+
+
+class TakesTooLong(Exception):
+  """What `for_a_while` raises. `frames`: how many were seen."""
+
+  def __init__(self, frames: int):
+    super().__init__(frames)
+    self.frames = frames
+
+
+def for_a_while(items: collections.abc.Iterator, seconds: float) -> collections.abc.Iterator:
+  """The items as they come; raises TakesTooLong once so much time has passed."""
+  end = time.monotonic() + seconds
+  for count, item in enumerate(items):
+    if time.monotonic() > end:
+      raise TakesTooLong(count)
+    yield item
 
 
 class _Seen:

@@ -1,4 +1,4 @@
-"""Frames to files: encoded video, with sound and subtitles of a source if wanted, or numbered PNG."""
+"""Frames to files: encoded video, with sound and subtitles of a source if wanted, numbered PNG, or one image."""
 
 import collections.abc
 import contextlib
@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -23,6 +23,15 @@ from vqm_jax.video.images import ImageFrames
 from vqm_jax.video.reader import VideoFile
 from vqm_jax.video.sources import VideoSource
 
+# How one image is saved by the suffix of its file: without loss, but for JPEG, of which as little as it can have.
+IMAGES = {
+  '.png': dict(format='PNG', compress_level=3),
+  '.webp': dict(format='WEBP', lossless=True),
+  '.bmp': dict(format='BMP'),
+  **dict.fromkeys(('.tif', '.tiff'), dict(format='TIFF', compression='tiff_adobe_deflate')),
+  **dict.fromkeys(('.jpg', '.jpeg'), dict(format='JPEG', quality=97, subsampling=0)),
+}
+
 
 class FrameWriter(Protocol):
   """What `open_writer` gives."""
@@ -34,10 +43,17 @@ class FrameWriter(Protocol):
 
 def write_png(path: str | os.PathLike, rgb: np.ndarray) -> None:
   """Writes uint8 (H, W, 3) losslessly; the file appears only when it is complete."""
-  path = pathlib.Path(path)
+  write_image(pathlib.Path(path), rgb, '.png')
+
+
+def write_image(path: pathlib.Path, rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = None) -> None:
+  """Writes uint8 (H, W, 3) as files of `suffix` are, one of `IMAGES`; with what is `beside` it, as Pillow saves that.
+
+  The file appears only when it is complete.
+  """
   partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
   try:
-    Image.fromarray(rgb).save(partial, format='PNG', compress_level=3)
+    Image.fromarray(rgb).save(partial, **IMAGES[suffix], **(beside or {}))
     os.replace(partial, path)
   except OSError as error:
     raise errors.VideoError(f'{path}: cannot be written ({error.strerror or error})') from error
@@ -63,7 +79,8 @@ def open_writer(
 
   Frames are uint8; uint16, where 65535 is white, if `source` is a video file that gives such.
 
-  A suffix .mp4, .mkv or .mov makes a video file, no suffix a folder of 000000.png and so on. Either
+  A suffix .mp4, .mkv or .mov makes a video file, one of `IMAGES` the image of an only frame, no suffix a folder of
+  000000.png and so on. Each
   appears under its name when the context is left without an exception, replacing what was there;
   otherwise nothing does. Colour defaults to that of `source`, else to `default_colour`; `codec` to h264, and for
   more than 8 bits to h265 unless the source is H.264; `crf` to delivery quality; 0 threads to as many as there are
@@ -81,11 +98,20 @@ def open_writer(
   path = pathlib.Path(path)
   if not path.parent.is_dir():
     raise errors.VideoError(f'{path}: the folder {path.parent} does not exist; create it first')
+  if is_image_name(path):
+    check_one_frame(path, source)
+    convert, frames = to_image(source), []
+    writer = _Writer(path, (height, width, 3), source, frames.append)
+    yield writer
+    writer.check_complete()
+    (frame,) = frames
+    write_image(path, convert(frame), path.suffix.lower(), beside(source, 0))
+    return
   if not path.suffix:
     convert = to_image(source)
     if isinstance(source, VideoFile) and source.dtype != np.uint8:
       logging.warning('%s: images hold 8 bits, the others of %s are rounded off', path, source.path)
-    with _Folder(path, image_names(source)) as folder:
+    with _Folder(path, source) as folder:
       writer = _Writer(path, (height, width, 3), source, lambda rgb: folder.write(convert(rgb)))
       yield writer
       writer.check_complete()
@@ -215,6 +241,25 @@ def image_names(source: VideoSource | None) -> list[str] | None:
   return [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
 
 
+def is_image_name(path: pathlib.Path) -> bool:
+  """Whether what is written to `path` is one image."""
+  return path.suffix.lower() in IMAGES
+
+
+def check_one_frame(path: pathlib.Path, source: VideoSource | None) -> None:
+  """Raises VideoError if `path` is one image and `source`, if there is one, is not."""
+  if is_image_name(path) and source and source.num_frames != 1:
+    raise errors.VideoError(
+      f'{path}: is the name of one image, the input has {source.num_frames} frames; give a name ending in .mp4, or one '
+      'without a suffix, for a folder of images'
+    )
+
+
+def beside(source: VideoSource | None, index: int) -> dict[str, Any]:
+  """What the image of frame `index` should hold beside its pixels: what that of the source does."""
+  return source.beside(index) if isinstance(source, ImageFrames) else {}
+
+
 def check_folder(path: pathlib.Path, names: list[str] | None) -> None:
   """Raises VideoError if PNG images of these names cannot become the folder `path`."""
   if path.exists() and not path.is_dir():
@@ -228,15 +273,15 @@ def check_folder(path: pathlib.Path, names: list[str] | None) -> None:
 class _Folder:
   """Collects PNG files in a hidden folder beside the final one."""
 
-  def __init__(self, path: pathlib.Path, names: list[str] | None):
-    check_folder(path, names)
-    self._path, self._names = path, names
+  def __init__(self, path: pathlib.Path, source: VideoSource | None):
+    self._path, self._source, self._names = path, source, image_names(source)
+    check_folder(path, self._names)
     self._partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
     self._count = 0
 
   def write(self, rgb: np.ndarray) -> None:
     name = self._names[self._count] if self._names else f'{self._count:06d}'
-    write_png(self._partial / f'{name}.png', rgb)
+    write_image(self._partial / f'{name}.png', rgb, '.png', beside(self._source, self._count))
     self._count += 1
 
   def finish(self) -> None:
