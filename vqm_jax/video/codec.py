@@ -12,6 +12,7 @@ import av
 
 from vqm_jax import errors
 from vqm_jax.video import colour as colour_lib
+from vqm_jax.video import side_data
 from vqm_jax.video.colour import Colour
 
 Codec = Literal['h264', 'h265']
@@ -83,7 +84,8 @@ class Encoder:
   all streams are there; else the first packet does.
 
   `pixel_format` is one of `colour.coded_format`, by default of 8 bits and 4:2:0. `display_matrix` (libav's 9 int32)
-  turns the picture when it is shown. `container_options` are libavformat's.
+  turns the picture when it is shown. `frame_packing` is x264's number for two views in a frame, and `captions` gives
+  those of each frame, as `side_data.captions_of`. `container_options` are libavformat's.
   """
 
   def __init__(
@@ -103,6 +105,8 @@ class Encoder:
     timestamps: collections.abc.Sequence[int] | None = None,
     pixel_format: str | None = None,
     display_matrix: bytes | None = None,
+    frame_packing: int | None = None,
+    captions: collections.abc.Iterable[bytes] | None = None,
     container_options: dict[str, str] | None = None,
   ):
     if codec not in _ENCODERS:
@@ -122,6 +126,7 @@ class Encoder:
       )
     self._output, self._size, self.colour = output, (height, width), colour
     self._timestamps, self._count = timestamps, 0
+    self._codec, self._captions, self._waiting = codec, captions and iter(captions), {}
     self._time_base = time_base or 1 / Fraction(fps)
     self.before_mux: collections.abc.Callable[[float], None] | None = None
     if isinstance(output, io.BytesIO):
@@ -142,7 +147,7 @@ class Encoder:
     if codec == 'h264':
       # Without it equal input gave different bitstreams from run to run at some widths (320 and 854 among them,
       # measured); switching off x264's macroblock tree or its vector code cured that as well.
-      options['x264-params'] = 'cpu-independent=1'
+      options['x264-params'] = 'cpu-independent=1' + (f':frame-packing={frame_packing}' if frame_packing else '')
     else:
       options['x265-params'] = 'log-level=error' + (':pools=none:frame-threads=1' if threads == 1 else '')
     self.stream = self.container.add_stream(_ENCODERS[codec], rate=Fraction(fps), options=options)
@@ -178,8 +183,10 @@ class Encoder:
     # Else the picture types of a decoded source would be forced upon the encoder.
     frame.pict_type = 0
     self._count += 1
+    if self._captions and (captions := next(self._captions, b'')):
+      self._waiting[frame.pts] = captions
     with self._reporting():
-      self.mux(self.stream.encode(frame))
+      self.mux(self._captioned(self.stream.encode(frame)))
 
   def finish(self) -> int:
     """Flushes, completes the file under its final name and returns the number of frames."""
@@ -189,7 +196,7 @@ class Encoder:
         # libx265 leaves the decoding time of an only frame unset.
         for packet in packets:
           packet.dts = packet.pts
-      self.mux(packets)
+      self.mux(self._captioned(packets))
       if self.before_mux:
         self.before_mux(float('inf'))
       self.container.close()
@@ -222,6 +229,14 @@ class Encoder:
       yield
     except av.FFmpegError as error:
       raise errors.VideoError(f'{_name(self._output)}: cannot be written ({error.strerror})') from error
+
+  def _captioned(self, packets: list[av.Packet]) -> list[av.Packet]:
+    return [
+      side_data.with_captions(packet, self._waiting.pop(packet.pts), self._codec)
+      if packet.pts in self._waiting
+      else packet
+      for packet in packets
+    ]
 
   def mux(self, packets: list[av.Packet]) -> None:
     """Writes packets of the video, after those of other streams that come before them."""

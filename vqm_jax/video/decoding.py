@@ -6,6 +6,7 @@ packet could not be decoded, and in which order frames are shown, whatever the s
 
 import collections.abc
 import contextlib
+import itertools
 import os
 import pathlib
 from fractions import Fraction
@@ -45,7 +46,23 @@ def location(path: str | os.PathLike) -> str:
 
 def open_file(path: str | os.PathLike) -> av.container.InputContainer:
   """`av.open`, of a file by whatever name, with titles in whatever encoding."""
-  return av.open(location(path), metadata_errors='surrogateescape')
+  container = av.open(location(path), metadata_errors='surrogateescape')
+  if container.format.name != 'jpeg_pipe' or not is_motion_jpeg(path):
+    return container
+  container.close()
+  return av.open(location(path), format='mjpeg')
+
+
+def is_motion_jpeg(path: str | os.PathLike) -> bool:
+  """Whether a file is JPEG images one after the other, which programs for images take for the first of them."""
+  try:
+    with open(path, 'rb') as file:
+      if file.read(3) != b'\xff\xd8\xff':
+        return False
+    with av.open(location(path), format='jpeg_pipe') as container:
+      return sum(1 for _ in itertools.islice((packet for packet in container.demux() if packet.size), 2)) == 2
+  except OSError:  # of which libav's are, too: whoever reads it tells
+    return False
 
 
 def codec_name(stream: av.stream.Stream) -> str:

@@ -176,6 +176,11 @@ def name_of(folder: pathlib.Path | zipfile.Path) -> str:
   return pathlib.PurePath(str(folder)).stem if isinstance(folder, zipfile.Path) else folder.name
 
 
+def has_image_name(path: pathlib.Path) -> bool:
+  """Whether a file is an image by its name, one that we read."""
+  return path.suffix.lower() in _KINDS
+
+
 def is_image(entry: pathlib.Path | zipfile.Path) -> bool:
   """Whether this is a file that is not hidden, with the ending of an image."""
   name = pathlib.PurePath(entry.name)

@@ -23,7 +23,7 @@ from av.stream import Discard, Disposition
 
 from vqm_jax import cli, errors, names
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import decoding, images, remedies, survey, timing
+from vqm_jax.video import decoding, images, remedies, side_data, survey, timing
 from vqm_jax.video.decoding import codec_name
 from vqm_jax.video.deinterlace import deinterlaced
 from vqm_jax.video.rotation import display_matrix_of
@@ -33,7 +33,7 @@ from vqm_jax.video.sources import Readable, VideoSource, checked_stop
 VIDEO_SUFFIXES = (
   *('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.mkv', '.webm', '.avi', '.divx', '.wmv', '.asf', '.flv', '.f4v'),
   *('.mpg', '.mpeg', '.m2v', '.vob', '.mts', '.m2ts', '.m2t', '.mxf', '.ogv', '.ogm', '.dv', '.y4m', '.gif'),
-  *('.h264', '.264', '.avc', '.h265', '.265', '.hevc', '.ivf', '.obu', '.rm', '.rmvb', '.nut'),
+  *('.h264', '.264', '.avc', '.h265', '.265', '.hevc', '.mjpeg', '.mjpg', '.ivf', '.obu', '.rm', '.rmvb', '.nut'),
 )
 _KEEP_GOING = 'vqm_jax.enhance --keep_going'
 
@@ -69,7 +69,9 @@ def open_video(
     return images.open_group(path, fps)
   if not path.exists():
     raise errors.VideoError(f'{path}: no such file or folder')
-  if (image := images.open_image(path, fps, lossy)) is not None:
+  # A still image may have a smaller one behind it.
+  moving = not images.has_image_name(path) and decoding.is_motion_jpeg(path)
+  if not moving and (image := images.open_image(path, fps, lossy)) is not None:
     return image
   return VideoFile(
     path, fps=fps, variable_rate=variable_rate, deep=deep, deinterlace=deinterlace, keep_going=keep_going
@@ -142,7 +144,8 @@ class VideoFile:
   that a flipped bit that leaves it decodable gives other pixels without a word.
 
   Attributes: path, name, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
-  pixel_aspect, display_matrix (None or libav's 36 bytes), other_streams (a description of each audio, subtitle and data
+  pixel_aspect, display_matrix (None or libav's 36 bytes), stereo (`side_data.stereo_of` the first frame), beside (kinds
+  of data beside the frames that were seen so far), other_streams (a description of each audio, subtitle and data
   stream).
   """
 
@@ -184,6 +187,7 @@ class VideoFile:
       if self.dtype == np.uint8 and colour_lib.bits_of(self.pixel_format) > 8:
         self._warn(f'its {colour_lib.bits_of(self.pixel_format)} bits are rounded to 8 here')
       self.display_matrix = display_matrix_of(frame)
+      self.beside, self.stereo = side_data.kinds_of(frame), side_data.stereo_of(frame)
       self.pixel_aspect = stream.sample_aspect_ratio
       self.tags = colour_lib.tags_of(frame)
       self._has_fields = bool(frame.interlaced_frame)
@@ -313,6 +317,10 @@ class VideoFile:
       if index >= stop:
         return
 
+  def captions(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[bytes]:
+    """Yields the closed captions of frames `start` to `stop`, as `side_data.captions_of`; decodes them for it."""
+    return map(side_data.captions_of, self.yuv_frames(start, stop))
+
   def examine(self, watch: survey.Watch | None = None) -> None:
     """Decodes all of the file once, so that whatever is wrong with any frame is said now.
 
@@ -321,6 +329,7 @@ class VideoFile:
     if self._shown is None or not self._shown.decoded:
       self._shown, self._clock = survey.by_decoding(self.path, self._packets, watch), None
     shown = self._checked_shown()
+    self.beside |= shown.beside
     if shown.changed:
       raise self._changed(*shown.changed)
     if shown.interlaced is not None and not self._deinterlace:

@@ -18,13 +18,14 @@ from fractions import Fraction
 from typing import Literal, NamedTuple, Self
 
 import av
+from absl import logging
 from av.bitstream import BitStreamFilterContext
 from av.codec.codec import Properties
 from av.format import Flags
 from av.stream import Discard, Disposition
 
 from vqm_jax import errors
-from vqm_jax.video import decoding
+from vqm_jax.video import decoding, side_data
 from vqm_jax.video.reader import VideoFile, coding_of, describe_stream, is_known
 
 FORMATS = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}
@@ -87,6 +88,7 @@ def plan(source: VideoFile, suffix: str) -> Plan:
         )
       unfit = 'no container takes it' if is_known(stream) else 'libav does not know it'
       left_out.append(f'{what} ({" or ".join(others)} could hold it)' if others else f'{what} ({unfit})')
+    left_out += [f'{what} (is not written)' for what in side_data.lost(source.beside)]
     options = {}
     if suffix != '.mkv':
       # The index in front lets browsers start before the whole file is there.
@@ -109,6 +111,10 @@ class StreamCopy:
     main = streams[source.stream_index]
     video.metadata.update(_of_track(main, own_coding=False))
     video.disposition = main.disposition
+    if source.stereo and plan.suffix == '.mkv':
+      video.metadata['stereo_mode'] = source.stereo[1]
+    elif source.stereo and video.codec_context.name != 'libx264':
+      logging.warning('%s: H.265 in %s does not say how two views share a frame', source.path, plan.suffix)
     for stream in filter(_is_timecode, streams):
       video.metadata.setdefault('timecode', stream.metadata['timecode'])
     output.metadata.update(_of_file(self._container.metadata))

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from vqm_jax import errors
-from vqm_jax.video import decoding
+from vqm_jax.video import decoding, side_data
 from vqm_jax.video.decoding import NO_TIME, Packets
 
 # Their decoders leave out by themselves what is shown before a keyframe and refers to missing pictures.
@@ -37,6 +37,7 @@ class Shown:
     left_out: how many pictures refer to ones that are not in the file, at its start or where it was joined.
     changed: the first frame of another size or format than frame 0, and what it is ('32x16 yuv420p').
     interlaced: the first frame that is.
+    beside: the kinds of data beside any of them.
     steps: whether it takes decoding packet by packet, because some of them fail, which need not be damage.
   """
 
@@ -46,6 +47,7 @@ class Shown:
   left_out: int = 0
   changed: tuple[int, str] | None = None
   interlaced: int | None = None
+  beside: frozenset[str] = frozenset()
   steps: bool = False
 
 
@@ -113,6 +115,7 @@ class _Seen:
     self.failed: set[int] = set()
     self.changed: tuple[int, str] | None = None
     self.interlaced: int | None = None
+    self.beside: set[str] = set()
     kind, met = None, set()
     with decoding.opened(path, decoding.MAX_THREADS, not careful, strict) as (container, stream):
       self.codec = decoding.codec_name(stream)
@@ -122,6 +125,7 @@ class _Seen:
           continue  # a frame that is shown again for one that lacks its references
         met.add(number)
         self.numbers.append(number)
+        self.beside |= side_data.kinds_of(frame)
         if frame.is_corrupt:
           self.corrupt.add(number)
           continue
@@ -163,6 +167,7 @@ def _shown(path: pathlib.Path, packets: Packets, seen: _Seen) -> Shown:
     left_out=len(left_out),
     changed=changed and (place[changed[0]], changed[1]),
     interlaced=None if interlaced is None else place[interlaced],
+    beside=frozenset(seen.beside),
   )
 
 

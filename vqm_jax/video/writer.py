@@ -16,7 +16,7 @@ from PIL import Image
 from vqm_jax import errors
 from vqm_jax.video import codec as codec_lib
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import rotation, streams
+from vqm_jax.video import rotation, side_data, streams
 from vqm_jax.video.codec import Codec, Encoder
 from vqm_jax.video.colour import Colour
 from vqm_jax.video.images import ImageFrames
@@ -175,6 +175,8 @@ def open_encoder(
     options = {
       'pixel_format': colour_lib.coded_format(height, width, file.pixel_format, deep=file.dtype == np.uint16),
       'display_matrix': file.display_matrix,
+      'frame_packing': file.stereo[0] if file.stereo and width == file.width else None,
+      'captions': file.captions(start, stop) if side_data.CAPTIONS in file.beside else None,
     }
     if times := file.timestamps:
       first = times[start] if start else 0
