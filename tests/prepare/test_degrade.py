@@ -255,6 +255,8 @@ def test_any_file_of_any_rate(tmp_path):
   (row,) = making.run(folder, tmp_path / 'out', making.Settings(**PLAIN))
   lq, hq = (VideoFile(tmp_path / 'out' / row[side], variable_rate=True) for side in ('lq', 'hq'))
   assert lq.num_frames == hq.num_frames == len(images) and not hq.constant_rate
+  for side in (lq, hq):
+    np.testing.assert_allclose([float(1000 * time * side.time_base) for time in side.timestamps], times, atol=0.01)
   assert 20 < float(row['psnr']) < 45
 
 

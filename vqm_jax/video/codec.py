@@ -37,13 +37,16 @@ def encode(
   bitrate: int | None = None,
   preset: str = 'medium',
   threads: int = 1,
+  time_base: Fraction | None = None,
+  timestamps: collections.abc.Sequence[int] | None = None,
 ) -> int:
   """Writes `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4, rewound); returns their number.
 
   The rate is set by `crf` or by `bitrate` (bit/s, one pass), else by `DELIVERY_CRF`. yuv420p frames
   are coded as they are, without a detour through RGB; other formats are converted. `pts` and picture
   type of the frames are overwritten. One thread by default, because the bitstream depends on the
-  thread count; with it, equal frames give equal files. A file appears only when it is complete.
+  thread count; with it, equal frames give equal files. Frame k is shown at `timestamps[k]`, in units of `time_base`,
+  where these are given, else at k/fps. A file appears only when it is complete.
   Raises VideoError for an empty iterable, frames of different sizes, an unknown suffix.
   """
   encoder = None
@@ -61,6 +64,8 @@ def encode(
           bitrate=bitrate,
           preset=preset,
           threads=threads,
+          time_base=time_base,
+          timestamps=timestamps,
         )
       encoder.write(frame)
     if encoder is None:

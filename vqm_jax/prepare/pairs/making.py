@@ -152,7 +152,7 @@ def _looked_at(
 ) -> dict[str, Any]:
   """The entry for a pair, so that builds need not look at it again."""
   starts = [start for start, _ in job.footage.scenes[1:]] if job.split in transcode.WHOLE else []
-  lq, hq = (VideoFile(output / row[side]) for side in ('lq', 'hq'))
+  lq, hq = (VideoFile(output / row[side], variable_rate=True) for side in ('lq', 'hq'))
   return checked.entry(output, lq, hq, checked.Checked(tuple(starts), fits))
 
 

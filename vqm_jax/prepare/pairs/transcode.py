@@ -41,7 +41,8 @@ def make(job: Job, output: pathlib.Path) -> tuple[dict[str, Any], align.Alignmen
 
   LQ is coded from the samples of HQ. A whole video keeps its file as HQ, if that is 4:2:0 and of even size. A window is
   cut out of the coded scene, because a clip coded by itself would begin with a better frame, the key frame; its two
-  sides, and HQ that cannot stay as it is, are stored as H.264 without loss.
+  sides, and HQ that cannot stay as it is, are stored as H.264 without loss. Where the rate varies, all keep the times
+  of the frames.
   Raises DataError if the pair is out of step, VideoError if the source has become unreadable.
   """
   footage, whole = job.footage, job.split in WHOLE
@@ -60,13 +61,13 @@ def make(job: Job, output: pathlib.Path) -> tuple[dict[str, Any], align.Alignmen
     lq = coded.path
   else:
     frames = coded.yuv_frames(start - scene[0], stop - scene[0])
-    lq = _store(frames, video, work / 'lq.mp4')
+    lq = _store(frames, video, start, stop, work / 'lq.mp4')
   if whole and footage.as_is and job.degradation.keeps_original:
     hq = work / f'hq{job.path.suffix.lower()}'
     shutil.copyfile(job.path, hq)
   else:
-    hq = _store(hq_frames(video, start, stop, job.degradation), video, work / 'hq.mp4')
-  sides = [(side.yuv_frames(), side.colour) for side in (VideoFile(lq), VideoFile(hq, variable_rate=True))]
+    hq = _store(hq_frames(video, start, stop, job.degradation), video, start, stop, work / 'hq.mp4')
+  sides = [(side.yuv_frames(), side.colour) for side in (VideoFile(path, variable_rate=True) for path in (lq, hq))]
   psnr = _psnr(*sides, step=_step(stop - start) if whole else 1)
   height, width = job.degradation.size(footage.height, footage.width)
   paths = {}
@@ -149,15 +150,24 @@ def _code(job: Job, video: VideoFile, extent: scenes.Scene, work: pathlib.Path) 
   frames = hq_frames(video, *extent, job.degradation)
   for generation, coding in enumerate(job.degradation.codings):
     path = work / f'coded_{generation}.mp4'
-    encode(frames, path, fps=video.fps, colour=video.colour, codec=coding.codec, preset=coding.preset, **coding.rate)
-    coded = VideoFile(path)
+    options = coding.rate | _times(video, *extent)
+    encode(frames, path, fps=video.fps, colour=video.colour, codec=coding.codec, preset=coding.preset, **options)
+    coded = VideoFile(path, variable_rate=True)
     frames = coded.yuv_frames()
   return coded
 
 
-def _store(frames, video: VideoFile, path: pathlib.Path) -> pathlib.Path:
-  encode(frames, path, fps=video.fps, colour=video.colour, **_LOSSLESS)
+def _store(frames, video: VideoFile, start: int, stop: int, path: pathlib.Path) -> pathlib.Path:
+  encode(frames, path, fps=video.fps, colour=video.colour, **_LOSSLESS, **_times(video, start, stop))
   return path
+
+
+def _times(video: VideoFile, start: int, stop: int) -> dict[str, Any]:
+  """When these frames are shown, counted from the first of them, for `encode`; nothing where the rate says it."""
+  if video.constant_rate or not video.timestamps:
+    return {}
+  times = video.timestamps[start:stop]
+  return {'time_base': video.time_base, 'timestamps': [time - times[0] for time in times]}
 
 
 def _luma(frame) -> np.ndarray:
