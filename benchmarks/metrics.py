@@ -1,15 +1,15 @@
-"""Measures how long the measures of clips take for a frame, and how much memory.
+"""Measures how long the metrics of clips take for a frame, and how much memory.
 
 python benchmarks/metrics.py
-python benchmarks/metrics.py --measures=lpips_vgg,tlp_vgg --frames=2   # minutes at 1080p on a CPU
+python benchmarks/metrics.py --metrics=lpips_vgg,tlp_vgg --frames=2   # minutes at 1080p on a CPU
 python benchmarks/metrics.py --size=960x540 --frames=5
 
 One candidate and its target, texture that moves; LPIPS with random weights, which take as long as real ones. Each
-measure has a process of its own:
+metric has a process of its own:
 
-  first    seconds for what comes before the second frame: compilation and the first frame. A measure of neighbours has
+  first    seconds for what comes before the second frame: compilation and the first frame. A metric of neighbours has
            nothing to compare yet, and is compiled in part
-  s/frame  median seconds for each further frame, with the one before it where the measure compares neighbours
+  s/frame  median seconds for each further frame, with the one before it where the metric compares neighbours
   MB       by how much memory was above what it was before the first frame, at most
 
 fd_lpips is the features of 20 patches of 299x299 pixels of a frame, with AlexNet.
@@ -32,7 +32,7 @@ from vqm_jax import cli
 
 PATCHES = 'fd_lpips'
 
-_MEASURES = flags.DEFINE_list('measures', None, 'Names; all but those with VGG when left out.')
+_METRICS = flags.DEFINE_list('metrics', None, 'Names; all but those with VGG when left out.')
 _SIZE = flags.DEFINE_string('size', '1920x1080', 'Width and height of frames.')
 _FRAMES = flags.DEFINE_integer('frames', 3, 'Of the clip; the first is not timed.', lower_bound=2)
 flags.register_validator('size', lambda size: re.fullmatch(r'[1-9]\d*x[1-9]\d*', size), 'expected WIDTHxHEIGHT')
@@ -49,7 +49,7 @@ def clip(width: int, height: int, frames: int) -> Iterator[tuple[np.ndarray, np.
 
 
 def take(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
-  """Returns what takes measure `name` of the next candidate and target."""
+  """Returns what takes metric `name` of the next candidate and target."""
   from vqm_jax import metrics
 
   # Nothing is looked for in the current folder: weights are random.
@@ -59,7 +59,7 @@ def take(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
     statistic = metrics.FeatureStatistics(1152)
     rng = np.random.default_rng(0)
     return lambda candidate, target: statistic.update(metrics.patch_features(candidate, weights, rng))
-  scorer = metrics.measures.create(name, perceptual_dir=nowhere, allow_random=True).start()
+  scorer = metrics.by_name.create(name, perceptual_dir=nowhere, allow_random=True).start()
   return lambda candidate, target: scorer.add([candidate], target, target)
 
 
@@ -88,21 +88,21 @@ def _resident(field: str) -> float:
 
 
 def main(_: Sequence[str]) -> None:
-  """Prints a line for each measure."""
+  """Prints a line for each metric."""
   import jax
 
-  from vqm_jax.metrics import measures
+  from vqm_jax.metrics import by_name
 
-  names = _MEASURES.value or [*(name for name in measures.NAMES if not name.endswith('_vgg')), PATCHES]
+  names = _METRICS.value or [*(name for name in by_name.NAMES if not name.endswith('_vgg')), PATCHES]
   for name in names:  # before anything is measured
     if name != PATCHES:
-      measures.create(name, allow_random=True)
+      by_name.create(name, allow_random=True)
   width, height = map(int, _SIZE.value.split('x'))
   print(
     f'{jax.local_devices()[0].device_kind} ({jax.default_backend()}), {os.cpu_count()} CPU cores, jax {jax.__version__}'
     f'; {_FRAMES.value} frames; random LPIPS weights'
   )
-  print(f'{"measure":12} {"size":>9} {"first":>8} {"s/frame":>8} {"MB":>7}', flush=True)
+  print(f'{"metric":12} {"size":>9} {"first":>8} {"s/frame":>8} {"MB":>7}', flush=True)
   spawn = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:
     for name in names:

@@ -266,7 +266,7 @@ def test_several_methods_are_scored_at_once_and_resumed(triples, run_eval):
   assert 'interval over 2 clips' in done.stdout
   scored = {p: p.stat().st_mtime_ns for p in (folder / 'out').glob('*/[ab].json')}
   assert len(scored) == 4
-  # More measures: what is there is kept as it is, what is missing is added, what cannot be is n/a.
+  # More metrics: what is there is kept as it is, what is missing is added, what cannot be is n/a.
   done = run_eval(*args, '--metrics=psnr,sharpness,lpips_alex', f'--perceptual_dir={folder}')
   assert 'LPIPS (alex)' in done.stdout and 'n/a' in done.stdout and 'alexnet-owt-7be5be79.pth' in done.stdout
   summary = json.loads((folder / 'out/good/summary.json').read_text())

@@ -7,7 +7,7 @@ Example: python -m vqm_jax.eval --workdir=runs/ecnu --split=test
          python -m vqm_jax.eval --describe
 
 A run's results go to <workdir>/eval/<split>: table.md, table.csv, clips.csv, frames.csv, summary.json, pictures/; those
-of weights that ship with the package to <out>/eval/<split>. Started again, it goes on with the clips and measures that
+of weights that ship with the package to <out>/eval/<split>. Started again, it goes on with the clips and metrics that
 are not there yet. Folders are scored, and systems described (parameters and multiply-adds beside the paper's figures),
 to the terminal, and into --out when given.
 """
@@ -129,7 +129,7 @@ def evaluate_run(run: inference.Run, workdir: pathlib.Path, every: int) -> None:
   others = {}
   if _BASELINES.value:
     tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
-    options = {'measures': choice.measures, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
+    options = {'metrics': choice.metrics, 'overwrite': _OVERWRITE.value, 'progress': _PROGRESS}
     others = score_filters(reader, tiles, workdir / 'eval', identity, every=every, **options)
   latest = workdir / 'eval' / _SPLIT.value
   _report([summary_of(summary), *(summary_of(summary | _row(*other)) for other in others.items())], latest)
@@ -186,7 +186,7 @@ def _choice(every: int, aligned: bool, inputs: bool = True) -> Choice:
   )  # fmt: skip
   if choice.missing:
     logging.warning('Not measured: %s; the reasons are below the table.', ', '.join(choice.missing))
-  if not choice.measures and not choice.patches:
+  if not choice.metrics and not choice.patches:
     raise errors.DataError('Nothing can be measured: ' + ' '.join(choice.missing.values()))
   return choice
 
@@ -196,11 +196,11 @@ def _measured(
 ) -> dict[str, Any]:
   """Returns the scores of `summary.json`, taken now or found in `folder`."""
   scores = score_resumably(
-    clips, folder, choice.measures, aligned=aligned, overwrite=_OVERWRITE.value, save_frames=save_frames,
+    clips, folder, choice.metrics, aligned=aligned, overwrite=_OVERWRITE.value, save_frames=save_frames,
     patches=choice.patches, progress=_PROGRESS,
   )  # fmt: skip
-  # Of measures that were taken earlier only those that are asked for now are shown.
-  measured = scoring.summarise(scores, [m.name for m in choice.measures])
+  # Of metrics that were taken earlier only those that are asked for now are shown.
+  measured = scoring.summarise(scores, [m.name for m in choice.metrics])
   if choice.patches:
     for side, value in choice.patches.distances(folder, clips).items():
       table = {'output': 'metrics', 'input': 'no_processing'}.get(side, side)

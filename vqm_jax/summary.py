@@ -32,7 +32,7 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
+class Column:
   """How tables show a metric: its heading, whether higher or lower is better, its decimals."""
 
   label: str
@@ -71,7 +71,7 @@ class Summary:
     system, step, ema, seed, experiment, params, train, config_hash: of the network; '' or None for folders.
     timing: of the network; None when it was not timed.
     protocol, frames, aligned: how it was scored.
-    measures: of all that were asked for, how tables show them.
+    measures: how tables show each metric that was asked for; files have this key from the time of another word.
     missing: why some of them could not be taken.
     weights: SHA-256 of the weights of learned metrics; None for random ones, which only tests use.
     gain: outputs less inputs, by metric.
@@ -80,7 +80,7 @@ class Summary:
     per_category: {'n_clips', metric, ...} of the clips of each.
     seconds_end_to_end: per frame, with reading and scoring; the median of clips.
     folders: of the frames that were kept: {'output', 'input', 'target'}, relative to the file, or absolute.
-    fingerprint, data_fingerprint: of all that scores depend on beside the measures, and of the data alone.
+    fingerprint, data_fingerprint: of all that scores depend on beside the metrics, and of the data alone.
     created: when, in ISO 8601.
   """
 
@@ -103,7 +103,7 @@ class Summary:
   protocol: str = 'ntire'
   frames: str = 'all'
   aligned: bool = True
-  measures: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
+  measures: Mapping[str, Column] = dataclasses.field(default_factory=dict)
   missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
   n_clips: schemas.Count | None = None
   n_frames: schemas.Count | None = None

@@ -1,4 +1,4 @@
-"""Which measures are taken, and the one of a whole data set."""
+"""Which metrics are taken, and the one of a whole data set."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from vqm_jax.evaluation.patch_features import PatchFeatures
 
 
 def names(choice):
-  return [measure.name for measure in choice.measures]
+  return [metric.name for metric in choice.metrics]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_each_measure_is_taken_once_and_unknown_ones_are_refused():
 def test_fidelity_of_unaligned_pairs_has_a_name_that_no_table_takes():
   choice = choose(['psnr', 'ssim', 'tof'], aligned=False)
   assert names(choice) == ['unaligned_psnr', 'unaligned_ssim', 'tof']
-  assert choice.measures[0].label == 'PSNR (dB), unaligned' and choice.measures[2].reference == 'input'
+  assert choice.metrics[0].label == 'PSNR (dB), unaligned' and choice.metrics[2].reference == 'input'
 
 
 def test_what_cannot_be_taken_has_a_reason(monkeypatch):
@@ -72,11 +72,11 @@ def test_frechet_distance_is_kept_by_clip_and_taken_over_all(tmp_path):
     made = clip(name, [(target, target // 4, target) for target in hq])
     clips.append(made[0])
     reads.append(made[1])
-  measures = scoring.fidelity(ssim=False)
-  stored_scores.score_resumably(clips, tmp_path / 'out', measures, patches=patches)
+  chosen = scoring.fidelity(ssim=False)
+  stored_scores.score_resumably(clips, tmp_path / 'out', chosen, patches=patches)
   found = patches.distances(tmp_path / 'out', clips)
   assert found['output'] < 1e-6 < found['target'] < found['input']
-  stored_scores.score_resumably(clips, tmp_path / 'out', measures, patches=patches)
+  stored_scores.score_resumably(clips, tmp_path / 'out', chosen, patches=patches)
   assert reads == [['a'], ['b']]  # neither scored nor looked at again
   one = patches.distances(tmp_path / 'out', clips[:1])
   assert one['output'] < 1e-6 < one['target']

@@ -60,8 +60,8 @@ def test_scores_are_those_of_the_metrics():
 
 
 def test_no_processing_through_the_streaming_gains_nothing():
-  restore, measures = (lambda frames: restore_frames(NoProcessing(), frames)), scoring.fidelity(ssim=False)
-  scores = scoring.evaluate_clips(restore, Reader(), measures=measures)
+  restore, metrics = (lambda frames: restore_frames(NoProcessing(), frames)), scoring.fidelity(ssim=False)
+  scores = scoring.evaluate_clips(restore, Reader(), metrics=metrics)
   means = scoring.mean_scores(scores)
   assert means['gain'] == 0.0
   assert 'ssim' not in means and 'ssim' not in scores['cat'].output
@@ -81,7 +81,7 @@ def test_max_frames_every_and_clips():
 
 
 def test_another_protocol_comes_beside_ntire():
-  scores = scoring.evaluate_clips(identity, Reader(), measures=scoring.fidelity('y601'))['dog']
+  scores = scoring.evaluate_clips(identity, Reader(), metrics=scoring.fidelity('y601'))['dog']
   lq, hq = Reader().pairs['dog']
   np.testing.assert_array_equal(scores.output['psnr'], metrics.psnr(lq, hq))
   np.testing.assert_array_equal(scores.output['psnr_y601'], metrics.psnr(lq, hq, 'y601'))

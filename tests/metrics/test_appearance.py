@@ -8,13 +8,13 @@ import skimage.color
 import skimage.data
 
 from vqm_jax import errors
-from vqm_jax.metrics import appearance, measures
+from vqm_jax.metrics import appearance, by_name
 
 PHOTOGRAPH = skimage.data.astronaut()[50:210, 100:300]
 
 
 def score(name, candidates, target):
-  scorer = measures.create(name).start()
+  scorer = by_name.create(name).start()
   for *frames, y in zip(*candidates, target, strict=True):
     scorer.add(frames, y, None)
   return scorer.values()
@@ -160,6 +160,6 @@ def test_change_is_the_mean_absolute_difference_to_the_input():
   output = source.copy()
   output[:5] = 250
   output[5:, :6] = 0
-  scorer = measures.create('change').start()
+  scorer = by_name.create('change').start()
   scorer.add([output, source], output, source)
   assert scorer.values() == [[50 / 2 + 200 / 4], [0.0]]

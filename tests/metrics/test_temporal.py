@@ -1,4 +1,4 @@
-"""Temporal measures on clips whose values are known."""
+"""Temporal metrics on clips whose values are known."""
 
 import cv2
 import numpy as np

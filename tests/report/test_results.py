@@ -9,7 +9,7 @@ import summaries
 
 from vqm_jax.formats import format_params
 from vqm_jax.report import results
-from vqm_jax.summary import Measure
+from vqm_jax.summary import Column
 
 
 def scores(psnr, ssim):
@@ -22,7 +22,7 @@ ROWS = [
   results.Row('a|b', scores(29.03, None), 0.03, frames=72, clips=3),
   results.Row('No processing', scores(28.99984, 0.847), 0.0, frames=72, clips=3),
 ]
-MEASURES = {'psnr': Measure('PSNR (dB)'), 'ssim': Measure('SSIM')}
+COLUMNS = {'psnr': Column('PSNR (dB)'), 'ssim': Column('SSIM')}
 
 
 def cells_of(line):
@@ -30,7 +30,7 @@ def cells_of(line):
 
 
 def test_markdown_is_an_aligned_table():
-  lines = results.markdown(ROWS, MEASURES, ['one note', 'another'], missing=['ssim']).splitlines()
+  lines = results.markdown(ROWS, COLUMNS, ['one note', 'another'], missing=['ssim']).splitlines()
   assert cells_of(lines[0]) == ['Method', 'PSNR (dB)', 'SSIM', 'Gain (dB)', 'Parameters', 's / frame', 'Frames / clips']
   assert len({len(line) for line in lines[:5]}) == 1
   time = '0.0211 (2-core CPU, 320x180)'
@@ -43,7 +43,7 @@ def test_markdown_is_an_aligned_table():
 
 def test_column_of_gains_is_left_out_where_there_are_none():
   rows = [results.Row('a', {'colour': 1.234})]
-  head = results.markdown(rows, {'colour': Measure('Colour', decimals=1)}).splitlines()[0]
+  head = results.markdown(rows, {'colour': Column('Colour', decimals=1)}).splitlines()[0]
   assert cells_of(head) == ['Method', 'Colour', 'Parameters', 's / frame', 'Frames / clips']
 
 

@@ -80,7 +80,7 @@ def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1
 
   def psnr(name: str) -> float:
     restore = frame_by_frame(candidates[name], every)
-    scores = scoring.evaluate_clips(restore, reader, every=every, measures=scoring.fidelity(ssim=False))
+    scores = scoring.evaluate_clips(restore, reader, every=every, metrics=scoring.fidelity(ssim=False))
     return scoring.mean_scores(scores)['psnr']
 
   return max(candidates, key=psnr)

@@ -19,6 +19,7 @@ import numpy as np
 from vqm_jax import errors, metrics, names
 from vqm_jax.data import ClipReader
 from vqm_jax.inference.streaming import known_cuts
+from vqm_jax.metrics import Metric
 
 # uint8 (H, W, 3) frames of one clip in, restored ones out, in order: all, or every n-th. Of a clip with scene cuts
 # it is told these, too: `find_cuts`, as of `restore_frames`.
@@ -51,11 +52,11 @@ class ClipScores:
 
   Attributes:
     frames: indices of the scored frames.
-    output: {measure: values} of the outputs, as `metrics.Measure` gives them: one for each frame, for each pair of
+    output: {metric: values} of the outputs, as `Metric` gives them: one for each frame, for each pair of
       neighbours, or one for the clip. The clip's score is their mean.
     input: the same of the unprocessed inputs; empty when there were none.
-    target: the same of the targets themselves, where a measure has such a floor.
-    weights: {measure: SHA-256 of its weights} of learned measures; None for random ones, which only tests use.
+    target: the same of the targets themselves, where a metric has such a floor.
+    weights: {metric: SHA-256 of its weights} of learned metrics; None for random ones, which only tests use.
     category: of the clip.
     height, width: of its frames.
     seconds: per frame, end to end: reading, restoring and scoring.
@@ -76,7 +77,7 @@ class ClipScores:
 OnFrame = Callable[[str, int, np.ndarray | None, np.ndarray, np.ndarray], None]
 
 
-def fidelity(protocol: str = 'ntire', *, ssim: bool = True) -> list[metrics.Measure]:
+def fidelity(protocol: str = 'ntire', *, ssim: bool = True) -> list[Metric]:
   """PSNR and, unless told otherwise, SSIM: by the challenge's protocol and by `protocol`, see `metrics.PROTOCOLS`."""
   suffixes = dict.fromkeys(('', '' if protocol == 'ntire' else f'_{protocol}'))
   return [metrics.create(name + suffix) for suffix in suffixes for name in (['psnr', 'ssim'] if ssim else ['psnr'])]
@@ -90,7 +91,7 @@ def evaluate_clips(
   max_frames: int | None = None,
   every: int = 1,
   cuts: bool = True,
-  measures: Sequence[metrics.Measure] | None = None,
+  metrics: Sequence[Metric] | None = None,
   on_frame: OnFrame | None = None,
   progress: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, ClipScores]:
@@ -104,7 +105,7 @@ def evaluate_clips(
       last half window see their true neighbours.
     every: `restore` gives every n-th frame only (n-1, 2n-1, ...), and these are scored.
     cuts: whether `restore` is told the scene cuts of the clips, which the records know.
-    measures: what is measured; PSNR and SSIM by default.
+    metrics: what is measured; PSNR and SSIM by default.
     on_frame: called for every frame with (clip, index, input, output, target).
     progress: called as progress(range(number of frames)) and advanced once per frame.
 
@@ -112,9 +113,9 @@ def evaluate_clips(
     DataError: unknown clip, targets withheld, or another number or size of frames came out.
   """
   jobs = restored_clips(restore, reader, clips, max_frames, every, cuts)
-  measures = fidelity() if measures is None else measures
+  metrics = fidelity() if metrics is None else metrics
   with ticking(jobs, progress) as tick:
-    return {clip.name: score_clip(clip, measures, on_frame=on_frame, tick=tick) for clip in jobs}
+    return {clip.name: score_clip(clip, metrics, on_frame=on_frame, tick=tick) for clip in jobs}
 
 
 def restored_clips(
@@ -160,14 +161,14 @@ def ticking(clips: Sequence[ClipFrames], progress: Callable[..., Iterable[int]] 
 
 def score_clip(
   clip: ClipFrames,
-  measures: Sequence[metrics.Measure],
+  metrics: Sequence[Metric],
   *,
   on_frame: OnFrame | None = None,
   tick: Callable[[], None] = lambda: None,
 ) -> ClipScores:
   """Scores one clip whose outputs exist or are made on the way; arguments and errors as of `evaluate_clips`."""
   begin, count = time.perf_counter(), 0
-  scorers = {measure.name: (measure.floor, measure.start()) for measure in measures}
+  scorers = {metric.name: (metric.floor, metric.start()) for metric in metrics}
   inputs = False
   for index, (lq, restored, hq) in zip(clip.indices, clip.frames(), strict=False):
     if restored.shape != hq.shape:
@@ -190,7 +191,7 @@ def score_clip(
   return ClipScores(
     frames=list(clip.indices),
     **sides,
-    weights={measure.name: measure.weights for measure in measures if measure.weights != ''},
+    weights={metric.name: metric.weights for metric in metrics if metric.weights != ''},
     category=clip.category,
     height=hq.shape[0],
     width=hq.shape[1],
@@ -216,7 +217,7 @@ def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
 def summarise(scores: Mapping[str, ClipScores], names: Sequence[str] | None = None) -> dict[str, Any]:
   """The measured part of a summary file: metrics, no_processing, target, gain, categories, counts.
 
-  Of all measures, or of those in `names`.
+  Of all metrics, or of those in `names`.
   """
   if names is not None:
     scores = {clip: _only(score, names) for clip, score in scores.items()}

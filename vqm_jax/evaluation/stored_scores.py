@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from vqm_jax import files, metrics, pictures
+from vqm_jax import files, pictures
 from vqm_jax.data import ClipReader
 from vqm_jax.data.records import DataSource
 from vqm_jax.evaluation.patch_features import PatchFeatures
@@ -25,13 +25,14 @@ from vqm_jax.evaluation.scoring import (
   seconds_per_frame,
   ticking,
 )
+from vqm_jax.metrics import Metric
 
 # Sub-folders of the frames that are kept.
 FRAMES = ('output', 'input', 'target')
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-  """A name for all that scores depend on beside the measures; `identity` holds plain JSON values."""
+  """A name for all that scores depend on beside the metrics; `identity` holds plain JSON values."""
   return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -52,7 +53,7 @@ def source_identity(source: DataSource) -> dict[str, Any]:
 def score_resumably(
   clips: Sequence[ClipFrames],
   folder: pathlib.Path,
-  measures: Sequence[metrics.Measure] | None = None,
+  metrics: Sequence[Metric] | None = None,
   *,
   aligned: bool = True,
   overwrite: bool = False,
@@ -64,13 +65,13 @@ def score_resumably(
 
   Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
   beside input and target) and, with `save_frames`, `output/<clip>/<index>.png`, input and target. The caller names
-  the folder by a `fingerprint` of all that the scores depend on, the measures excepted: more of them are
+  the folder by a `fingerprint` of all that the scores depend on, the metrics excepted: more of them are
   added to the clips that lack them, and learned ones are taken again when their weights are others.
 
   Args:
     clips: what to score.
     folder: made if needed.
-    measures: as of `evaluation.evaluate_clips`.
+    metrics: as of `evaluation.evaluate_clips`.
     aligned: whether pictures may show the error against the target.
     overwrite: score every clip again.
     save_frames: keep the frames, too; clips that were scored without keeping them are redone.
@@ -80,13 +81,13 @@ def score_resumably(
   Raises:
     DataError: as `evaluation.score_clip`.
   """
-  measures = fidelity() if measures is None else measures
+  metrics = fidelity() if metrics is None else metrics
   indices = {clip.name: clip.indices for clip in clips}
   scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
 
-  def missing(clip: ClipFrames) -> list[metrics.Measure]:
+  def missing(clip: ClipFrames) -> list[Metric]:
     old = scores.get(clip.name)
-    return [m for m in measures if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
+    return [m for m in metrics if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
 
   def complete(clip: ClipFrames) -> bool:
     frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
@@ -120,7 +121,7 @@ def score_resumably(
 
 
 def _joined(old: ClipScores | None, new: ClipScores) -> ClipScores:
-  """The new scores and the old ones of other measures."""
+  """The new scores and the old ones of other metrics."""
   if old is None:
     return new
   joined = {side: getattr(old, side) | getattr(new, side) for side in ('output', 'input', 'target', 'weights')}

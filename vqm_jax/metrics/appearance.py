@@ -1,4 +1,4 @@
-"""Colours and sharpness of a clip beside those of its target, and its change: measures that need no alignment.
+"""Colours and sharpness of a clip beside those of its target, and its change: metrics that need no alignment.
 
   colour     pooled over the clip: mean of the Wasserstein-1 distances of the L, a and b histograms, in units of CIELAB
   colour_ab  pooled over the clip: 1 - Bhattacharyya coefficient of the joint a, b histogram, in [0, 1]

@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features, each taken for a Gaussian: a measure of data sets, not of clips.
+"""Frechet distance between two sets of features, each taken for a Gaussian: a metric of data sets, not of clips.
 
   |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)   with means m and covariances S
 

@@ -10,7 +10,7 @@ from vqm_jax import errors
 
 
 class Scorer(Protocol):
-  """Takes one measure of one clip, frame by frame, in memory for a few frames."""
+  """Takes one metric of one clip, frame by frame, in memory for a few frames."""
 
   def add(self, candidates: Sequence[np.ndarray], target: np.ndarray | None, source: np.ndarray | None) -> None:
     """Takes one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
@@ -23,11 +23,11 @@ class Scorer(Protocol):
     Args:
       candidates: the versions of it to score, as many for every frame: the output, the unprocessed input, ...
         uint8 RGB (H, W, 3), of one size throughout the clip.
-      target: as a candidate; None only where the measure does not ask for it.
+      target: as a candidate; None only where the metric does not ask for it.
       source: the frame before processing; as `target`.
 
     Raises:
-      DataError: a frame is missing, is not uint8 (H, W, 3), differs in size, or is too small for the measure.
+      DataError: a frame is missing, is not uint8 (H, W, 3), differs in size, or is too small for the metric.
     """
 
   def values(self) -> list[list[float]]:
@@ -99,7 +99,7 @@ class BaseScorer(abc.ABC):
 
 
 class FrameScorer(BaseScorer):
-  """A measure of single frames against their reference: n values."""
+  """A metric of single frames against their reference: n values."""
 
   def __init__(
     self,

@@ -109,7 +109,7 @@ def flicker(luma: np.ndarray) -> float:
 
 
 class NeighbourScorer(BaseScorer):
-  """A measure of a frame and the one before it: n - 1 values.
+  """A metric of a frame and the one before it: n - 1 values.
 
   Of each version of the clip, what the next call needs is kept, so that nothing is computed twice. A candidate that is
   the reference itself, the same object in every call, costs nothing.
@@ -264,7 +264,7 @@ class FlickerScorer(BaseScorer):
 def lpips_features(frame: np.ndarray, weights: LpipsWeights) -> list[jax.Array]:
   """Computes the features that LPIPS compares of a uint8 frame (H, W, 3): float32 (h, w, c) at each tap, of norm 1.
 
-  For measures that use the features of a frame more than once. Raises DataError when the frame is too small.
+  For metrics that use the features of a frame more than once. Raises DataError when the frame is too small.
   """
   return _unit_taps(frame, weights.trunk)
 

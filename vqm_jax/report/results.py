@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from vqm_jax import files
 from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.metrics import statistics
-from vqm_jax.summary import Measure, Scores, Summary, write_summary
+from vqm_jax.summary import Column, Scores, Summary, write_summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Row:
 
   Attributes:
     method: what it is called in the table.
-    scores: {measure: mean over clips}; a measure that could not be taken is None.
+    scores: {metric: mean over clips}; a metric that could not be taken is None.
     gain: PSNR in dB over no processing; None where there is no input to compare with.
     interval: 95 % interval of `gain`, from resampled clips; None for a single clip.
     params: trainable scalars; None where the word means nothing.
@@ -75,7 +75,7 @@ def rows(summary: Summary) -> list[Row]:
 
 
 def _shown(summary: Summary) -> list[str]:
-  """The measures that a table has columns for: of PSNR and SSIM those of the protocol only."""
+  """The metrics that a table has columns for: of PSNR and SSIM those of the protocol only."""
   protocol, names = summary.protocol, list(summary.measures)
   if protocol == 'ntire':
     return names
@@ -84,24 +84,24 @@ def _shown(summary: Summary) -> list[str]:
 
 def markdown(
   table: Sequence[Row],
-  measures: Mapping[str, Measure],
+  columns: Mapping[str, Column],
   notes: Iterable[str] = (),
   missing: Iterable[str] = (),
 ) -> str:
   """The rows as an aligned Markdown table, notes as a list below it.
 
   Args:
-    table: rows with one set of measures.
-    measures: by name, how they are shown.
+    table: rows with one set of metrics.
+    columns: by metric, how it is shown.
     notes: below the table.
-    missing: measures that could not be taken: `n/a`.
+    missing: metrics that could not be taken: `n/a`.
   """
   names = list(table[0].scores)
-  header = ['Method', *(measures[name].label for name in names), 'Gain (dB)', 'Parameters', 's / frame']
+  header = ['Method', *(columns[name].label for name in names), 'Gain (dB)', 'Parameters', 's / frame']
   cells = [[*header, 'Frames / clips']] + [
     [
       row.method,
-      *(_cell(row.scores[name], measures[name].decimals, name in missing) for name in names),
+      *(_cell(row.scores[name], columns[name].decimals, name in missing) for name in names),
       ('' if row.gain is None else f'{row.gain:+.3f}') + (f' [{_signed(row.interval)}]' if row.interval else ''),
       '' if row.params is None else format_params(row.params),
       '' if row.seconds is None else f'{row.seconds:.3g} ({row.device})',
@@ -149,7 +149,7 @@ def clips_csv(summary: Summary) -> str:
 
 
 def frames_csv(summary: Summary) -> str:
-  """The scores of every frame as CSV; of pairs of neighbours at the later one. Measures of whole clips are left out."""
+  """The scores of every frame as CSV; of pairs of neighbours at the later one. Metrics of whole clips are left out."""
   lines = []
   for clip, indices in summary.frame_indices.items():
     at = {index: {'clip': clip, 'frame': index} for index in indices}

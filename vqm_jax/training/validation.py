@@ -47,9 +47,9 @@ class Validation:
     self._frames = config.eval_frames or None
     self._enhances = config.system in enhancers.METHODS
     if self._enhances:
-      self._measures = [metrics.create(name, reference='input') for name in ('colour', 'change')]
+      self._metrics = [metrics.create(name, reference='input') for name in ('colour', 'change')]
     else:
-      self._measures = scoring.fidelity()
+      self._metrics = scoring.fidelity()
 
   def __call__(self, network) -> Found:
     """Scores `network` and makes sample pictures from the first frames of up to three clips."""
@@ -68,7 +68,7 @@ class Validation:
       self._reader,
       clips=mine,
       max_frames=self._frames,
-      measures=self._measures,
+      metrics=self._metrics,
       on_frame=keep,
     )
     means = self._over_processes({name: scoring.mean_scores({name: score}) for name, score in scores.items()})
@@ -82,7 +82,7 @@ class Validation:
 
   def _over_processes(self, scores: dict[str, dict[str, float]]) -> dict[str, float]:
     """The mean over all clips of what each process knows of its own."""
-    names = [m.name + side for m in self._measures for side in ('', '_input')]
+    names = [m.name + side for m in self._metrics for side in ('', '_input')]
     names += [] if self._enhances else ['gain']
     table = np.full((len(self._clips), len(names)), np.nan)
     for clip, means in scores.items():

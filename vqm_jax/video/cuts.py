@@ -59,7 +59,7 @@ def _changes(thumbnails: Iterable[np.ndarray]) -> Iterator[float]:
 
   detector = scenedetect.ContentDetector()
   for index, thumbnail in enumerate(thumbnails):
-    # It keeps the measures of all frames, so that hours would fill the memory.
+    # It keeps the values of all frames, so that hours would fill the memory.
     detector.stats_manager = scenedetect.StatsManager()
     time = scenedetect.FrameTimecode(index, 25.0)
     detector.process_frame(time, thumbnail)

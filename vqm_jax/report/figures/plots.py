@@ -81,19 +81,19 @@ def per_frame_metric(block: Block, raw: Mapping[str, Summary]) -> str:
   """Chooses the metric of `frames`: PSNR under the block's protocol or, without alignment, the first of single frames.
 
   Raises:
-    Unavailable: no measure has a value for every frame in all results.
+    Unavailable: no metric has a value for every frame in all results.
   """
   names = [block.metric('psnr')] if block.aligned else ['sharpness']
   for name in names + sorted({name for summary in raw.values() for name in summary.metrics} - {'psnr', 'ssim'}):
     if all(_has_frames(summary, summary.metrics, name) for summary in raw.values()):
       return name
   raise Unavailable(
-    f'{next(iter(raw))}: no measure has a value for every frame; evaluate with --metrics=auto, then draw frames.'
+    f'{next(iter(raw))}: no metric has a value for every frame; evaluate with --metrics=auto, then draw frames.'
   )
 
 
 def _has_frames(summary: Summary, side: Mapping[str, Scores] | None, name: str) -> bool:
-  """Whether a side has a value of this measure for every scored frame of all clips."""
+  """Whether a side has a value of this metric for every scored frame of all clips."""
   values = side[name].per_frame if side and name in side else {}
   indices = summary.frame_indices
   return bool(values) and values.keys() == indices.keys() and all(len(values[c]) == len(indices[c]) for c in values)
@@ -102,7 +102,7 @@ def _has_frames(summary: Summary, side: Mapping[str, Scores] | None, name: str) 
 def along_frames(
   block: Block, raw: Mapping[str, Summary], clips: Sequence[str]
 ) -> tuple[str, dict[str, dict[str, tuple[list[int], np.ndarray]]]]:
-  """(name of the measure, {clip: {label: (frames, values)}}), the input first; several seeds are averaged.
+  """(name of the metric, {clip: {label: (frames, values)}}), the input first; several seeds are averaged.
 
   Frames that equal their targets, whose PSNR is infinite, are nan.
   """
@@ -122,7 +122,7 @@ def along_frames(
 
 
 def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]]) -> Figure:
-  """A measure along the frames, a panel for each clip; `name` and `curves` as of `along_frames`."""
+  """A metric along the frames, a panel for each clip; `name` and `curves` as of `along_frames`."""
   columns = 1 if len(curves) == 1 else 2
   rows = -(-len(curves) // columns)
   with matplotlib.rc_context(_STYLE):

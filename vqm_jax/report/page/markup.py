@@ -223,7 +223,7 @@ def html_table(table: Table, costs: Mapping[str, Mapping[str, float]], label: st
   def head(key: str, text: str) -> str:
     start = 'descending' if text.startswith(_HIGH) or key == 'gain' else 'ascending'
     kind = ' class="word"' if key in WORDS else ''
-    return f'<th scope="col"{kind} data-first="{start}"><button type="button">{escape(text or "Measure")}</button></th>'
+    return f'<th scope="col"{kind} data-first="{start}"><button type="button">{escape(text or "Metric")}</button></th>'
 
   def cell(key: str, row: Mapping[str, Cell]) -> str:
     found = row[key]

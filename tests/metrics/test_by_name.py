@@ -1,4 +1,4 @@
-"""The table of measures: names, what they need, what they refuse, and that their scorers give the functions' values."""
+"""The table of metrics: names, what they need, what they refuse, and that their scorers give the functions' values."""
 
 import importlib.util
 import sys
@@ -8,10 +8,10 @@ import pytest
 from absl import flags
 
 from vqm_jax import cli, errors, metrics
-from vqm_jax.metrics import measures
+from vqm_jax.metrics import by_name
 from vqm_jax.perceptual.weights import convert, random_source
 
-CHEAP = [name for name in measures.NAMES if not name.startswith(('lpips', 'tlp'))]
+CHEAP = [name for name in by_name.NAMES if not name.startswith(('lpips', 'tlp'))]
 NEIGHBOURS = ['tof', 'tlp_alex', 'warping', 'tdpsnr']
 
 
@@ -31,8 +31,8 @@ def noisy(frames, seed=1):
   return [(frame + rng.integers(-9, 10, frame.shape)).clip(0, 255).astype(np.uint8) for frame in frames]
 
 
-def values(measure, *candidates, target, source=None):
-  scorer = measure.start()
+def values(metric, *candidates, target, source=None):
+  scorer = metric.start()
   for t, y in enumerate(target):
     scorer.add([frames[t] for frames in candidates], y, (source or target)[t])
   return scorer.values()
@@ -40,40 +40,40 @@ def values(measure, *candidates, target, source=None):
 
 @pytest.mark.parametrize('name', [*CHEAP, 'lpips_alex', 'tlp_alex'])
 def test_every_measure_of_a_clip(name, empty):
-  measure = metrics.create(name, perceptual_dir=empty, allow_random=True)
-  assert measure.name == name and measure.label and measure.reference in ('target', 'input', '')
+  metric = metrics.create(name, perceptual_dir=empty, allow_random=True)
+  assert metric.name == name and metric.label and metric.reference in ('target', 'input', '')
   target = clip()
-  output, worse, same = values(measure, noisy(target), noisy(noisy(target), 2), target, target=target)
+  output, worse, same = values(metric, noisy(target), noisy(noisy(target), 2), target, target=target)
   frames = {'tof': 2, 'tlp_alex': 2, 'warping': 2, 'tdpsnr': 2, 'flicker': 1, 'colour': 1, 'colour_ab': 1}.get(name, 3)
   assert len(output) == len(worse) == len(same) == frames
   assert all(isinstance(value, float) for value in output)
   # The target is the best there is.
-  if measure.better == 'higher':
+  if metric.better == 'higher':
     assert np.mean(same) > np.mean(output) > np.mean(worse)
   else:
     assert np.mean(np.abs(same)) < np.mean(np.abs(output))
-  if not measure.floor:
+  if not metric.floor:
     best = np.inf if 'psnr' in name else 1 if name == 'ssim' else 0
     assert same == [pytest.approx(best, abs=1e-6)] * frames
   # Scorers of other clips begin anew, and values can be read again.
-  assert values(measure, noisy(target), target=target) == [output]
-  assert measure.consecutive == (name in (*NEIGHBOURS, 'flicker'))
-  assert measure.aligned == (name in (*NEIGHBOURS, 'psnr', 'ssim', 'lpips_alex'))
+  assert values(metric, noisy(target), target=target) == [output]
+  assert metric.consecutive == (name in (*NEIGHBOURS, 'flicker'))
+  assert metric.aligned == (name in (*NEIGHBOURS, 'psnr', 'ssim', 'lpips_alex'))
 
 
 @pytest.mark.parametrize('name', CHEAP)
 def test_input_as_the_reference(name):
-  measure = metrics.create(name, reference='input')
+  metric = metrics.create(name, reference='input')
   source = clip()
   target, output = noisy(source, 5), noisy(source, 6)
   if name not in (*NEIGHBOURS, 'change'):
-    assert measure.reference == ('' if name == 'flicker' else 'target')
+    assert metric.reference == ('' if name == 'flicker' else 'target')
     expected = values(metrics.create(name), output, target=target)
-    assert values(measure, output, target=target, source=source) == expected
+    assert values(metric, output, target=target, source=source) == expected
     return
-  assert (measure.reference, measure.aligned, measure.floor) == ('input', False, False)
+  assert (metric.reference, metric.aligned, metric.floor) == ('input', False, False)
   expected = values(metrics.create(name), output, source, target=source)
-  assert values(measure, output, source, target=[None] * 3, source=source) == expected
+  assert values(metric, output, source, target=[None] * 3, source=source) == expected
 
 
 def test_values_are_those_of_the_functions(empty):
@@ -81,16 +81,16 @@ def test_values_are_those_of_the_functions(empty):
   for name, function in (('psnr', metrics.psnr), ('ssim', metrics.ssim)):
     for protocol in metrics.PROTOCOLS:
       expected = [float(function(*pair, protocol)) for pair in zip(output, target, strict=True)]
-      for measure in (metrics.create(f'{name}_{protocol}'), metrics.create(name, protocol=protocol)):
-        assert values(measure, output, target=target) == [expected]
-        assert measure.name == (name if protocol == 'ntire' else f'{name}_{protocol}')
+      for metric in (metrics.create(f'{name}_{protocol}'), metrics.create(name, protocol=protocol)):
+        assert values(metric, output, target=target) == [expected]
+        assert metric.name == (name if protocol == 'ntire' else f'{name}_{protocol}')
   assert metrics.create('psnr_y601').label == 'PSNR y601 (dB)' and metrics.create('ssim').label == 'SSIM'
   # A suffix is more particular than the option.
   assert metrics.create('psnr_ntire_b1', protocol='y601').name == 'psnr_ntire_b1'
-  measure = metrics.create('lpips_alex', perceptual_dir=empty, allow_random=True)
+  metric = metrics.create('lpips_alex', perceptual_dir=empty, allow_random=True)
   weights = metrics.lpips_weights('alex', empty, allow_random=True)
   expected = metrics.lpips(np.stack(output), np.stack(target), weights)
-  assert values(measure, output, target=target) == [pytest.approx(expected, rel=1e-5)]
+  assert values(metric, output, target=target) == [pytest.approx(expected, rel=1e-5)]
 
 
 def test_weights_of_learned_measures(tmp_path):
@@ -140,7 +140,7 @@ def test_labels():
   assert [metrics.label(name) for name in ('lpips_vgg', 'tlp_alex', 'tof', 'fd_lpips', 'psnr', 'what')] == [
     'LPIPS (vgg)', 'tLP (alex)', 'tOF (px)', 'FD (LPIPS alex)', 'PSNR (dB)', 'what',
   ]  # fmt: skip
-  assert len({metrics.label(name) for name in measures.NAMES}) == len(measures.NAMES)
+  assert len({metrics.label(name) for name in by_name.NAMES}) == len(by_name.NAMES)
 
 
 # Bad frames
@@ -148,7 +148,7 @@ def test_labels():
 
 @pytest.mark.parametrize('name', [*CHEAP, 'lpips_alex', 'tlp_alex'])
 def test_bad_frames_are_refused(name, empty):
-  measure = metrics.create(name, perceptual_dir=empty, allow_random=True)
+  metric = metrics.create(name, perceptual_dir=empty, allow_random=True)
   (frame,) = clip(1)
   alpha = np.concatenate([frame, frame[..., :1]], axis=-1)
   for bad, message in (
@@ -158,11 +158,11 @@ def test_bad_frames_are_refused(name, empty):
     (frame[None], r'found uint8 \(1, 40, 48, 3\)'),
   ):
     with pytest.raises(errors.DataError, match=message):
-      measure.start().add([bad], bad, bad)
+      metric.start().add([bad], bad, bad)
     with pytest.raises(errors.DataError, match=message):
-      measure.start().add([frame, bad], frame, frame)
+      metric.start().add([frame, bad], frame, frame)
   with pytest.raises(errors.DataError, match=r'one shape, found \(40, 48, 3\) and \(40, 47, 3\)'):
-    measure.start().add([frame, frame[:, :47]], frame, frame)
+    metric.start().add([frame, frame[:, :47]], frame, frame)
 
 
 @pytest.mark.parametrize('name', CHEAP)
@@ -179,28 +179,28 @@ def test_clips_that_change_on_the_way_are_refused(name):
 @pytest.mark.parametrize('name', CHEAP)
 def test_a_reference_that_is_not_there_is_told(name):
   (frame,) = clip(1)
-  measure = metrics.create(name)
-  if not measure.reference:
-    measure.start().add([frame], None, None)
+  metric = metrics.create(name)
+  if not metric.reference:
+    metric.start().add([frame], None, None)
     return
-  others = {'target': (None, frame), 'input': (frame, None)}[measure.reference]
-  with pytest.raises(errors.DataError, match=f'{name} compares with the {measure.reference}, which was not given'):
-    measure.start().add([frame], *others)
+  others = {'target': (None, frame), 'input': (frame, None)}[metric.reference]
+  with pytest.raises(errors.DataError, match=f'{name} compares with the {metric.reference}, which was not given'):
+    metric.start().add([frame], *others)
 
 
 @pytest.mark.parametrize('name', [*NEIGHBOURS, 'tlp_alex'])
 def test_one_frame_has_no_neighbours(name, empty):
-  measure = metrics.create(name, perceptual_dir=empty, allow_random=True)
+  metric = metrics.create(name, perceptual_dir=empty, allow_random=True)
   with pytest.raises(errors.DataError, match=f'{name} compares neighbouring frames: .* at least two, found 1'):
-    values(measure, clip(1), target=clip(1))
+    values(metric, clip(1), target=clip(1))
 
 
 @pytest.mark.parametrize('name', ['ssim', 'lpips_alex', 'warping'])
 def test_frames_that_are_too_small_are_told(name, empty):
-  measure = metrics.create(name, perceptual_dir=empty, allow_random=True)
+  metric = metrics.create(name, perceptual_dir=empty, allow_random=True)
   tiny = clip(2, size=(8, 44))
   with pytest.raises(errors.DataError, match='at least (11|31|16) pixels a side, found 8x44'):
-    values(measure, tiny, target=tiny)
+    values(metric, tiny, target=tiny)
 
 
 # The benchmark

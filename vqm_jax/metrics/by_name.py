@@ -1,4 +1,4 @@
-"""All measures of clips by name, and what tables must know of them.
+"""All metrics of clips by name, and what tables must know of them.
 
   name               compares                                                values of n frames
   psnr, ssim         frames with the target; psnr_<protocol> for another     n
@@ -10,7 +10,7 @@
   sharpness          detail of frames with the target's                      n
   change             frames with the input: how much was done at all         n
 
-The reference of the temporal measures is the target, or the input where pairs are weakly aligned.
+The reference of the temporal metrics is the target, or the input where pairs are weakly aligned.
 """
 
 import dataclasses
@@ -61,8 +61,8 @@ _LABELS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
-  """One measure.
+class Metric:
+  """One metric.
 
   Attributes:
     name: the key in files: one of `NAMES`, or with a protocol's suffix.
@@ -74,7 +74,7 @@ class Measure:
     reference: what candidates are compared with: 'target', 'input', or '' for nothing.
     start: makes the scorer of one clip.
     floor: the target's own value is not 0 or infinite and says what a perfect result would have.
-    weights: SHA-256 of the feature network of a learned measure, None for random weights; '' of all others.
+    weights: SHA-256 of the feature network of a learned metric, None for random weights; '' of all others.
   """
 
   name: str
@@ -97,14 +97,14 @@ def create(
   perceptual_dir: str | os.PathLike | None = None,
   setting: str = '',
   allow_random: bool = False,
-) -> Measure:
-  """The measure `name`.
+) -> Metric:
+  """The metric `name`.
 
   Args:
     name: one of `NAMES`; psnr_<protocol> and ssim_<protocol> too, for one of `fidelity.PROTOCOLS`.
-    protocol: of 'psnr' and 'ssim' without such a suffix. The measure is then called psnr_<protocol> itself, and
+    protocol: of 'psnr' and 'ssim' without such a suffix. The metric is then called psnr_<protocol> itself, and
       'psnr' with 'ntire', however it was asked for.
-    reference: of the temporal measures, 'target' or 'input'. All others compare with the target, but change with the
+    reference: of the temporal metrics, 'target' or 'input'. All others compare with the target, but change with the
       input and flicker with nothing.
     perceptual_dir: folder of the LPIPS weights, as of `lpips_weights`.
     setting: the flag or field that `perceptual_dir` came from, for messages.
@@ -123,7 +123,7 @@ def create(
     with_protocol = [f'{kind}_{protocol}' for kind in ('psnr', 'ssim') for protocol in fidelity.PROTOCOLS]
     near = difflib.get_close_matches(name.lower(), [*NAMES, *with_protocol], n=1, cutoff=0.4)
     hint = f'did you mean {near[0]!r}? ' if near else ''
-    raise errors.ConfigError(f'Measure {name!r} is unknown; {hint}choose from {", ".join(NAMES)}.')
+    raise errors.ConfigError(f'Metric {name!r} is unknown; {hint}choose from {", ".join(NAMES)}.')
   if kind in ('psnr', 'ssim'):
     return _fidelity(kind, variant or protocol)
   if kind in ('lpips', 'tlp'):
@@ -131,16 +131,16 @@ def create(
     return _lpips(name, weights) if kind == 'lpips' else _tlp(name, weights, reference)
   if name in ('colour', 'colour_ab'):
     start = functools.partial(appearance.ColourScorer, name, joint=name == 'colour_ab')
-    return Measure(name, label(name), 'lower', 2 if name == 'colour' else 3, False, False, 'target', start)
+    return Metric(name, label(name), 'lower', 2 if name == 'colour' else 3, False, False, 'target', start)
   if name == 'sharpness':
     start = functools.partial(FrameScorer, name, appearance.sharpness_ratio, appearance.detail, smallest=3)
-    return Measure(name, label(name), 'zero', 2, False, False, 'target', start)
+    return Metric(name, label(name), 'zero', 2, False, False, 'target', start)
   if name == 'change':
     start = functools.partial(FrameScorer, name, appearance.mean_change, reference='input')
-    return Measure(name, label(name), '', 2, False, False, 'input', start)
+    return Metric(name, label(name), '', 2, False, False, 'input', start)
   if name == 'flicker':
     start = functools.partial(temporal.FlickerScorer, name)
-    return Measure(name, label(name), 'lower', 3, True, False, '', start, floor=True)
+    return Metric(name, label(name), 'lower', 3, True, False, '', start, floor=True)
   if name == 'tof':
     return _temporal(name, 'lower', 3, reference, temporal.FlowScorer)
   if name == 'tdpsnr':
@@ -150,7 +150,7 @@ def create(
 
 
 def label(name: str) -> str:
-  """The head of a table's column for a measure's `name`, or for 'fd_lpips'; the name itself when it is unknown."""
+  """The head of a table's column for a metric's `name`, or for 'fd_lpips'; the name itself when it is unknown."""
   kind, _, variant = name.partition('_')
   if kind in ('psnr', 'ssim'):
     return f'{kind.upper()}{variant and f" {variant}"}{" (dB)" if kind == "psnr" else ""}'
@@ -159,27 +159,27 @@ def label(name: str) -> str:
   return _LABELS.get(name, name)
 
 
-def _fidelity(kind: str, protocol: str) -> Measure:
+def _fidelity(kind: str, protocol: str) -> Metric:
   name = kind if protocol == 'ntire' else f'{kind}_{protocol}'
   start = functools.partial(FrameScorer, name, functools.partial(getattr(fidelity, kind), protocol=protocol))
-  return Measure(name, label(name), 'higher', 3, False, True, 'target', start)
+  return Metric(name, label(name), 'higher', 3, False, True, 'target', start)
 
 
-def _lpips(name: str, weights: LpipsWeights) -> Measure:
+def _lpips(name: str, weights: LpipsWeights) -> Metric:
   compare = functools.partial(temporal.lpips_distance, weights=weights)
   prepare = functools.partial(temporal.lpips_features, weights=weights)
   start = functools.partial(FrameScorer, name, compare, prepare)
-  return Measure(name, label(name), 'lower', 3, False, True, 'target', start, weights=_sha256(weights))
+  return Metric(name, label(name), 'lower', 3, False, True, 'target', start, weights=_sha256(weights))
 
 
-def _tlp(name: str, weights: LpipsWeights, reference: str) -> Measure:
+def _tlp(name: str, weights: LpipsWeights, reference: str) -> Metric:
   scorer = functools.partial(temporal.PerceptualChangeScorer, weights)
   return _temporal(name, 'lower', 3, reference, scorer, weights=_sha256(weights))
 
 
-def _temporal(name: str, better: str, decimals: int, reference: str, scorer: Callable, **more) -> Measure:
+def _temporal(name: str, better: str, decimals: int, reference: str, scorer: Callable, **more) -> Metric:
   start = functools.partial(scorer, name=name, reference=reference)
-  return Measure(name, label(name), better, decimals, True, reference == 'target', reference, start, **more)
+  return Metric(name, label(name), better, decimals, True, reference == 'target', reference, start, **more)
 
 
 def _sha256(weights: LpipsWeights) -> str | None:
