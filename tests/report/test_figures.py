@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqm_jax import errors, files, metrics, pictures
 from vqm_jax.report import panels, saved_frames
-from vqm_jax.report.figures import plots
+from vqm_jax.report.figures import draw, plots
 
 RNG = np.random.default_rng(0)
 TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', 'b')}
@@ -420,3 +420,24 @@ def test_binary_says_what_is_wrong(command, tmp_path):
   output = done.output
   assert done.returncode == 1 and len(output.splitlines()) == 1 and not (tmp_path / 'out').exists()
   assert '--save_frames' in output and 'Without frames there are --kinds=frames,training,tradeoff.' in output
+
+
+def test_figures_from_python(pair, tmp_path):
+  out = tmp_path / 'figures'
+  written = draw(pair, out, kinds=['profile', 'frames'], clips=['b'], column=7)
+  assert [path.name for path in written] == [
+    'profile_b.png', 'profile_b.txt', 'frames.png', 'frames.svg', 'frames.txt',
+  ]  # fmt: skip
+  assert sorted(out.iterdir()) == sorted(written)
+  assert (out / 'profile_b.txt').read_text() == panels.profiles(saved(*pair), 'b', '7')[1] + '\n'
+
+  # Left to itself it draws what can be drawn; what is asked for has to be there.
+  bare = workdir(tmp_path / 'bare', frames_of(6), train=False)
+  assert {path.stem for path in draw([bare], tmp_path / 'all')} == {
+    'profile_a', 'comparison_a', 'errors_a', 'crops', 'frames', 'tradeoff',
+  }  # fmt: skip
+  with pytest.raises(errors.DataError, match='no metrics.jsonl lies in the workdir'):
+    draw([bare], tmp_path / 'more', kinds=['training'])
+  with pytest.raises(errors.ConfigError, match="--kinds: 'pie' is unknown; choose from profile, comparison"):
+    draw([bare], tmp_path / 'more', kinds=['pie'])
+  assert not (tmp_path / 'more').exists()
