@@ -21,3 +21,11 @@ def format_params(count: int) -> str:
   if count >= 1_000_000:
     return f'{count / 1e6:.2f}M'
   return f'{count / 1e3:.1f}k' if count >= 1000 else str(count)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+  """Rows in columns of equal width."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+  )

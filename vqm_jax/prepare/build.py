@@ -10,22 +10,14 @@ runner=FnApiRunner,direct_num_workers=8,direct_running_mode=multi_processing to 
 runner=SparkRunner and the like to those of a cluster. The records are the same in every case.
 """
 
-import datetime
-import functools
-import os
 import pathlib
-import re
-import shutil
 import time
 from collections.abc import Sequence
-from typing import Any
 
-import tensorflow_datasets as tfds
-from absl import flags, logging
+from absl import flags
 
-from vqm_jax import cli, errors
-from vqm_jax.prepare.records import beam, driver
-from vqm_jax.prepare.records.builder import VqmBuilder
+from vqm_jax import cli
+from vqm_jax.prepare.records.building import Built, build_records, output_folder
 from vqm_jax.prepare.records.configs import FramesConfig, TilesConfig
 from vqm_jax.prepare.records.segments import SegmentsConfig
 
@@ -55,152 +47,31 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Build again what is built al
 
 
 def main(_: Sequence[str]) -> None:
-  """Builds each config that is not built yet and prints what there is."""
   start = time.monotonic()
-  builder_cls = driver.find_builder(_DATASET.value)
-  configs = _choose(builder_cls, _CONFIG.value or [builder_cls.BUILDER_CONFIGS[0].name, 'frames'])
-  manual_dir = _input_folder(builder_cls)
-  data_dir = _output_folder()
-  part = cli.parse_part(_PART.value)
-  make = driver.write if _BEAM.value is None else functools.partial(beam.write, beam.options(_BEAM.value), manual_dir)
-  given = {
-    'holdout': _HOLDOUT.value, 'per_video': _PER_VIDEO.value, 'seed': _SEED.value,
-    'source_suffix': _SOURCE_SUFFIX.value,
-  }  # fmt: skip
-  given = {key: value for key, value in given.items() if value is not None}
-  given |= {} if _CHECK_PAIRS.value else {'check_pairs': False}
-  for key in given:
-    if not any(hasattr(config, key) for config in configs):
-      raise errors.ConfigError(
-        f'--{key} means nothing for {",".join(config.name for config in configs)}; leave it out.'
-      )
-  name = _NAME.value or builder_cls.name
-  if not re.fullmatch(r'[A-Za-z]\w*', name):
-    raise errors.ConfigError(f'--name={name}: expected letters, digits and underscores.')
-  tfds.disable_progress_bar()
-  # All checks come before the first, possibly long, build.
-  builders = [driver.variant(builder_cls, name, config, given)(data_dir=data_dir) for config in configs]
-  unfinished = []
-  todo = [builder for builder in builders if _OVERWRITE.value or not _is_built(builder, manual_dir, given)]
-  _check_holdout(todo)
-  for builder in todo:
-    _say_what_it_takes(builder, manual_dir, part)
-    if missing := driver.build(builder, manual_dir, part, make):
-      print(
-        f'{name}/{builder.builder_config.name}: part {_PART.value} is done, {len(missing)} files of other parts are '
-        f'missing: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
-      )
-      unfinished.append(builder)
-  for builder in [builder for builder in builders if builder not in unfinished]:
-    done = tfds.builder_from_directory(builder.data_dir)
-    size = sum(file.stat().st_size for file in pathlib.Path(builder.data_dir).iterdir())
-    counts = ', '.join(f'{split.num_examples} {key}' for key, split in done.info.splits.items())
-    state = 'built' if builder in todo else 'was built already'
-    print(f'{name}/{builder.builder_config.name} {state}: {counts}; {size / 1e6:.1f} MB in {builder.data_dir}')
-  following = 'Build the other parts.' if unfinished else _next_command(name, configs, data_dir)
+  found = build_records(
+    _DATASET.value, configs=_CONFIG.value, manual_dir=_MANUAL_DIR.value, data_dir=_DATA_DIR.value, name=_NAME.value,
+    holdout=_HOLDOUT.value, per_video=_PER_VIDEO.value, seed=_SEED.value, source_suffix=_SOURCE_SUFFIX.value,
+    check_pairs=_CHECK_PAIRS.value, part=cli.parse_part(_PART.value), beam_options=_BEAM.value,
+    overwrite=_OVERWRITE.value, on_built=_say,
+  )  # fmt: skip
+  unfinished = any(built.missing for built in found)
+  following = 'Build the other parts.' if unfinished else _next_command(found, output_folder(_DATA_DIR.value))
   print(f'{time.monotonic() - start:.0f} s. {following}')
 
 
-def _say_what_it_takes(builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int]) -> None:
-  """Logs records, size and time that are to be expected; raises DataError if the disk is too small for that."""
-  shards = builder.plan(manual_dir)[part[0] :: part[1]]
-  if not shards:
+def _say(built: Built) -> None:
+  name = f'{built.name}/{built.config.name}'
+  if built.missing:
+    some = ', '.join(built.missing[:4]) + (' ...' if len(built.missing) > 4 else '')
+    print(f'{name}: part {_PART.value} is done, {len(built.missing)} files of other parts are missing: {some}')
     return
-  size, seconds = builder.probe(shards)
-  free = shutil.disk_usage(_output_folder()).free
-  logging.info(
-    '%s/%s: up to %d records of %d clips in %d files, about %.3g GB and %s; %.3g GB are free.',
-    builder.name, builder.builder_config.name, sum(shard.records for shard in shards),
-    sum(len(shard.clips) for shard in shards), len(shards), size / 1e9,
-    datetime.timedelta(seconds=round(seconds)), free / 1e9,
-  )  # fmt: skip
-  if size > 1.2 * free:  # the estimate of one clip may be wrong
-    raise errors.DataError(
-      f'{builder.data_dir}: needs about {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, choose another '
-      '--data_dir or fewer windows with --per_video.'
-    )
+  counts = ', '.join(f'{number} {split}' for split, number in built.counts.items())
+  state = 'built' if built.fresh else 'was built already'
+  print(f'{name} {state}: {counts}; {built.size / 1e6:.1f} MB in {built.folder}')
 
 
-def _choose(builder_cls: type[VqmBuilder], names: Sequence[str]) -> list[Any]:
-  known = {config.name: config for config in builder_cls.BUILDER_CONFIGS}
-  for name in names:
-    if name not in known:
-      raise errors.ConfigError(f'--config={name}: unknown, {builder_cls.name} has {", ".join(known)}.')
-  return [known[name] for name in dict.fromkeys(names)]
-
-
-def _input_folder(builder_cls: type[VqmBuilder]) -> pathlib.Path | None:
-  if not builder_cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
-    if _MANUAL_DIR.value:
-      raise errors.ConfigError(f'--manual_dir={_MANUAL_DIR.value}: {builder_cls.name} reads no folder; leave it out.')
-    return None
-  expected = ' '.join(builder_cls.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-  if not _MANUAL_DIR.value:
-    raise errors.ConfigError(f'--manual_dir is missing, the folder with your videos. {expected}')
-  folder = pathlib.Path(_MANUAL_DIR.value).expanduser().resolve()
-  if not folder.is_dir() or not any(folder.iterdir()):
-    state = 'is empty' if folder.is_dir() else 'is no folder'
-    raise errors.DataError(f'--manual_dir={folder} {state}. {expected}')
-  return folder
-
-
-def _output_folder() -> pathlib.Path:
-  text = _DATA_DIR.value or tfds.core.constants.get_default_data_dir()
-  if '://' in str(text):
-    raise errors.ConfigError(f'--data_dir={text}: records are written to local disk; copy them afterwards.')
-  folder = pathlib.Path(text).expanduser().resolve()
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise errors.DataError(f'--data_dir={folder}: cannot be created ({error.strerror}); choose another.') from error
-  if not os.access(folder, os.W_OK):
-    raise errors.DataError(f'--data_dir={folder}: not writable; choose another or change its permissions.')
-  return folder
-
-
-def _is_built(builder: VqmBuilder, manual_dir: pathlib.Path | None, given: dict[str, Any]) -> bool:
-  """Whether the records exist; raises DataError if they were built from other input or with other flags."""
-  if not os.path.exists(builder.data_dir) or not builder.is_prepared():
-    return False
-  stored = _settings(builder)
-  wanted = builder.settings(manual_dir)
-  differing = [key for key in given if key in wanted and stored.get(key) != wanted[key]]
-  changed = [split for split, digest in stored['input'].items() if builder.fingerprint(split, manual_dir) != digest]
-  if not differing and not changed:
-    return True
-  reasons = [f'{key}={stored.get(key)}, now {key}={wanted[key]}' for key in differing]
-  reasons += [f'other files of split {split}' for split in changed]
-  raise errors.DataError(
-    f'{builder.data_dir}: was built with {", ".join(reasons)}; give --overwrite to build it again or --name to keep '
-    'both.'
-  )
-
-
-def _settings(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-  settings = (builder.info.metadata or {}).get('settings')
-  if settings is None:
-    raise errors.DataError(f'{builder.data_dir}: was not built by this program; remove it or use another --name.')
-  return settings
-
-
-def _check_holdout(todo: Sequence[VqmBuilder]) -> None:
-  """Raises DataError if other records of this name disagree on what is held out from training."""
-  being_built = {builder.builder_config.name for builder in todo}
-  for builder in todo:
-    for path in pathlib.Path(builder.data_dir).parents[1].glob('*/*/dataset_info.json'):
-      folder = path.parent
-      if folder.parent.name in being_built or folder.name != str(builder.version):
-        continue
-      other = _settings(tfds.builder_from_directory(folder))['holdout']
-      wanted = builder.builder_config.holdout
-      if other != wanted:
-        raise errors.DataError(
-          f'{folder}: was built with --holdout={other}, asked now: {wanted}; build tiles and frames with the same '
-          'number, so that no training video is held out, or use another --name.'
-        )
-
-
-def _next_command(name: str, configs: Sequence[Any], data_dir: pathlib.Path) -> str:
+def _next_command(found: Sequence[Built], data_dir: pathlib.Path) -> str:
+  name, configs = found[0].name, [built.config for built in found]
   if not all(isinstance(config, TilesConfig | SegmentsConfig | FramesConfig) for config in configs):
     return (
       f'Next: python -m vqm_jax.prepare.show --dataset={name} --config={configs[0].name} --data_dir={data_dir} '

@@ -13,16 +13,14 @@ and keeps that in pairing.json beside them, where a build finds it. Where an off
 t + offset shows what source frame t shows), write yours into offsets.csv (clip,offset): it has the last word.
 """
 
-import math
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 from absl import flags
 
 from vqm_jax import cli, errors
-from vqm_jax.prepare.challenge import packing
-from vqm_jax.video import VideoSource
+from vqm_jax.formats import columns
+from vqm_jax.prepare.challenge import findings, packing
 
 _PAIRS = 'paired_videos'
 _DATASET = flags.DEFINE_enum('dataset', None, (*packing.DATASETS, _PAIRS), 'Whose layout is expected.', required=True)
@@ -42,14 +40,14 @@ def main(_: Sequence[str]) -> None:
   found = packing.resolve(folder, _DATASET.value, source_suffix=_SOURCE_SUFFIX.value)
   print(f'{_DATASET.value} in {found.root}')
   if found.clips:
-    print('\n' + _table([_SPLIT_HEADER, *_split_rows(found)]))
-    print('\n' + _table([_CLIP_HEADER, *(_clip_row(found, clip) for clip in found.clips)]))
+    print('\n' + columns([findings.SPLIT_HEADER, *findings.split_rows(found)]))
+    print('\n' + columns([findings.CLIP_HEADER, *(findings.clip_row(found, clip) for clip in found.clips)]))
   for kind, lines in (('Warnings', found.warnings), ('Problems', found.problems)):
     if lines:
       print(f'\n{kind}:', *lines, sep='\n  ')
   _refuse(found.root, found.problems)
   if _DATASET.value == 'vid3oc' and _PAIRING.value:
-    print('\n' + _table([_PAIRING_HEADER, *_pairing_rows(found)]))
+    print('\n' + columns([findings.PAIRING_HEADER, *findings.pairing_rows(found)]))
   _say_what_is_next(folder)
 
 
@@ -101,81 +99,16 @@ def _check_pairs(folder: pathlib.Path) -> None:
         continue
       memory.put(pair, found)
     problems += [f'{where}: {found.problem}'] if found.problem else []
-    facts = str(pair.lq.num_frames), _size(pair.lq), _rate(pair.lq), str(1 + len(found.cuts))
+    facts = str(pair.lq.num_frames), findings.size(pair.lq), findings.rate(pair.lq), str(1 + len(found.cuts))
     fits = found.alignment
     offset = f'{fits.offset:+d}' if fits.offset else '0' if fits.moving else 'still'
     shift = ', '.join(f'{pixels:+.1f}' for pixels in fits.shift)
     rows.append((split, pair.clip_id, *facts, offset, shift, 'does not fit' if found.problem else '-'))
-  print(f'{_PAIRS} in {folder}\n\n' + _table([_PAIR_HEADER, *rows]))
+  print(f'{_PAIRS} in {folder}\n\n' + columns([_PAIR_HEADER, *rows]))
   if problems:
     print('\nProblems:', *problems, sep='\n  ')
   _refuse(folder, problems)
   _say_what_is_next(folder)
-
-
-_SPLIT_HEADER = ('split', 'clips', 'with target', 'frames', 'size', 'fps')
-_CLIP_HEADER = ('split', 'clip', 'frames', 'size', 'fps', 'first', 'source', 'target')
-
-
-def _split_rows(found: packing.Layout) -> list[tuple[str, ...]]:
-  rows = []
-  for split in packing.SPLITS:
-    clips = [clip for clip in found.clips if clip.split == split]
-    if clips:
-      sources = [source for clip in clips for source in list(clip.sources.values())[:1]]
-      frames = sum(source.num_frames for source in sources)
-      targets = sum(clip.hq is not None for clip in clips)
-      kinds = (', '.join(dict.fromkeys(map(kind, sources))) or '?' for kind in (_size, _rate))
-      rows.append((split, str(len(clips)), str(targets), str(frames), *kinds))
-  return rows
-
-
-def _clip_row(found: packing.Layout, clip: packing.Clip) -> tuple[str, ...]:
-  sides = [clip.sources.get(side) for side in ('lq', 'hq') if getattr(clip, side) is not None]
-  facts = (
-    # Both sides where they differ.
-    ' / '.join(dict.fromkeys('?' if source is None else fact(source) for source in sides))
-    for fact in (lambda source: str(source.num_frames), _size, _rate)
-  )
-  first = '-' if clip.first_number is None else str(clip.first_number)
-  return clip.split, clip.clip_id, *facts, first, found.relative(clip.lq), found.relative(clip.hq)
-
-
-_PAIRING_HEADER = ('clip', 'offset', 'ncc', 'drift/min', 'enlarges', 'inliers', 'remarks')
-
-
-def _pairing_rows(found: packing.Layout) -> list[tuple[str, ...]]:
-  """The estimates for the training clips, which are kept as they come."""
-  from vqm_jax.prepare.challenge import two_cameras  # TFDS takes a while to start
-
-  pairs = list(two_cameras.clips(found, 'train'))
-  stored = two_cameras.StoredPairings(found.root)
-  rows = []
-  for pair in cli.progress(pairs, desc='paired', unit='clip'):
-    stored.put(pair)
-    offset, homography = pair.pairing.offset, pair.pairing.homography
-    remarks = '; '.join(filter(None, (offset.reason, homography.reason))) or '-'
-    drift = '-' if math.isnan(offset.drift.slope) else f'{offset.drift.slope:+.2f}'
-    enlarges = f'{abs(np.linalg.det(homography.matrix[:2, :2])) ** 0.5:.3f}'
-    found_offset = f'{offset.frames:+d}', f'{offset.confidence:.2f}', drift
-    rows.append((pair.clip_id, *found_offset, enlarges, str(homography.inliers), remarks))
-  return rows
-
-
-def _size(source: VideoSource) -> str:
-  return f'{source.width}x{source.height}'
-
-
-def _rate(source: VideoSource) -> str:
-  return f'{float(source.fps):.5g}'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-  """Rows in columns of equal width."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return '\n'.join(
-    '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-  )
 
 
 if __name__ == '__main__':
