@@ -16,7 +16,7 @@ from absl import flags
 
 from vqm_jax import cli, errors, files
 from vqm_jax.report import frame_folders, summaries
-from vqm_jax.report.submission import archive
+from vqm_jax.report.submission import archive, verifying
 from vqm_jax.summary import Summary, read_summary
 
 _FRAMES = flags.DEFINE_string('frames', None, 'Frames to pack: a workdir, a summary.json, or a folder.')
@@ -101,7 +101,7 @@ def pack() -> None:
     inputs = frame_folders.find(_INPUT_DIR.value, '--input_dir')
     frame_folders.wanted(clips, inputs, '--frames')
     named = archive.chosen(frame_folders.wanted(inputs, clips, '--input_dir'), step)
-    _check_inputs(frames, named)
+    verifying.check_inputs(frames, named)
   names = archive.entry_names(named, _NAMES.value)
   out = pathlib.Path(_OUT.value or 'submission.zip')
   packed = {name: frames[clip][number] for name, (clip, number) in names.items()}
@@ -110,64 +110,20 @@ def pack() -> None:
   print(readme.text(), end='')
 
 
-def _check_inputs(frames, inputs) -> None:
-  for clip, numbered in frames.items():
-    if numbered.keys() != inputs[clip].keys():
-      raise errors.DataError(
-        f'clip {clip}: {len(numbered)} frames are chosen, {len(inputs[clip])} of --input_dir; complete the clip.'
-      )
-    for number, file in numbered.items():
-      found, given = (_size(path) for path in (file, inputs[clip][number]))
-      if found != given:
-        raise errors.DataError(
-          f'{file} is {found[0]}x{found[1]}, its input {given[0]}x{given[1]}; frames keep the size of their inputs.'
-        )
-
-
-def _size(path: pathlib.Path) -> tuple[int, int]:
-  picture = frame_folders.head(path.read_bytes(), str(path))
-  return picture.width, picture.height
-
-
 def verify() -> None:
   """Checks the zip; with targets, scores it."""
-  path, step = pathlib.Path(_VERIFY.value), archive.every(_SELECT.value)
-  given = {'--gt_dir': _GT_DIR.value, '--input_dir': _INPUT_DIR.value}
-  chosen = {flag: archive.chosen(frame_folders.find(p, flag), step) for flag, p in given.items() if p}
-  expected = targets = None
-  if chosen:
-    named = chosen.get('--input_dir') or chosen['--gt_dir']
-    names = archive.entry_names(named, _NAMES.value)
-    expected = {name: _size(named[clip][number]) for name, (clip, number) in names.items()}
+  path = pathlib.Path(_VERIFY.value)
   if _GT_DIR.value:
-    try:
-      targets = {name: chosen['--gt_dir'][clip][number] for name, (clip, number) in names.items()}
-    except KeyError as error:
-      raise errors.DataError(f'--gt_dir lacks {error} of --input_dir; give both of the same clips.') from error
-  found = archive.verify(path, expected)
-  sizes = sorted({(picture.width, picture.height) for picture in found.values()})
-  print(f'{path}: {len(found)} frames of {", ".join(f"{w}x{h}" for w, h in sizes)}, no problem found')
-  if not chosen:
+    cli.enable_compilation_cache()
+  found = verifying.verify(path, _SELECT.value, gt_dir=_GT_DIR.value, input_dir=_INPUT_DIR.value, names=_NAMES.value)
+  print(f'{path}: {found.frames} frames of {", ".join(f"{w}x{h}" for w, h in found.sizes)}, no problem found')
+  if not found.named:
     print('Names and number of frames were not checked; give --gt_dir or --input_dir.')
-  if targets:
-    text = ''.join(f'{name}:{value:f}\n' for name, value in _scores(path, targets).items())
+  if found.scores:
+    text = ''.join(f'{name}:{value:f}\n' for name, value in found.scores.items())
     out = pathlib.Path(_OUT.value) if _OUT.value else path.with_name('scores.txt')
     files.write_text(out, text)
     print(text + str(out))
-
-
-def _scores(path: pathlib.Path, targets: dict[str, pathlib.Path]) -> dict[str, float]:
-  """PSNR in dB and SSIM as a server would take them: means over all frames, protocol ntire."""
-  from vqm_jax import metrics
-
-  cli.enable_compilation_cache()
-  values = {'PSNR': [], 'SSIM': []}
-  names = cli.progress(sorted(targets), desc='scored', unit='frame')
-  for name, frame in archive.frames(path, names):
-    target = frame_folders.decode(targets[name].read_bytes(), str(targets[name]))
-    values['PSNR'].append(min(float(metrics.psnr(frame, target)), metrics.PSNR_OF_IDENTICAL))
-    values['SSIM'].append(float(metrics.ssim(frame, target)))
-  return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def main(argv: list[str]) -> None:
