@@ -30,9 +30,8 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from vqm_jax import cli, inference, restorers
+from vqm_jax import cli, inference, published, restorers
 from vqm_jax.inference.streaming import pad_to_multiple, to_uint8
-from vqm_jax.report import published
 from vqm_jax.training.supervised import Supervised
 
 _SYSTEMS = flags.DEFINE_list('systems', [s for s in restorers.NETWORKS if s != 'none'], 'Of the first table.')

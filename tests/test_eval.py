@@ -1,7 +1,6 @@
 """The binary `vqm_jax.eval`, on a run and on folders."""
 
 import csv
-import importlib
 import json
 import os
 import pathlib
@@ -12,88 +11,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import shipped_weights
-import tensorflow_datasets as tfds
+import tiny_run
 from PIL import Image
 
-from vqm_jax import checkpoints, errors, metrics, pictures, video
+from vqm_jax import errors, metrics, pictures, video
 from vqm_jax.evaluation import scoring
 from vqm_jax.evaluation.folders import folder_clips
 from vqm_jax.video import codec
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-# The input is a 5x5 blur of the target, so that least squares has something to win.
-BUILDER = """
-import io
-
-import numpy as np
-import scipy.ndimage
-import tensorflow_datasets as tfds
-from PIL import Image
-
-from vqm_jax.data import FrameStrip
-
-CLIPS = {'one': (3, 'cats'), 'two': (2, 'dogs')}
-
-
-def pair(seed, frames):
-  hq = np.random.default_rng(seed).random((frames, 32, 40, 3))
-  hq = scipy.ndimage.gaussian_filter(hq, (0, 1.2, 1.2, 0))
-  hq = (hq - hq.min()) / (hq.max() - hq.min())
-  lq = scipy.ndimage.gaussian_filter(hq, (0, 0.8, 0.8, 0), truncate=2.5)
-  return [np.rint(255 * x).astype(np.uint8) for x in (lq, hq)]
-
-
-def png(frame):
-  buffer = io.BytesIO()
-  Image.fromarray(frame).save(buffer, format='PNG')
-  return buffer.getvalue()
-
-
-class EvalTiny(tfds.core.GeneratorBasedBuilder):
-  VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ('tiles', 'frames')]
-
-  def _info(self):
-    if self.builder_config.name == 'tiles':
-      features = {'lq': FrameStrip(3, 32, 40), 'hq': FrameStrip(3, 32, 40)}
-      return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-    features = {
-      'clip': tfds.features.Text(),
-      'frame': np.int32,
-      'lq': tfds.features.Image(encoding_format='png'),
-      'hq': tfds.features.Image(encoding_format='png'),
-    }
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(features),
-      disable_shuffling=True,
-      metadata=tfds.core.MetadataDict(),
-    )
-
-  def _split_generators(self, dl_manager):
-    if self.builder_config.name == 'tiles':
-      return {'train': self._tiles()}
-    return {'test': self._frames()}
-
-  def _generate_examples(self):
-    raise NotImplementedError
-
-  def _tiles(self):
-    for seed in range(6):
-      yield seed, dict(zip(('lq', 'hq'), pair(100 + seed, 3)))
-
-  def _frames(self):
-    table, first = {}, 0
-    for seed, (clip, (frames, category)) in enumerate(CLIPS.items()):
-      table[clip] = dict(
-        first_record=first, num_frames=frames, height=32, width=40, fps=25.0, category=category
-      )
-      for t, (lq, hq) in enumerate(zip(*pair(seed, frames))):
-        yield first + t, {'clip': clip, 'frame': t, 'lq': png(lq), 'hq': png(hq)}
-      first += frames
-    self.info.metadata['clips'] = {'test': table}
-"""
 
 
 @pytest.fixture(scope='module')
@@ -111,34 +37,7 @@ def run_eval(command):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A run of the system `none` on a data set of two clips."""
-  folder = tmp_path_factory.mktemp('eval')
-  (folder / 'eval_tiny.py').write_text(BUILDER)
-  sys.path.insert(0, str(folder))
-  try:
-    builders = importlib.import_module('eval_tiny')
-  finally:
-    sys.path.remove(str(folder))
-  config = tfds.download.DownloadConfig(try_download_gcs=False)
-  for name in ('tiles', 'frames'):
-    builder = builders.EvalTiny(config=name, data_dir=folder / 'data', file_format='array_record')
-    builder.download_and_prepare(download_config=config)
-  run = folder / 'run'
-  run.mkdir()
-  fields = {
-    'system': 'none',
-    'system_args': {},
-    'dtype': 'float32',
-    'ema': 0.0,
-    'dataset': 'eval_tiny',
-    'dataset_config': 'tiles',
-    'val_config': 'frames',
-    'data_dir': str(folder / 'data'),
-  }
-  (run / 'config.json').write_text(json.dumps({'config': fields}))
-  with checkpoints.Checkpoints(run / 'checkpoints') as saver:
-    saver.save(3, {'step': np.int32(3), 'params': {}}, {'step': 3})
-  return run
+  return tiny_run.make(tmp_path_factory.mktemp('eval'))
 
 
 def summary_of(workdir):
@@ -146,10 +45,9 @@ def summary_of(workdir):
 
 
 def test_run_of_no_processing_scores_as_the_metrics_do(workdir, run_eval):
-  pair = sys.modules['eval_tiny'].pair
   done = run_eval(f'--workdir={workdir}', '--baselines', '--save_frames')
   summary = summary_of(workdir)
-  expected = {name: metrics.psnr(*pair(seed, n)) for seed, (name, n) in enumerate([('one', 3), ('two', 2)])}
+  expected = {name: metrics.psnr(*tiny_run.pair(seed, n)) for seed, (name, n) in enumerate([('one', 3), ('two', 2)])}
   psnr = summary['metrics']['psnr']
   assert psnr['per_frame'] == {name: list(values) for name, values in expected.items()}
   assert psnr['mean'] == pytest.approx(np.mean([v.mean() for v in expected.values()]), abs=1e-9)
@@ -191,7 +89,7 @@ def test_run_of_no_processing_scores_as_the_metrics_do(workdir, run_eval):
 def test_other_options_have_another_fingerprint(workdir, run_eval):
   run_eval(f'--workdir={workdir}', '--protocol=y601', '--frames=every:2')
   summary = summary_of(workdir)
-  frames, targets = sys.modules['eval_tiny'].pair(0, 3)
+  frames, targets = tiny_run.pair(0, 3)
   expected = metrics.psnr(frames[1], targets[1])
   assert summary['metrics']['psnr']['per_frame']['one'] == [float(expected)]
   assert summary['metrics']['psnr_y601']['per_clip']['one'] > expected

@@ -28,6 +28,7 @@ ORDER = (
   {'workdir'},
   {'config'},
   {'summary'},
+  {'published'},
   {'pictures'},
   {'zips'},
   {'names'},
@@ -103,3 +104,13 @@ def test_nothing_imports_experiments_or_builders_by_name():
     if name.split('.')[0] in ('experiments', 'intvid', 'vid3oc', 'paired_videos', 'vqm_demo')
   ]
   assert not named
+
+
+def test_programs_only_turn_flags_into_arguments():
+  """Each is short, and what it does can be called without flags: no other module defines any, but for --debug."""
+  programs = {path for path, _, _ in modules() if path.read_text(encoding='utf-8').endswith('\n  cli.run(main)\n')}
+  assert len(programs) > 15
+  lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding='utf-8').splitlines()) for path in programs}
+  assert not {name: length for name, length in lengths.items() if length >= 150}
+  others = [path for path, room, _ in modules() if path not in programs and room != 'cli']
+  assert not [path for path in others if 'flags.DEFINE' in path.read_text(encoding='utf-8')]

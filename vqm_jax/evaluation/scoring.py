@@ -22,7 +22,7 @@ from vqm_jax.inference.streaming import known_cuts
 from vqm_jax.metrics import Metric
 
 # uint8 (H, W, 3) frames of one clip in, restored ones out, in order: all, or every n-th. Of a clip with scene cuts
-# it is told these, too: `find_cuts`, as of `restore_frames`.
+# it is told these, too: `find_cuts`, see `restore_frames`.
 Restore = Callable[..., Iterable[np.ndarray]]
 
 
@@ -166,7 +166,7 @@ def score_clip(
   on_frame: OnFrame | None = None,
   tick: Callable[[], None] = lambda: None,
 ) -> ClipScores:
-  """Scores one clip whose outputs exist or are made on the way; arguments and errors as of `evaluate_clips`."""
+  """Scores one clip whose outputs exist or are made on the way; arguments and errors are those of `evaluate_clips`."""
   begin, count = time.perf_counter(), 0
   scorers = {metric.name: (metric.floor, metric.start()) for metric in metrics}
   inputs = False

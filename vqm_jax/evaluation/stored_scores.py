@@ -71,12 +71,12 @@ def score_resumably(
   Args:
     clips: what to score.
     folder: made if needed.
-    metrics: as of `evaluation.evaluate_clips`.
+    metrics: what is measured; PSNR and SSIM by default.
     aligned: whether pictures may show the error against the target.
     overwrite: score every clip again.
     save_frames: keep the frames, too; clips that were scored without keeping them are redone.
     patches: also keep features for `frechet`.
-    progress: as of `evaluation.evaluate_clips`.
+    progress: called as progress(range(number of frames)) and advanced once per frame.
 
   Raises:
     DataError: as `evaluation.score_clip`.

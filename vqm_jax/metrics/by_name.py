@@ -106,7 +106,7 @@ def create(
       'psnr' with 'ntire', however it was asked for.
     reference: of the temporal metrics, 'target' or 'input'. All others compare with the target, but change with the
       input and flicker with nothing.
-    perceptual_dir: folder of the LPIPS weights, as of `lpips_weights`.
+    perceptual_dir: folder of the LPIPS weights; the usual one when left out.
     setting: the flag or field that `perceptual_dir` came from, for messages.
     allow_random: for tests: random LPIPS weights where files are missing.
 

@@ -4,9 +4,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import files
+from vqm_jax import files, published
 from vqm_jax.formats import markdown_table
-from vqm_jax.report import published
 
 NOTES = (
   'GMAC: 1e9 multiply-adds of convolutions and matrix products for one restored frame of {width}x{height}, padded to '

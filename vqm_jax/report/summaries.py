@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import errors, names
+from vqm_jax import errors, names, published
 from vqm_jax.metrics import PSNR_OF_IDENTICAL, statistics
-from vqm_jax.report import published
 from vqm_jax.summary import Scores, Summary
 
 _AGREE = 1e-6  # how far shared scores of two summaries may differ: rounding, nothing else

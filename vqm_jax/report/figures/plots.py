@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vqm_jax import errors, files, metrics, pictures
-from vqm_jax.report import panels, published, saved_frames
+from vqm_jax import errors, files, metrics, pictures, published
+from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.summaries import Block, Result
 from vqm_jax.summary import Scores, Summary
 

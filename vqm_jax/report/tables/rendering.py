@@ -9,10 +9,9 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vqm_jax import files, metrics
+from vqm_jax import files, metrics, published
 from vqm_jax.formats import format_params
 from vqm_jax.metrics import statistics
-from vqm_jax.report import published
 from vqm_jax.report.summaries import Block, Result, Score
 from vqm_jax.report.tables import layout
 from vqm_jax.report.tables.layout import Cell, Table

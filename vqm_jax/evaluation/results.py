@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from vqm_jax import files
+from vqm_jax import files, published
 from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.metrics import statistics
 from vqm_jax.summary import Column, Scores, Summary, write_summary
@@ -80,6 +80,21 @@ def _shown(summary: Summary) -> list[str]:
   if protocol == 'ntire':
     return names
   return [name for name in names if f'{name}_{protocol}' not in names]
+
+
+def notes(summary: Summary) -> list[str]:
+  """The notes below the table of a summary."""
+  data_set = f'{summary.dataset} {summary.split}'.rstrip()
+  lines = [f'{data_set}; protocol {summary.protocol}, frames {summary.frames}; means over clips.']
+  if (summary.n_clips or 0) > 1 and 'psnr' in summary.gain:
+    lines.append(f'Gain: mean and 95 % interval over {summary.n_clips} clips (bootstrap of clips).')
+  if 'psnr' in summary.metrics and (identical := summary.metrics['psnr'].identical_frames):
+    lines.append(f'{identical} frames equal their targets; each counts as 100 dB.')
+  if not summary.aligned:
+    lines.append('Source and target are of two cameras: LPIPS measures how they are placed as well as how they look.')
+    paper = ', '.join(f'{line.method} {line.lpips:.3f}' for line in published.TRACK2)
+    lines.append(f'Paper, Table 2, on its own data, LPIPS of a network that it does not name: {paper}.')
+  return lines + [f'{name}: n/a. {reason}' for name, reason in summary.missing.items()]
 
 
 def markdown(

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from vqm_jax import restorers
-from vqm_jax.report import published
+from vqm_jax import published, restorers
 from vqm_jax.report.tables import rendering
 
 # As printed, with its marks: PSNR, SSIM, LPIPS, TrainingReq, TrainingTime, TestReq, TestTime, Parameters, ExtraData.

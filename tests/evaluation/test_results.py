@@ -7,8 +7,8 @@ import io
 import pytest
 import summaries
 
+from vqm_jax.evaluation import results
 from vqm_jax.formats import format_params
-from vqm_jax.report import results
 from vqm_jax.summary import Column
 
 

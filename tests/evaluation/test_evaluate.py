@@ -1,0 +1,88 @@
+"""Evaluations from Python: arguments in, summaries, a table and files out; no flags are parsed here."""
+
+import pytest
+import tiny_run
+
+from vqm_jax import errors, evaluation, inference, locks, metrics, pictures
+from vqm_jax.summary import read_summary
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return tiny_run.make(tmp_path_factory.mktemp('evaluate'))
+
+
+def test_a_run_is_evaluated_by_its_path_or_opened(workdir, tmp_path):
+  found = evaluation.evaluate_run(str(workdir), metrics=['psnr'], save_frames=True)
+  (summary,) = found.summaries
+  expected = {name: list(metrics.psnr(*tiny_run.pair(seed, n))) for seed, (name, n) in enumerate(tiny_run.LENGTHS)}
+  assert summary.metrics['psnr'].per_frame == expected == summary.no_processing['psnr'].per_frame
+  assert (summary.method, summary.split, summary.protocol, summary.frames) == ('none (step 3)', 'test', 'ntire', 'all')
+  latest = workdir / 'eval/test'
+  assert read_summary(latest / 'summary.json') == summary
+  assert found.table == (latest / 'table.md').read_text()
+  assert all(path.exists() for path in found.files) and found.files[-1].name == 'output'
+
+  # Elsewhere, by what was opened before, and every second frame; the first results stay.
+  run = inference.open_run(workdir)
+  other = evaluation.evaluate_run(run, tmp_path / 'out', metrics=['psnr'], every=2, protocol='y601')
+  assert other.summaries[0].metrics['psnr'].per_frame == {'one': expected['one'][1:2], 'two': expected['two'][1:2]}
+  assert (tmp_path / 'out/eval/test/summary.json').exists()
+  assert read_summary(latest / 'summary.json') == summary
+
+
+def test_scores_are_used_again_and_progress_is_told(workdir, tmp_path):
+  run, told = inference.open_run(workdir), []
+
+  def progress(frames):
+    told.append(len(frames))
+    return frames
+
+  for expected in (5, 0):
+    evaluation.evaluate_run(run, tmp_path, metrics=['psnr'], progress=progress)
+    assert told.pop() == expected and not told
+  evaluation.evaluate_run(run, tmp_path, metrics=['psnr'], progress=progress, overwrite=True)
+  assert told == [5]
+
+
+@pytest.mark.parametrize(
+  ('given', 'error', 'message'),
+  [
+    ({'split': 'val'}, errors.DataError, 'val'),
+    ({'every': 0}, errors.ConfigError, 'every: expected 1 or more, found 0'),
+    ({'protocol': 'rec709'}, errors.ConfigError, "protocol: expected one of ntire, .*, found 'rec709'"),
+    ({'metrics': ['toff']}, errors.ConfigError, "did you mean 'tof'"),
+    ({'metrics': ['tof'], 'every': 2}, errors.DataError, 'Nothing can be measured: .*neighbouring frames'),
+    ({'self_ensemble': 3}, errors.ConfigError, 'self_ensemble=3 is not supported'),
+    ({'baselines': True, 'aligned': False}, errors.ConfigError, 'filters for aligned pairs'),
+  ],
+)
+def test_arguments_that_do_not_fit_are_refused(workdir, tmp_path, given, error, message):
+  with pytest.raises(error, match=message):
+    evaluation.evaluate_run(workdir, tmp_path, **given)
+  assert not list(tmp_path.rglob('summary.json')) and not list(tmp_path.rglob('.lock'))
+
+
+def test_one_evaluation_at_a_time(workdir, tmp_path):
+  with locks.folder(tmp_path / 'eval'), pytest.raises(errors.BusyError, match='is at work on it'):
+    evaluation.evaluate_run(workdir, tmp_path)
+
+
+def test_folders_are_scored_with_and_without_a_place_for_results(tmp_path):
+  for seed, (name, n) in enumerate(tiny_run.LENGTHS):
+    for side, frames in zip(('lq', 'gt'), tiny_run.pair(seed, n), strict=True):
+      for t, frame in enumerate(frames):
+        pictures.save_png(tmp_path / side / name / f'{t:04d}.png', frame)
+  expected = [metrics.psnr(*tiny_run.pair(seed, n)).mean() for seed, (_, n) in enumerate(tiny_run.LENGTHS)]
+  before = sorted(tmp_path.rglob('*'))
+  found = evaluation.evaluate_folders({'blurred': tmp_path / 'lq'}, tmp_path / 'gt', metrics=['psnr'])
+  assert found.summaries[0].metrics['psnr'].mean == pytest.approx(sum(expected) / 2, abs=1e-9)
+  assert found.files == [] and sorted(tmp_path.rglob('*')) == before and 'blurred' in found.table
+
+  methods = {'same': tmp_path / 'gt', 'blurred': tmp_path / 'lq'}
+  found = evaluation.evaluate_folders(methods, tmp_path / 'gt', tmp_path / 'lq', tmp_path / 'out', metrics=['psnr'])
+  assert [summary.method for summary in found.summaries] == ['same', 'blurred']
+  assert [summary.gain['psnr'] > 50 for summary in found.summaries] == [True, False]
+  assert (tmp_path / 'out/table.md').read_text() == found.table
+  for summary in found.summaries:
+    assert read_summary(tmp_path / 'out' / summary.method / 'summary.json') == summary
