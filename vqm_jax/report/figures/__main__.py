@@ -30,7 +30,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the random crops.')
 _KINDS = flags.DEFINE_list('kinds', None, 'Which figures; by default all that the results allow.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   if not _RESULTS.value or not _OUT.value:
     raise errors.ConfigError('--results and --out are required; see --help.')
