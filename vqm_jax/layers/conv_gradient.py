@@ -41,7 +41,12 @@ def _forward(x, kernel, *how):
 
 
 def _backward(strides, padding, preferred_element_type, saved, gradient):
-  x, kernel = saved
+  return _gradients(strides, padding, preferred_element_type, *saved, gradient)
+
+
+# Traced once for all layers of one shape, of which a network has a dozen: tracing takes longer than compiling.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _gradients(strides, padding, preferred_element_type, x, kernel, gradient):
   plain = functools.partial(
     convolution.fun, strides=strides, padding=padding, preferred_element_type=preferred_element_type
   )
