@@ -97,10 +97,11 @@ def tiny_config(make_tiny_config):
   return make_tiny_config()
 
 
-# Forks once for every line of its input and runs a binary there; answers with the exit code.
+# Forks once for every line of its input and runs a binary or script there; answers with the exit code.
 _FORKING = """
 import gc, json, os, runpy, signal, sys
 import flax.nnx, grain, jax, jax.scipy, matplotlib.figure, optax, orbax.checkpoint, scipy.ndimage, tensorflow_datasets
+import vqm_jax.enhancing, vqm_jax.report, vqm_jax.training.progressive, vqm_jax.video
 gc.freeze()  # a second less at the end of every fork
 for line in sys.stdin:
   name, args, env, files = json.loads(line)
@@ -112,7 +113,10 @@ for line in sys.stdin:
   os.environ.update(env)
   signal.alarm(600)  # ends what hangs
   sys.argv = [name, *args]
-  runpy.run_module(f'vqm_jax.{name}', run_name='__main__', alter_sys=True)
+  if name.endswith('.py'):
+    runpy.run_path(name, run_name='__main__')
+  else:
+    runpy.run_module(f'vqm_jax.{name}', run_name='__main__', alter_sys=True)
   sys.exit()
 """
 
@@ -121,18 +125,26 @@ for line in sys.stdin:
 def command(tmp_path_factory):
   """Runs a binary to its end: command('eval', '--flag=x', ...) -> returncode, stdout, stderr, and `output`, both.
 
-  In a fork of a process that has imported the large libraries, which takes seconds; otherwise as `binary` does.
+  Instead of a binary it may be the path of a script. In a fork of a process that has imported the large libraries,
+  which takes seconds, and on two devices, since more than there are cores only compute what is thrown away; otherwise
+  as `binary` does.
   """
   files = [tmp_path_factory.mktemp('command') / name for name in ('stdout', 'stderr')]
   server = subprocess.Popen(
-    [sys.executable, '-c', _FORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    [sys.executable, '-c', _FORKING],
+    cwd=ROOT,
+    env=os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2'},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    bufsize=1,
   )
 
   def run(name, *args, **env):
     for file in files:
       file.write_text('')
     args = list(map(str, args))
-    print(json.dumps([name, args, env, list(map(str, files))]), file=server.stdin)
+    print(json.dumps([str(name), args, env, list(map(str, files))]), file=server.stdin)
     code, (out, err) = int(server.stdout.readline()), (file.read_text() for file in files)
     return types.SimpleNamespace(returncode=code, stdout=out, stderr=err, output=out + err)
 

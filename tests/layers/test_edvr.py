@@ -228,10 +228,11 @@ def test_networks_start_from_the_pixels_of_the_centre_frame(monkeypatch):
     )
   )  # fmt: skip
   clip = jax.random.uniform(jax.random.key(0), (1, frames, size, size, 3))
-  levels = [level.reshape(1, frames, *level.shape[1:]) for level in front(clip[0])]
+  levels = [level.reshape(1, frames, *level.shape[1:]) for level in networks.apply(front, clip[0])]
+  aligned = networks.apply(align, levels)
   for make in (TSA, ConvFusion):
-    fused = make(width, frames, rngs=nnx.Rngs(0), **FLOAT32)(align(levels))
-    planes = tail.features(fused)[..., :6]
+    fused = networks.apply(make(width, frames, rngs=nnx.Rngs(0), **FLOAT32), aligned)
+    planes = networks.quick_jit(tail.features)(fused)[..., :6]
     brightness, *colours = jnp.moveaxis(
       planes[..., ::2] - planes[..., 1::2], -1, 0
     )  # what ReLUs took from one, or both
