@@ -97,7 +97,7 @@ def tiny_config(make_tiny_config):
   return make_tiny_config()
 
 
-# Forks once for every line of its input and runs a binary or script there; answers with the exit code.
+# Forks once for every line of its input and runs a binary or script there; answers with its number and exit code.
 _FORKING = """
 import gc, json, os, runpy, signal, sys
 import flax.nnx, grain, jax, jax.scipy, matplotlib.figure, optax, orbax.checkpoint, scipy.ndimage, tensorflow_datasets
@@ -106,6 +106,7 @@ gc.freeze()  # a second less at the end of every fork
 for line in sys.stdin:
   name, args, env, files = json.loads(line)
   if child := os.fork():
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     continue
   for number, file in enumerate([os.devnull, *files]):
@@ -127,7 +128,7 @@ def command(tmp_path_factory):
 
   Instead of a binary it may be the path of a script. In a fork of a process that has imported the large libraries,
   which takes seconds, and on two devices, since more than there are cores only compute what is thrown away; otherwise
-  as `binary` does.
+  as `binary` does. `meanwhile` is called with the number of the process once it runs.
   """
   files = [tmp_path_factory.mktemp('command') / name for name in ('stdout', 'stderr')]
   server = subprocess.Popen(
@@ -140,12 +141,17 @@ def command(tmp_path_factory):
     bufsize=1,
   )
 
-  def run(name, *args, **env):
+  def run(name, *args, meanwhile=lambda pid: None, **env):
     for file in files:
       file.write_text('')
     args = list(map(str, args))
     print(json.dumps([str(name), args, env, list(map(str, files))]), file=server.stdin)
-    code, (out, err) = int(server.stdout.readline()), (file.read_text() for file in files)
+    pid = int(server.stdout.readline())
+    try:
+      meanwhile(pid)
+    finally:  # or the next one would read this line
+      code = int(server.stdout.readline())
+    out, err = (file.read_text() for file in files)
     return types.SimpleNamespace(returncode=code, stdout=out, stderr=err, output=out + err)
 
   yield run

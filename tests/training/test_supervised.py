@@ -5,7 +5,7 @@ import optax
 import pytest
 from flax import nnx
 
-from vqm_jax import errors, inference, losses, parallel
+from vqm_jax import inference, losses, parallel
 from vqm_jax.training.supervised import Supervised
 
 
@@ -140,19 +140,3 @@ def test_without_ema_the_raw_weights_are_used(tiny_config):
   state = trainer.init(trainer.fresh())
   assert state.ema is None
   np.testing.assert_array_equal(trainer.network(state).head.v[...], state.params['head']['v'])
-
-
-def test_losses_equal_their_formulas_and_refuse_to_broadcast():
-  rng = np.random.default_rng(0)
-  a, b = rng.random((2, 3, 4, 3)), rng.random((2, 3, 4, 3))
-  d = a - b
-  np.testing.assert_allclose(losses.l1(a, b), np.abs(d).mean(), rtol=1e-6)
-  np.testing.assert_allclose(losses.l2(a, b), (d**2).mean(), rtol=1e-6)
-  np.testing.assert_allclose(losses.charbonnier(a, b), np.sqrt(d**2 + 1e-6).mean(), rtol=1e-6)
-  np.testing.assert_allclose(losses.pixel_loss('charbonnier', eps=0.1)(a, b), np.sqrt(d**2 + 0.01).mean(), rtol=1e-6)
-  with pytest.raises(ValueError, match='same shape'):
-    losses.l1(a, b[:1])
-  with pytest.raises(errors.ConfigError, match='l3'):
-    losses.pixel_loss('l3')
-  with pytest.raises(errors.ConfigError, match='loss_args'):
-    losses.pixel_loss('l1', eps=1)

@@ -1,4 +1,4 @@
-"""Gradient penalties, their adaptive weight, total variation and blur against closed forms and other libraries."""
+"""Pixel losses, total variation, gradient penalties and their adaptive weight against closed forms."""
 
 import functools
 import math
@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage
 
 from vqm_jax import errors, losses
-from vqm_jax.layers.blur import BLURS, blur, taps
 
 SHAPE = (4, 3, 5, 2)
 every_kind = pytest.mark.parametrize('kind', losses.PENALTIES)
@@ -30,6 +28,37 @@ def linear(norm):
   weights = np.random.default_rng(1).normal(size=SHAPE[1:]).astype(np.float32)
   weights *= norm / np.linalg.norm(weights)
   return (lambda w, x: (x * w).sum((1, 2, 3))), weights
+
+
+def test_losses_equal_their_formulas_and_refuse_to_broadcast():
+  rng = np.random.default_rng(0)
+  a, b = rng.random((2, 3, 4, 3)), rng.random((2, 3, 4, 3))
+  d = a - b
+  np.testing.assert_allclose(losses.l1(a, b), np.abs(d).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.l2(a, b), (d**2).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.charbonnier(a, b), np.sqrt(d**2 + 1e-6).mean(), rtol=1e-6)
+  np.testing.assert_allclose(losses.pixel_loss('charbonnier', eps=0.1)(a, b), np.sqrt(d**2 + 0.01).mean(), rtol=1e-6)
+  with pytest.raises(ValueError, match='same shape'):
+    losses.l1(a, b[:1])
+  with pytest.raises(errors.ConfigError, match='l3'):
+    losses.pixel_loss('l3')
+  with pytest.raises(errors.ConfigError, match='loss_args'):
+    losses.pixel_loss('l1', eps=1)
+
+
+def test_rmse_weighs_samples_alike():
+  a, b = pair()
+  each = np.sqrt(np.square(a - b).reshape(len(a), -1).mean(axis=1) + 1e-6)
+  np.testing.assert_allclose(losses.rmse(a, b), each.mean(), rtol=1e-6)
+  assert losses.rmse(a, a) == pytest.approx(1e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize('name', losses.PIXEL_LOSSES)
+def test_half_precision_is_summed_in_float32(name):
+  a, b = (x.astype(jnp.bfloat16) for x in map(jnp.asarray, pair((2, 64, 64, 3))))
+  found = losses.pixel_loss(name)(a, b)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, losses.pixel_loss(name)(a.astype(jnp.float32), b.astype(jnp.float32)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(('norm', 'expected'), [(0.0, 0), (0.5, 0), (1.0, 0), (2.0, 1)])
@@ -169,50 +198,3 @@ def test_total_variation_is_the_mean_over_each_direction():
   assert losses.total_variation(np.full((1, 4, 4, 3), 0.3, np.float32)) == 0
   ramp = np.broadcast_to(0.5 * np.arange(6, dtype=np.float32)[:, None, None], (6, 4, 3))
   np.testing.assert_allclose(losses.total_variation(ramp), 0.25)
-
-
-@pytest.mark.parametrize(
-  ('kind', 'count', 'deviation', 'gains'),
-  [
-    ('dped', 21, 4.337, (0.0071, -0.0051, 0.0172, 0.1854, 0.6876)),
-    ('paper', 15, 1.732, (0.000, 0.025, 0.396, 0.793, 0.944)),
-  ],
-)
-def test_blur_weights_have_the_width_and_gains_of_their_definition(kind, count, deviation, gains):
-  weights = taps(kind)
-  places = np.arange(count) - count // 2
-  assert weights.shape == (count,)
-  np.testing.assert_allclose(weights, weights[::-1], rtol=1e-12)
-  np.testing.assert_allclose(weights.sum(), 1, rtol=1e-12)
-  np.testing.assert_allclose(np.sqrt((weights * places**2).sum()), deviation, atol=2e-3)
-  found = [(weights * np.cos(2 * np.pi * places * f)).sum() for f in (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)]
-  np.testing.assert_allclose(found, gains, atol=1e-3)
-
-
-def test_blur_weights_of_dped_and_of_a_plain_gaussian():
-  weights = taps('dped')
-  np.testing.assert_allclose([weights[10], weights[0], weights[20]], [0.086966, 0.009104, 0.009104], atol=1e-6)
-  weights = taps('sigma', 2.0)
-  expected = np.exp(-(np.arange(-7, 8) ** 2) / 8)
-  np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-12)
-
-
-@pytest.mark.parametrize('kind', BLURS)
-@pytest.mark.parametrize('size', [(33, 47), (5, 9), (1, 1)])
-def test_blur_is_that_of_scipy(kind, size):
-  """scipy's 'reflect' mirrors with the edge, as often as the weights reach."""
-  images = np.random.default_rng(0).random((2, *size, 3), np.float32)
-  expected = images.astype(np.float64)
-  for axis in (1, 2):
-    expected = scipy.ndimage.correlate1d(expected, taps(kind, 3.0), axis, mode='reflect')
-  blurred = blur(images, kind, 3.0)
-  assert blurred.dtype == jnp.float32
-  np.testing.assert_allclose(blurred, expected, atol=2e-6)
-
-
-def test_blur_keeps_constants_and_refuses_other_kinds():
-  np.testing.assert_allclose(blur(np.full((1, 12, 8, 3), 0.7, np.float32)), 0.7, atol=1e-6)
-  with pytest.raises(errors.ConfigError, match="blur='box'.*choose one of dped, paper, sigma"):
-    taps('box')
-  with pytest.raises(errors.ConfigError, match='sigma=0'):
-    taps('sigma', 0)
