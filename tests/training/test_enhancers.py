@@ -2,10 +2,7 @@
 
 import importlib
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -183,7 +180,7 @@ def test_state_is_carried_through_a_clip_and_dropped_at_a_cut(runs):
     np.testing.assert_array_equal(a, b)
 
 
-def test_killed_outright_between_two_critic_updates_and_started_again(make_config, tmp_path):
+def test_killed_outright_between_two_critic_updates_and_started_again(make_config, tmp_path, command):
   """A subprocess that dies by SIGKILL, as on a machine that loses power, ends in the parameters of one that did not."""
   config = make_config('wespe', critic_steps=3, steps=3)
   script = tmp_path / 'train.py'
@@ -204,10 +201,7 @@ def test_killed_outright_between_two_critic_updates_and_started_again(make_confi
   (tmp_path / 'config.json').write_text(config.to_json())
 
   def start(workdir, kill):
-    command = [sys.executable, str(script), str(tmp_path / 'config.json'), str(workdir), str(kill)]
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = os.pathsep.join([root, os.path.join(root, 'datasets')])
-    return subprocess.run(command, env=os.environ | {'PYTHONPATH': paths}, capture_output=True, text=True, timeout=300)
+    return command(script, tmp_path / 'config.json', workdir, kill)
 
   killed = start(tmp_path / 'killed', 10)  # cycles begin at 0, 4 and 8
   assert killed.returncode == -signal.SIGKILL, killed.stderr
