@@ -111,6 +111,7 @@ class SegmentedOutput:
     self._take_notes = notes or (lambda start, stop: {})
     self._segments: list[Segment] = []
     self._position, self._writing, self._put = 0, None, None
+    self._seen = 0  # bytes in the folder before the last segment was closed, which may remove it
     self._joined = False  # so that nothing may be removed any more
 
   @property
@@ -150,7 +151,7 @@ class SegmentedOutput:
     """Makes the whole of the segments; raises VideoError if frames are missing, or for a full disk."""
     if self.done < self._total:
       raise errors.VideoError(f'{self.output}: {self._position} frames were given, the source has {self._total}')
-    with self._watching_the_disk(joining=True):
+    with self._watching_the_disk():
       self._coding.join(self.folder, self._segments)
 
   def __enter__(self) -> Self:
@@ -183,7 +184,11 @@ class SegmentedOutput:
   def _next(self) -> tuple[int, int]:
     return self.done, min(self.done + self._coding.length, self._total)
 
+  def _size(self) -> int:
+    return sum(path.stat().st_size for path in self.folder.rglob('*') if path.is_file())
+
   def _finish_segment(self) -> None:
+    self._seen = self._size()
     number, (start, stop) = len(self._segments), self._next()
     writing, self._writing = self._writing, None
     writing.close()
@@ -251,18 +256,21 @@ class SegmentedOutput:
       (self.folder / name).unlink()
 
   @contextlib.contextmanager
-  def _watching_the_disk(self, joining: bool = False):
+  def _watching_the_disk(self):
     try:
       yield
     except (errors.VideoError, OSError) as error:
       causes = [each for each in (error, error.__cause__) if isinstance(each, OSError) and each.errno in _FULL]
       if not causes:
         raise
-      size = sum(path.stat().st_size for path in self.folder.rglob('*') if path.is_file())
-      whole = size / max(1, self._position) * self._total
-      needed = whole if joining else whole - size + (whole if self._coding.copies else 0)
+      size = self._size()
+      finished = sum(size for segment in self._segments for size, _ in segment.files.values())
+      whole = finished / self.done if self.done else max(size, self._seen) / max(1, self._position)
+      whole *= self._total
+      needed = whole - finished + (whole if self._coding.copies else 0)
       place = self.output.absolute().parent
-      needed, free = map(files.size_text, (needed, shutil.disk_usage(place).free))
+      # What is not finished will be removed.
+      needed, free = map(files.size_text, (needed, shutil.disk_usage(place).free + size - finished))
       raise errors.DiskFullError(
         f'{self.output}: {os.strerror(causes[0].errno)}: about {needed} more are needed, {free} are free in {place}; '
         f'make room there, then the same command goes on behind frame {self.done} of {self._total}'
@@ -277,7 +285,7 @@ def publish(outputs: list[SegmentedOutput]) -> None:
   moves = [[output.folder.name, output._coding.product, output.output.name] for output in outputs]
   for output in outputs:
     output._joined = True
-  with first._watching_the_disk(joining=True):
+  with first._watching_the_disk():
     files.write_json(first.folder / 'complete', moves)
     _to_disk(first.folder / 'complete')
     _to_disk(first.folder)
