@@ -533,6 +533,26 @@ def test_preview_of_a_strength_of_its_own_and_of_few_frames(tmp_path, run, capsy
   assert capsys.readouterr().out.endswith('/in --noema --compare --strength=0.8 --output=out\n')
 
 
+def test_what_is_left_out_is_told_before_the_work(tmp_path, run, caplog):
+  source = tmp_path / 'in.mkv'
+  with av.open(str(make(tmp_path / 'plain.mkv'))) as container, av.open(str(source), 'w') as output:
+    copies = [output.add_stream_from_template(stream) for stream in container.streams]
+    output.add_attachment('font.ttf', 'application/x-truetype-font', bytes(100))
+    for packet in container.demux():
+      if packet.size:
+        packet.stream = copies[packet.stream_index]
+        output.mux_one(packet)
+  for name, told in {
+    'a.mkv': '',
+    'a.mp4': 'attachment .*.mkv could hold it',
+    'a': 'audio aac .*images hold no',
+  }.items():
+    caplog.clear()
+    run(input=str(source), output=str(tmp_path / name))
+    said = [record.getMessage() for record in caplog.records if 'left out' in record.getMessage()]
+    assert len(said) == bool(told) and re.search(told, ''.join(said))
+
+
 def test_a_preview_says_what_a_dry_run_says_of_the_input(tmp_path, run, capsys, caplog, monkeypatch):
   source = coded_video.damage(make(tmp_path / 'in.mkv'), 13)
   page = str(tmp_path / 'page.html')

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from vqm_jax import cli, files, video
 from vqm_jax.enhancing.clip import Restore
-from vqm_jax.video import segments, sizes, streams
+from vqm_jax.video import segments, side_data, sizes, streams
 
 # Of each of three places, from which the size of the output is taken.
 _SAMPLE = 24
@@ -124,11 +125,17 @@ def total(found: Sequence[Forecast]) -> str:
 
 
 def other_streams(source: video.VideoSource, output: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Descriptions of the other streams of `source` that come along to `output`, and of those that do not."""
+  """Descriptions of what `source` holds beside pixels and comes along to `output`, and of what does not.
+
+  Raises VideoError for sound that the output cannot hold.
+  """
   if not isinstance(source, video.VideoFile):
     return [], []
   if output.suffix.lower() not in video.OUTPUT_SUFFIXES:
-    return [], [f'{what} (images hold no such thing)' for what in source.other_streams]
+    lost = [*source.other_streams, *side_data.lost(source.beside)]
+    lost += ['closed captions'] if side_data.CAPTIONS in source.beside else []
+    lost += ['bits beyond 8'] if source.dtype != np.uint8 else []
+    return [], [f'{what} (images hold no such thing)' for what in lost]
   plan = streams.plan(source, output.suffix.lower())
   return list(plan.kept), list(plan.left_out)
 

@@ -91,6 +91,8 @@ class Task:
 
   def run(self, restoring: Restoring, stop: stopping.StopRequest | None = None) -> Report:
     """Writes the output and prints how that went."""
+    if left_out := forecasts.other_streams(self.source, self.output)[1]:
+      logging.warning('%s: left out of %s: %s', self.source.path, self.output.name, '; '.join(left_out))
     strength = restoring.strength_for(self.source)
     restore = restoring.at(strength)
     job = restoring.job(self.source, strength) | {'deinterlace': self.options.reading.get('deinterlace', False)}
