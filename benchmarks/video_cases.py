@@ -29,8 +29,11 @@ import numpy as np
 from absl import flags, logging
 from absl.testing import flagsaver
 from av.stream import Disposition
+from PIL import Image
 
 from vqm_jax import cli, errors, files
+from vqm_jax.video import Colour, rgb_to_yuv, side_data
+from vqm_jax.video.codec import Encoder
 
 BEFORE = pathlib.Path(__file__).with_name('video_cases_before.json')
 MARKS = '<!-- table -->', '<!-- end of table -->'
@@ -55,15 +58,17 @@ class Seen(NamedTuple):
 
   Attributes:
     kind: container, codec, pixel format.
-    times: of each frame of the main video, in seconds, None where it has none.
+    times: of each frame of the main video, in seconds, None where it has none; of AVI by the numbers of its chunks.
     pixels: uint8 or uint16 RGB of each.
     streams: kind, codec and digest of the packets of each other stream.
+    captions: how many frames have closed captions.
   """
 
   kind: str
   times: list[float | None]
   pixels: list[np.ndarray]
   streams: list[tuple[str, str, str]]
+  captions: int = 0
 
 
 def look(path: pathlib.Path) -> Seen:
@@ -74,11 +79,13 @@ def look(path: pathlib.Path) -> Seen:
       raise ValueError('no video')
     main = next((s for s in videos if s.disposition & Disposition.default), videos[0])
     digests = collections.defaultdict(hashlib.sha256)
-    times, pixels, format_name = [], [], None
+    times, pixels, format_name, chunks, captions = [], [], None, [], 0
     for packet in container.demux():
       if packet.stream.index != main.index:
         digests[packet.stream.index].update(bytes(packet))
         continue
+      if packet.size and packet.dts is not None:
+        chunks.append(float(packet.dts * packet.time_base))
       try:
         frames = packet.decode()
       except av.FFmpegError:
@@ -88,6 +95,7 @@ def look(path: pathlib.Path) -> Seen:
           continue
         format_name = format_name or frame.format.name
         times.append(frame.time)
+        captions += 'A53_CC' in side_data.kinds_of(frame)
         pixels.append(_rgb(frame))
     others = [
       (s.type, s.codec_context.name if s.codec_context else 'data', digests[s.index].hexdigest())
@@ -97,7 +105,10 @@ def look(path: pathlib.Path) -> Seen:
     size = f'{pixels[0].shape[1]}x{pixels[0].shape[0]}' if pixels else '-'
     name = container.format.name.split(',')[0]
     kind = f'{name}, {main.codec_context.codec.canonical_name}, {format_name}, {size}'
-  return Seen(kind, times, pixels, others)
+  if name == 'avi' and len(chunks) == len(times):
+    # libav adds the delay of the decoder, by which frames then come behind the sound.
+    times = sorted(chunks)
+  return Seen(kind, times, pixels, others, captions)
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
@@ -152,6 +163,8 @@ def kept(before: Seen, after: Seen) -> str:
     if same < min(len(here), len(there)):
       text += f' ({same} byte for byte)'
     parts.append(text)
+  if before.captions:
+    parts.append(f'captions {after.captions} of {before.captions}')
   return ', '.join(parts) or '-'
 
 
@@ -337,6 +350,9 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     write(folder / 'attachments.mkv', change=_attach),
     write(folder / 'rotated.mp4', change=_turn),
     write(folder / 'two_videos.mkv', change=_add_second),
+    write(folder / 'two_views.mp4', options={'x264-params': 'frame-packing=3'}),
+    _write_captions(folder / 'captions.mp4'),
+    _write_images(folder / 'motion.mjpeg'),
   ]  # fmt: skip
   with tempfile.TemporaryDirectory() as name:
     parts = pathlib.Path(name)
@@ -371,6 +387,26 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     damaged = folder / 'damaged.mp4'
     damaged.write_bytes(made[0].read_bytes().replace(packet, np.random.default_rng(0).bytes(len(packet))))
   return [*made, damaged]
+
+
+def _write_captions(path: pathlib.Path) -> pathlib.Path:
+  captions = (bytes([0xFC, 0x80 + t, 0x20]) for t in range(24))
+  colour = Colour('bt601')
+  with Encoder(path, fps=Fraction(25), height=64, width=96, colour=colour, captions=captions) as encoder:
+    for t in range(24):
+      encoder.write(rgb_to_yuv(texture(t), colour))
+    encoder.finish()
+  return path
+
+
+def _write_images(path: pathlib.Path) -> pathlib.Path:
+  """JPEG images with EXIF, one after the other."""
+  exif, file = Image.Exif(), io.BytesIO()
+  exif[0x010F] = 'Camera'
+  for t in range(24):
+    Image.fromarray(texture(t)).save(file, 'JPEG', exif=exif)
+  path.write_bytes(file.getvalue())
+  return path
 
 
 def _attach(output, stream):
