@@ -484,9 +484,10 @@ class VideoFile:
       raise errors.VideoError(f'{self.path}: frame {index}: {error}') from None
 
   def _changed(self, index: int, found: str) -> errors.VideoError:
+    size = dict(width=self.width, height=self.height, pixel_format=self.pixel_format)
     return errors.VideoError(
       f'{self.path}: frame {index} is {found}, expected {self.width}x{self.height} {self.pixel_format}; '
-      'split the file there'
+      f'{remedies.advice("one_size", self.path, **size)}'
     )
 
   def _interlaced(self, index: int) -> errors.VideoError:

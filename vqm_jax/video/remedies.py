@@ -22,6 +22,10 @@ _VIDEO = {
   'to_bt709': ('convert it to BT.709 first', '-vf zscale=m=bt709'),
   'fewer_bits': ('round it first', '-pix_fmt {pixel_format}'),
   'no_alpha': ('leave the transparency out first', '-pix_fmt {pixel_format} -metadata:s:v alpha_mode='),
+  'one_size': (
+    'split the file there, or scale all of it to its first size',
+    '-vf scale={width}:{height}:flags=lanczos,format={pixel_format}',
+  ),
   'deinterlace': ('add --deinterlace to enhance, or deinterlace it first', '-vf bwdif=mode=send_frame'),
   'constant_rate': ('convert it first', '-fps_mode cfr -r {rate}'),
 }
