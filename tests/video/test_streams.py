@@ -165,7 +165,7 @@ def example(tmp_path, codec):
 
 
 def write(source, path):
-  with open_writer(path, fps=source.fps, height=32, width=32, source=source) as writer:
+  with open_writer(path, fps=source.fps, height=source.height, width=source.width, source=source) as writer:
     for frame in source.frames():
       writer.write(frame)
   return path
@@ -489,3 +489,54 @@ def test_data_of_cameras_is_copied_or_named(tmp_path, letters, after, caplog):
   else:
     assert not [stream for stream in found.other_streams if stream.startswith('data')]
     assert caplog.text.count('left out') == 1 and f'data {letters} eng (' in caplog.text
+
+
+def flash_and_beep(path, codec, sound, at=12):
+  """Frame `at` is white, and a tone begins with it."""
+  with av.open(str(path), 'w') as output:
+    stream = output.add_stream(codec, rate=25, options={'bf': '3', 'b_strategy': '0', 'x264-params': 'b-adapt=0'})
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    track = output.add_stream(sound, rate=48000, layout='mono')
+    for t in range(2 * at):
+      frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255 * (t == at), np.uint8)).reformat(format='yuv420p')
+      frame.pts = t
+      output.mux(stream.encode(frame))
+      samples = 8000 * (t >= at) * np.sin(np.arange(1920))[None]
+      samples = av.AudioFrame.from_ndarray(samples.astype(np.int16), 's16', 'mono')
+      samples.sample_rate, samples.pts = 48000, 1920 * t
+      output.mux(track.encode(samples))
+    output.mux(stream.encode(None))
+    output.mux(track.encode(None))
+  return path
+
+
+def beep_behind_flash(path):
+  """Seconds; the frames by our times, the sound by libav's."""
+  source = open_video(path)
+  white = next(k for k, frame in enumerate(source.frames()) if frame.mean() > 128)
+  with av.open(str(path)) as container:
+    for frame in container.decode(audio=0):
+      loud = np.flatnonzero(
+        np.abs(frame.to_ndarray().astype(float)) > 0.05 * (1 if 'flt' in frame.format.name else 32768)
+      )
+      if len(loud):
+        return frame.time + loud[0] / frame.sample_rate - float(source.timestamps[white] * source.time_base)
+
+
+@pytest.mark.parametrize(
+  'before, codec, sound, after',
+  [
+    # libav shows the frames of AVI later than their chunks say, by the delay of its decoder; the sound comes at once.
+    ('a.avi', 'libx264', 'pcm_s16le', 'mkv'),
+    ('a.avi', 'mpeg4', 'pcm_s16le', 'mov'),
+    # AAC begins before zero, which Matroska cannot say: all of it is later there.
+    ('a.mp4', 'libx264', 'aac', 'mkv'),
+    ('a.mkv', 'libx264', 'aac', 'mp4'),
+  ],
+)
+def test_sound_and_picture_stay_in_step(tmp_path, before, codec, sound, after):
+  path = flash_and_beep(tmp_path / before, codec, sound)
+  output = tmp_path / f'out.{after}'
+  write(open_video(path), output)
+  assert abs(beep_behind_flash(path)) < 0.005
+  assert abs(beep_behind_flash(output) - beep_behind_flash(path)) < 0.002
