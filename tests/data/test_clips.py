@@ -96,7 +96,7 @@ def test_damaged_file_is_named(data_dir, tmp_path):
 @pytest.mark.parametrize(
   'old, new, message',
   [
-    ('"first_record": 3', '"first_record": 4', r"it is frame \('b', 1\), expected \('b', 0\)"),
+    ('"first_record": 3', '"first_record": 2', r"it is frame \('a', 2\), expected \('b', 0\)"),
     ('"height": 8', '"height": 9', "frame 0 of 'b' is not 9x6"),
   ],
 )
@@ -108,3 +108,39 @@ def test_table_that_does_not_match_the_records(data_dir, tmp_path, old, new, mes
   reader = data.ClipReader(data.open_source('vqm_tiny', 'frames', 'val', str(tmp_path)))
   with pytest.raises(errors.DataError, match=message):
     next(reader.frames('b'))
+
+
+@pytest.mark.parametrize(
+  'old, new, message',
+  [
+    ('"first_record": 3', '"first_record": 4', "val has 15 records, 'b' ends at 16"),
+    ('"height": 8', '"height": "8"', "clips.val.b.height: expected a whole number, found '8'"),
+    ('"height": 8', '"heights": 8', 'clips.val.b.height: expected a whole number, found none'),
+    ('"num_frames": 3', '"num_frames": 1e400', 'clips.val.a.num_frames: expected a whole number, found inf'),
+  ],
+)
+def test_table_of_another_shape(data_dir, tmp_path, old, new, message):
+  metadata = damaged_copy(data_dir, tmp_path) / 'metadata.json'
+  text = metadata.read_text()
+  assert old in text
+  metadata.write_text(text.replace(old, new))
+  with pytest.raises(errors.DataError, match=f'frames/1.0.0: this version cannot read .*{message}.* build them again'):
+    data.open_source('vqm_tiny', 'frames', 'val', str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  'old, new',
+  [
+    ('tensorflow_datasets.core.features.text_feature.Text', 'stranger.Text'),
+    ('"text": {}', '"jsonFeature": {"json": "{\\"type\\": \\"stranger.Text\\"}"}'),
+  ],
+)
+def test_features_name_no_code_of_strangers(data_dir, tmp_path, monkeypatch, old, new):
+  features = damaged_copy(data_dir, tmp_path) / 'features.json'
+  assert old in features.read_text()
+  features.write_text(features.read_text().replace(old, new))
+  (tmp_path / 'stranger.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  with pytest.raises(errors.DataError, match='features.json (asks for|holds settings of) .*expected'):
+    data.open_source('vqm_tiny', 'frames', 'val', str(tmp_path))
+  assert not (tmp_path / 'ran').exists()

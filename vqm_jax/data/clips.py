@@ -4,15 +4,14 @@ import collections
 import concurrent.futures
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from vqm_jax import errors, names, pictures
-from vqm_jax.data.records import DataSource, Records, describe
+from vqm_jax.data.records import ClipEntry, DataSource, Records, describe, metadata
 
 # Decoding a 1080p pair takes about 0.15 s of one core; 8 pairs ahead are 100 MB.
 _THREADS = 4
@@ -49,7 +48,8 @@ class ClipReader:
   """
 
   def __init__(self, source: DataSource):
-    tables = (source.dataset_info.metadata or {}).get('clips', {})
+    known = metadata(source.dataset_info)
+    tables = known.clips
     if source.split not in tables:
       raise errors.DataError(
         f'{describe(source)}: no table of clips for this split; expected a whole split of a '
@@ -58,7 +58,7 @@ class ClipReader:
     self._name = describe(source)
     names.check(tables[source.split], self._name)
     self.clips = {name: _clip(name, entry) for name, entry in tables[source.split].items()}
-    self.aligned = (source.dataset_info.metadata or {}).get('settings', {}).get('aligned', True)
+    self.aligned = bool((known.settings or {}).get('aligned', True))
     features = source.dataset_info.features
     self._images = [field for field in ('lq', 'hq') if field in features]
     # Stored files are decoded here: TFDS would import OpenCV for it.
@@ -112,9 +112,9 @@ class ClipReader:
     return lq, hq
 
 
-def _clip(name: str, entry: Mapping[str, Any]) -> Clip:
-  cuts = {'cuts': tuple(entry['cuts'])} if 'cuts' in entry else {}
-  return Clip(name=name, **{**entry, **cuts})
+def _clip(name: str, entry: ClipEntry) -> Clip:
+  cuts = None if entry.cuts is None else tuple(entry.cuts)
+  return Clip(name=name, **{**dataclasses.asdict(entry), 'cuts': cuts})
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

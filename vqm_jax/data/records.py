@@ -1,26 +1,73 @@
 """Prepared records on disk: found by name, read one at a time, with errors that say where."""
 
 import bisect
+import dataclasses
 import itertools
 import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tensorflow_datasets as tfds
-from google.protobuf import json_format, message
 from tensorflow_datasets.core.data_sources import base
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 
 DataSource = base.BaseDataSource
 
-# What TFDS raises for a description of records that it or our features do not know.
-UNREADABLE = (ValueError, TypeError, KeyError, OSError, json_format.Error)
-
 _FILE_FORMAT = 'array_record'
+# Of what `features.json` names. TFDS would import any module that it finds there, whoever wrote it.
+_FEATURES = ('tensorflow_datasets.core.features.', 'vqm_jax.data.features.')
+_OURS = 'vqm_jax.data.features.FrameStrip'
+_LONGEST = 1 << 20  # frames of a stretch of video; those of a build have some hundred
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipEntry:
+  """What the metadata tell of a clip of whole frames; `cuts` are frames that start a scene, None if none is told."""
+
+  FOREIGN = True
+
+  first_record: schemas.Count
+  num_frames: schemas.Count
+  height: schemas.Count
+  width: schemas.Count
+  fps: float
+  category: str
+  cuts: list[schemas.Count] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoEntry:
+  """What they tell of a video that windows were cut out of; `num_frames` are those of each record of `segments`."""
+
+  FOREIGN = True
+
+  first_record: schemas.Count
+  num_records: schemas.Count | None = None
+  num_frames: list[Annotated[int, schemas.Least(1)]] | None = None
+  height: Annotated[int, schemas.Least(1)] | None = None
+  width: Annotated[int, schemas.Least(1)] | None = None
+  crf: float | None = None
+  qp: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+  """What a build wrote down of the records of a config: its settings, and {split: {name: entry}} of what is in them."""
+
+  FOREIGN = True
+
+  settings: dict[str, Any] | None = None
+  clips: dict[str, dict[str, ClipEntry]] = dataclasses.field(default_factory=dict)
+  videos: dict[str, dict[str, VideoEntry]] = dataclasses.field(default_factory=dict)
+
+
+def metadata(info: tfds.core.DatasetInfo) -> Metadata:
+  """The metadata of records that `open_folder` has seen; their shape is that of `Metadata`."""
+  return schemas.check(dict(info.metadata or {}), Metadata)
 
 
 def open_source(dataset: str, config: str, split: str, data_dir: str | None = None) -> DataSource:
@@ -66,14 +113,7 @@ def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds
   root = pathlib.Path(data_dir).expanduser()
   folder = _find(root, dataset, config)
   build = _build_command(dataset, config, root)
-  try:
-    builder = tfds.builder_from_directory(folder)
-    _ = builder.info.metadata  # TFDS reads this file when it is asked for and keeps what it read.
-  except UNREADABLE as error:
-    raise errors.DataError(
-      f'{folder}: this version cannot read the description of the records '
-      f'({_first_line(error)}); build them again with `{build} --overwrite`.'
-    ) from error
+  builder = open_folder(folder, f'build them again with `{build} --overwrite`')
   found = builder.info.file_format
   if found is None or found.value != _FILE_FORMAT:
     raise errors.DataError(
@@ -81,6 +121,59 @@ def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds
       f'build them again with `{build} --overwrite`.'
     )
   return builder
+
+
+def open_folder(folder: pathlib.Path, remedy: str = 'build them again with --overwrite') -> tfds.core.DatasetBuilder:
+  """Returns what TFDS knows of the records in `<dataset>/<config>/<version>`, the code that built them not needed.
+
+  Raises:
+    DataError: their description is missing, damaged or of another version, over which TFDS, Protobuf and our features
+      raise nearly everything; ends in the `remedy`.
+  """
+  try:
+    _check_features(schemas.load(folder / 'features.json', dict[str, Any]))
+    builder = tfds.builder_from_directory(folder)
+    _check_metadata(builder.info)  # TFDS reads the metadata when they are asked for and keeps what it read.
+    return builder
+  except Exception as error:
+    raise errors.DataError(
+      f'{folder}: this version cannot read the description of the records ({errors.reason(error)}); {remedy}.'
+    ) from error
+
+
+def _check_features(value: Any) -> None:
+  """Raises ValueError where a description of fields asks for code that is neither TFDS's nor ours."""
+  if isinstance(value, list):
+    for item in value:
+      _check_features(item)
+  if not isinstance(value, dict):
+    return
+  for key in ('pythonClassName', 'python_class_name', 'type'):
+    name = value.get(key, _OURS)
+    if isinstance(name, str) and '.' in name and not name.startswith(_FEATURES):
+      raise ValueError(f'features.json asks for {name!r:.80}, expected features of TFDS or of this package')
+  # What stands in it is JSON again, in which TFDS's own features would look for names of classes.
+  if value.keys() & {'jsonFeature', 'json_feature'} and value.get('pythonClassName') != _OURS:
+    raise ValueError(f'features.json holds settings of {value.get("pythonClassName")!r:.80}, expected those of {_OURS}')
+  for item in value.values():
+    _check_features(item)
+
+
+def _check_metadata(info: tfds.core.DatasetInfo) -> None:
+  """Raises ValueError for metadata of another shape, and for entries of records that the splits do not have."""
+  found = metadata(info)
+  for table in (found.clips, found.videos):
+    for split, entries in table.items():
+      count = info.splits[split].num_examples if split in info.splits else 0
+      for name, entry in entries.items():
+        its = entry.num_frames if isinstance(entry, ClipEntry) else entry.num_records or 0
+        if entry.first_record + its > count:
+          raise ValueError(f'metadata: {split} has {count} records, {name!r:.60} ends at {entry.first_record + its}')
+        if isinstance(entry, VideoEntry) and entry.num_frames is not None:
+          if len(entry.num_frames) != its or entry.height is None or entry.width is None:
+            raise ValueError(f'metadata: {name!r:.60} lacks the length of a record, or the size of its frames')
+          if max(entry.num_frames, default=0) > _LONGEST:
+            raise ValueError(f'metadata: {name!r:.60} has a record of {max(entry.num_frames)} frames')
 
 
 def prepared_configs(root: pathlib.Path, dataset: str) -> dict[str, pathlib.Path]:
@@ -137,8 +230,8 @@ class Records(Sequence[dict[str, Any]]):
       if not data:  # A file cut short reads as empty records.
         raise ValueError('the record is empty')
       return self._features.deserialize_example_np(data, decoders=self._decoders)
-    except (errors.DataError, message.Error, RuntimeError, ValueError, KeyError, OSError) as error:
-      raise self.damaged(index, _first_line(error)) from error
+    except Exception as error:  # array_record, Protobuf, TFDS and Pillow share no base
+      raise self.damaged(index, errors.reason(error)) from error
 
   def damaged(self, index: int, reason: str) -> errors.DataError:
     """The error to raise for record `index`, naming its file and the place in it."""
@@ -164,10 +257,6 @@ def _find(root: pathlib.Path, dataset: str, config: str) -> pathlib.Path:
   raise errors.DataError(
     f'data_dir={root} has no dataset {dataset!r}; prepared: {", ".join(datasets) or "none"}; {remedy}.'
   )
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).partition('\n')[0]
 
 
 def _version_key(folder: pathlib.Path) -> tuple[int, ...]:

@@ -22,11 +22,12 @@ from vqm_jax import errors
 from vqm_jax.data import segments
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.data.records import (
-  UNREADABLE,
   DataSource,
   Records,
   describe,
+  metadata,
   open_builder,
+  open_folder,
   open_source,
   prepared_configs,
 )
@@ -72,8 +73,8 @@ def trained_on(sources: Sequence[DataSource | Domains]) -> dict[str, list[float]
   Lowest and highest over the videos, None of which need tell.
   """
   parts = [part for source in sources for part in (source if isinstance(source, Domains) else [source])]
-  tables = [(part.dataset_info.metadata or {}).get('videos', {}).get(part.split, {}) for part in parts]
-  found = {key: [video[key] for table in tables for video in table.values() if key in video] for key in ('crf', 'qp')}
+  videos = [video for part in parts for video in metadata(part.dataset_info).videos.get(part.split, {}).values()]
+  found = {key: [getattr(video, key) for video in videos if getattr(video, key) is not None] for key in ('crf', 'qp')}
   return {key: [min(values), max(values)] for key, values in found.items() if values}
 
 
@@ -173,16 +174,16 @@ def _target_twice(domains: Domains, seed: int) -> grain.MapDataset:
 
 def _videos(source: DataSource) -> dict[str, range]:
   """{video: indices of its records} of a whole split."""
-  tables = (source.dataset_info.metadata or {}).get('videos', {})
+  tables = metadata(source.dataset_info).videos
   if source.split not in tables:
     raise errors.DataError(
       f"{describe(source)}: no table of videos for this split; sampling='clip' needs whole splits "
       "train_source and train_target with such tables: open those, or use sampling='unpaired'."
     )
   return {
-    video: range(entry['first_record'], entry['first_record'] + entry['num_records'])
+    video: range(entry.first_record, entry.first_record + entry.num_records)
     for video, entry in tables[source.split].items()
-    if entry['num_records']
+    if entry.num_records
   }
 
 
@@ -279,8 +280,8 @@ def _configs_that_fit(info: tfds.core.DatasetInfo, sampling: str, num_frames: in
   strips = {}
   for config, folder in prepared_configs(root, info.name).items():
     try:
-      strip = _usable_strip(tfds.builder_from_directory(folder).info, _MODES[sampling])
-    except UNREADABLE:  # Of another version: nothing to recommend.
+      strip = _usable_strip(open_folder(folder).info, _MODES[sampling])
+    except errors.DataError:  # Damaged, or of another version: nothing to recommend.
       continue
     if strip is not None:
       strips[config] = strip

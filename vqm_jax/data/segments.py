@@ -4,15 +4,14 @@ Only this needs PyAV, when the first record is decoded.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.data.records import DataSource, Records, describe
+from vqm_jax.data.records import DataSource, Records, VideoEntry, describe, metadata
 
 # What `Strips` reads of a record.
 FIELDS = ('num_frames', 'lq', 'lq_skip', 'hq', 'hq_skip')
@@ -35,11 +34,11 @@ class Room(NamedTuple):
 
 def room(info: tfds.core.DatasetInfo) -> Room | None:
   """None for records of another kind."""
-  if 'lq_skip' not in info.features or _SPLIT not in (info.metadata or {}).get('videos', {}):
-    return None
   videos = _videos(info)
-  height, width = (min(video[side] for video in videos) for side in ('height', 'width'))
-  return Room(max(max(video['num_frames']) for video in videos), height, width)
+  if 'lq_skip' not in info.features or not videos or not all(video.num_frames for video in videos):
+    return None
+  height, width = (min(getattr(video, side) for video in videos) for side in ('height', 'width'))
+  return Room(max(max(video.num_frames) for video in videos), height, width)
 
 
 def turns(source: DataSource, num_frames: int) -> np.ndarray:
@@ -51,7 +50,11 @@ def turns(source: DataSource, num_frames: int) -> np.ndarray:
   """
   if source.split != _SPLIT:
     raise errors.DataError(f'{describe(source)}: segments are sampled from the whole split {_SPLIT!r} only; open that.')
-  lengths = np.concatenate([video['num_frames'] for video in _videos(source.dataset_info)])
+  lengths = np.concatenate([video.num_frames for video in _videos(source.dataset_info)])
+  if len(lengths) != len(source):
+    raise errors.DataError(
+      f'{describe(source)}: has {len(source)} records, its metadata {len(lengths)}; build it again.'
+    )
   return np.repeat(np.arange(len(lengths)), lengths // num_frames)
 
 
@@ -75,6 +78,6 @@ class Strips(grain.transforms.RandomMap):
       raise self.records.damaged(index, str(error)) from error
 
 
-def _videos(info: tfds.core.DatasetInfo) -> list[Mapping[str, Any]]:
+def _videos(info: tfds.core.DatasetInfo) -> list[VideoEntry]:
   """Returns the metadata of each video, in the order of the records; `num_frames` are those of each record."""
-  return sorted(info.metadata['videos'][_SPLIT].values(), key=lambda video: video['first_record'])
+  return sorted(metadata(info).videos.get(_SPLIT, {}).values(), key=lambda video: video.first_record)

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import socket
 import sys
@@ -118,7 +117,7 @@ class _Worker:
 
   @functools.cached_property
   def _shards(self) -> dict[str, Shard]:
-    if json.loads((self.folder / driver.NOTE).read_text()) != driver.settings_of(self._builder, self.manual_dir):
+    if driver.noted(self.folder) != driver.settings_of(self._builder, self.manual_dir):
       raise errors.DataError(
         f'{socket.gethostname()}: a worker there sees other input or another version of the program than {self.folder} '
         'was begun with; make them equal.'

@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import pathlib
 import shutil
@@ -22,7 +21,7 @@ from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
-from vqm_jax import cli, errors, files, names
+from vqm_jax import cli, errors, files, names, schemas
 from vqm_jax.prepare.pairs import checked
 from vqm_jax.prepare.records.configs import ClipPair, RecordsConfig
 
@@ -142,7 +141,8 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       file.close()
       partial.rename(folder / shard.name)
       clips = [(pair.clip_id, counts[pair.clip_id], config.note(pair, counts[pair.clip_id])) for pair in shard.clips]
-      files.write_json(folder / f'{shard.name}.json', {'records': len(keys), 'bytes': size, 'clips': clips})
+      note = Note(len(keys), size, (folder / shard.name).stat().st_size, clips)
+      files.write_json(folder / f'{shard.name}.json', dataclasses.asdict(note))
     finally:
       partial.unlink(missing_ok=True)
 
@@ -231,6 +231,16 @@ def _made(example: dict[str, Any]) -> dict[str, Any]:
   return {name: value() if callable(value) else value for name, value in example.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Note:
+  """What is known of a finished file: its records, their bytes, those of the file, and (clip, records, facts)."""
+
+  records: schemas.Count
+  bytes: schemas.Count
+  size: schemas.Count
+  clips: list[tuple[str, schemas.Count, dict[str, Any]]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shard:
   """Consecutive clips of a split whose records, at most `records`, share a file: number `index` of `count`."""
@@ -248,7 +258,15 @@ class Shard:
 
   def finished(self, folder: pathlib.Path) -> bool:
     """Whether all of its records are in `folder`."""
-    return (folder / self.name).exists() and (folder / f'{self.name}.json').exists()
+    return self.note(folder) is not None
+
+  def note(self, folder: pathlib.Path) -> Note | None:
+    """What was written down of the file in `folder`; None if it is not finished, or was changed since."""
+    try:
+      found = schemas.load(folder / f'{self.name}.json', Note)
+      return found if (folder / self.name).stat().st_size == found.size else None
+    except (FileNotFoundError, schemas.Misfit):
+      return None
 
 
 def write(builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path) -> None:
@@ -256,6 +274,9 @@ def write(builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path) ->
   todo = [shard for shard in shards if not shard.finished(folder)]
   if not todo:
     return
+  for shard in todo:
+    if (folder / f'{shard.name}.json').exists():
+      logging.warning('%s: is damaged, or of another version; it is made anew.', folder / shard.name)
   if len(todo) < len(shards):
     logging.info('%d of %d files were finished before.', len(shards) - len(todo), len(shards))
   written = itertools.chain.from_iterable(builder.write(shard, folder) for shard in todo)
@@ -284,9 +305,11 @@ def _collected(
   shards: Sequence[Shard], folder: pathlib.Path, template
 ) -> tuple[dict[str, dict[str, Any]], tfds.core.SplitInfo]:
   """Moves finished shards to their place among the records of TFDS; returns the table of their clips, too."""
-  notes = [json.loads((folder / f'{shard.name}.json').read_text()) for shard in shards]
+  notes = [shard.note(folder) for shard in shards]
+  if lost := [shard.name for shard, note in zip(shards, notes, strict=True) if note is None]:
+    raise errors.DataError(f'{folder / lost[0]}: was changed while it was built from; start the same command again.')
   # A shard of flat windows may be empty; TFDS has no files without records.
-  filled = [(shard, note) for shard, note in zip(shards, notes, strict=True) if note['records']]
+  filled = [(shard, note) for shard, note in zip(shards, notes, strict=True) if note.records]
   if not filled:
     raise errors.DataError(f'{shards[0].split}: all windows are flat; check that the videos show something.')
   for index, (shard, _) in enumerate(filled):
@@ -295,13 +318,13 @@ def _collected(
     (folder / shard.name).unlink(missing_ok=True)
     (folder / f'{shard.name}.json').unlink()
   table, first = {}, 0
-  for clip, count, facts in itertools.chain.from_iterable(note['clips'] for note in notes):
+  for clip, count, facts in itertools.chain.from_iterable(note.clips for note in notes):
     table[clip] = dict(first_record=first, **facts)
     first += count
   info = tfds.core.SplitInfo(
     name=shards[0].split,
-    shard_lengths=[note['records'] for _, note in filled],
-    num_bytes=sum(note['bytes'] for _, note in filled),
+    shard_lengths=[note.records for _, note in filled],
+    num_bytes=sum(note.bytes for _, note in filled),
     filename_template=template,
   )
   return table, info

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from vqm_jax import errors
+from vqm_jax.data import records
 from vqm_jax.prepare.records import beam, driver
 from vqm_jax.prepare.records.builder import VqmBuilder
 
@@ -98,7 +99,8 @@ def build_records(
   if not re.fullmatch(r'[A-Za-z]\w*', name):
     raise errors.ConfigError(f'--name={name}: expected letters, digits and underscores.')
   tfds.disable_progress_bar()
-  builders = [driver.variant(builder_cls, name, config, given)(data_dir=data_dir) for config in chosen]
+  classes = [driver.variant(builder_cls, name, config, given) for config in chosen]
+  builders = [driver.opened(cls, data_dir, overwrite) for cls in classes]
   todo = [builder for builder in builders if overwrite or not _is_built(builder, manual_dir, given)]
   _check_holdout(todo)
   found = []
@@ -184,7 +186,7 @@ def _check_holdout(todo: Sequence[VqmBuilder]) -> None:
       folder = path.parent
       if folder.parent.name in being_built or folder.name != str(builder.version):
         continue
-      other = _settings(tfds.builder_from_directory(folder))['holdout']
+      other = _settings(records.open_folder(folder))['holdout']
       wanted = builder.builder_config.holdout
       if other != wanted:
         raise errors.DataError(
@@ -219,6 +221,6 @@ def _built(builder: VqmBuilder, name: str, fresh: bool, missing: Sequence[str]) 
   found = Built(name, builder.builder_config, pathlib.Path(builder.data_dir), fresh, missing)
   if missing:
     return found
-  splits = tfds.builder_from_directory(builder.data_dir).info.splits
+  splits = records.open_folder(pathlib.Path(builder.data_dir)).info.splits
   counts = {key: split.num_examples for key, split in splits.items()}
   return dataclasses.replace(found, counts=counts, size=sum(file.stat().st_size for file in found.folder.iterdir()))

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 import vqm_jax
-from vqm_jax import errors, files, installed
+from vqm_jax import errors, files, installed, schemas
 from vqm_jax.prepare.records.builder import Shard, VqmBuilder, write
 
 _REPLACED = 'replaced'
@@ -57,6 +57,29 @@ def variant(builder_cls: type[VqmBuilder], name: str, config: Any, changes: dict
   # TFDS finds README, tags and citation through the module of the class.
   body = dict(name=name, BUILDER_CONFIGS=[config], __module__=builder_cls.__module__)
   return type(builder_cls)('Builder', (builder_cls,), body, skip_registration=True)
+
+
+def opened(builder_cls: type[VqmBuilder], data_dir: str | os.PathLike, overwrite: bool = False) -> VqmBuilder:
+  """The builder, which reads the description of records that are there already.
+
+  Raises DataError if that is damaged; with `overwrite` it is renamed instead, so that they can be built again.
+  """
+  try:
+    return builder_cls(data_dir=data_dir)
+  except Exception as error:  # TFDS and Protobuf raise nearly everything
+    (config,) = builder_cls.BUILDER_CONFIGS
+    version = str(config.version or builder_cls.VERSION)
+    described = pathlib.Path(data_dir, builder_cls.name, config.name, version, 'dataset_info.json')
+    if not described.exists():
+      raise
+    if not overwrite:
+      raise errors.DataError(
+        f'{described}: this version cannot read the description of the records ({errors.reason(error)}); build them '
+        'again with --overwrite.'
+      ) from error
+    logging.warning('%s: damaged, renamed to %s.damaged', described, described.name)
+    described.rename(described.with_name(f'{described.name}.damaged'))
+    return builder_cls(data_dir=data_dir)
 
 
 def build(
@@ -110,7 +133,7 @@ def _unfinished(
   shards = builder.plan(manual_dir)
   settings = settings_of(builder, manual_dir)
   note = folder / NOTE
-  if note.exists() and json.loads(note.read_text()) != settings:
+  if note.exists() and noted(folder) != settings:
     logging.warning('%s: was left by a build with other settings or input, starting afresh.', folder)
     shutil.rmtree(folder)
   if not note.exists():
@@ -120,6 +143,14 @@ def _unfinished(
   finally:
     if not shared and not any(shard.finished(folder) for shard in shards):
       shutil.rmtree(folder)
+
+
+def noted(folder: pathlib.Path) -> dict[str, Any] | None:
+  """The settings of the unfinished build in a folder; None if its note is damaged."""
+  try:
+    return schemas.load(folder / NOTE, dict[str, Any])
+  except schemas.Misfit:
+    return None
 
 
 def settings_of(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> dict[str, Any]:
