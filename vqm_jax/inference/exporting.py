@@ -14,6 +14,7 @@ Frames are those of all our networks: RGB float32 in [0, 1], the output not clip
 lack neighbours, for which our own tools mirror it.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -25,8 +26,8 @@ import numpy as np
 from flax import nnx
 
 import vqm_jax
-from vqm_jax import checkpoints, errors, files
-from vqm_jax.inference.run import Run, create_network
+from vqm_jax import checkpoints, errors, files, schemas
+from vqm_jax.inference.run import Run, abstract_network
 from vqm_jax.perceptual import weight_files
 from vqm_jax.restorers.base import Restorer
 
@@ -39,6 +40,20 @@ Source = Run | nnx.Module
 _STORED = {'float32': ('F32', '<f4'), 'float16': ('F16', '<f2')}
 # What of the metadata is JSON; all else are names.
 _JSON = ('system_args', 'num_frames', 'value_range', 'step', 'ema', 'training')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+  """What of the metadata a network is built from, and what `Run` tells of it."""
+
+  FOREIGN = True
+
+  system: str
+  system_args: dict[str, Any]
+  dtype: str
+  step: schemas.Count | None = None
+  ema: bool = False
+  training: dict[str, Any] | None = None
 
 
 def save_safetensors(
@@ -123,15 +138,18 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, An
         f'{path}: expected a file that vqm_jax.export wrote, found another format than safetensors.'
       )
     file.seek(8)
-    meta = json.loads(file.read(int.from_bytes(start[:8], 'little'))).get('__metadata__', {})
+    header = file.read(int.from_bytes(start[:8], 'little'))
+  texts: dict[str, str] = {}
   try:
-    meta = {key: json.loads(value) if key in _JSON else value for key, value in meta.items()}
-    config = {key: meta[key] for key in ('system', 'system_args', 'dtype')}
-  except (KeyError, TypeError, ValueError) as error:
+    texts = schemas.check(schemas.parse(header).get('__metadata__', {}), dict[str, str], '__metadata__')
+    meta = {key: schemas.parse(value) if key in _JSON else value for key, value in texts.items()}
+    known = schemas.check(meta, _Known, '__metadata__')
+  except schemas.Misfit as error:
     raise errors.DataError(
-      f'{path}: expected metadata with system, system_args and dtype, found {sorted(meta)}; export the run again, or '
-      'name system and system_args when you save a network alone.'
+      f'{path}: expected metadata with system, system_args and dtype, found {sorted(texts)} '
+      f'({error}); export the run again, or name system and system_args when you save a network alone.'
     ) from error
+  config = {'system': known.system, 'system_args': known.system_args, 'dtype': known.dtype}
   return _fill(config, arrays, lambda text: errors.DataError(f'{path} does not fit its system: {text}.')), meta
 
 
@@ -222,7 +240,7 @@ def _narrowed(name: str, array: np.ndarray, stored: str) -> np.ndarray:
 def _fill(config: dict, arrays: dict[str, np.ndarray], error: Callable[[str], errors.VqmError]) -> nnx.Module:
   """The network of a config with these weights; raises `error` of what does not fit."""
   try:
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
+    graphdef, abstract = abstract_network(config)
   except errors.ConfigError as reason:
     raise error(str(reason).rstrip('.')) from reason
   params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)

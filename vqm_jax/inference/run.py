@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from vqm_jax.layers.initializers import ParameterKeys
 
 # Over so many QPs below those of a run's training its corrections fall to half.
 _FADE_QP = 6.0
+_LARGEST = 4096  # of numbers in system_args: channels, frames, blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,32 @@ def create_network(config: dict, seed: int = 0) -> nnx.Module:
   return create(config['system'], rngs=ParameterKeys(seed), dtype=jnp.dtype(config['dtype']), **config['system_args'])
 
 
+def abstract_network(config: Mapping[str, Any]) -> tuple[nnx.GraphDef, nnx.State]:
+  """The structure of the network that a config from a file describes, and the shapes of its parameters.
+
+  Raises:
+    ConfigError: unknown system, or arguments or a dtype that it does not take: constructors raise whatever they like.
+  """
+  try:
+    _check_sizes(config['system_args'])
+    return nnx.split(nnx.eval_shape(lambda: create_network(config)))
+  except errors.VqmError:
+    raise
+  except Exception as error:
+    raise errors.ConfigError(
+      f'system={config["system"]!r:.60} cannot be built with its system_args and dtype ({errors.reason(error)}).'
+    ) from error
+
+
+def _check_sizes(args: Any) -> None:
+  """Raises ConfigError for numbers that would keep a constructor busy for ever."""
+  items = args.values() if isinstance(args, Mapping) else args if isinstance(args, list | tuple) else ()
+  for item in items:
+    if isinstance(item, int | float) and abs(item) > _LARGEST:
+      raise errors.ConfigError(f'system_args: {item:.6g} is too large, expected at most {_LARGEST}.')
+    _check_sizes(item)
+
+
 def count_params(network: nnx.Module) -> int:
   """Returns the number of trainable scalars, shared ones once."""
   return sum(p.size for p in checkpoints.flatten(nnx.to_pure_dict(nnx.state(network, nnx.Param))).values())
@@ -117,7 +145,10 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
   config = workdirs.read_config(workdir)
   arrays, checkpoint, ema = read_workdir(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
-  graphdef, abstract = nnx.split(nnx.eval_shape(lambda: create_network(config)))
+  try:
+    graphdef, abstract = abstract_network(config)
+  except errors.ConfigError as error:
+    raise errors.CheckpointError(f'{workdir / "config.json"}: {error}') from error
   params, report = checkpoints.warm_start(nnx.to_pure_dict(abstract), arrays)
   if report['new'] or report['misfit'] or report['unused']:
     problems = report['new'] + report['misfit'] + report['unused']

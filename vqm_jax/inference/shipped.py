@@ -13,14 +13,13 @@ first in the index is the one that is taken by default.
 
 import dataclasses
 import difflib
-import json
 import pathlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from vqm_jax import checkpoints, errors, files
+from vqm_jax import checkpoints, errors, files, schemas
 from vqm_jax.formats import format_params, markdown_table
 from vqm_jax.inference import exporting
 from vqm_jax.inference.run import Run, count_params
@@ -246,16 +245,28 @@ def _check(name, device, description, trained_on, licence, model_card) -> None:
 def _entries() -> list[Entry]:
   path = FOLDER / INDEX
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
-    if content['schema_version'] != SCHEMA_VERSION:
-      raise ValueError(f'schema_version {content["schema_version"]}, expected {SCHEMA_VERSION}')
-    return [Entry(name, **fields) for name, fields in content['weights'].items()]
+    content = schemas.load(path, dict[str, Any])
+    if (found := content.get('schema_version')) != SCHEMA_VERSION:
+      raise schemas.Misfit(f'schema_version {found!r:.40}, expected {SCHEMA_VERSION}')
+    weights = schemas.check(content.get('weights'), dict[str, dict[str, Any]], 'weights')
+    for name, fields in weights.items():
+      _check_entry(schemas.check({**fields, 'name': name}, Entry, f'weights.{name}'))
+    return [Entry(name, **fields) for name, fields in weights.items()]
   except FileNotFoundError as error:
     raise errors.CheckpointError(f'{path}: missing, expected the list of weights that ship; {_REINSTALL}.') from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except schemas.Misfit as error:
     raise errors.CheckpointError(
       f'{path}: damaged ({error}), expected the JSON of schema version {SCHEMA_VERSION}; {_REINSTALL}.'
     ) from error
+
+
+def _check_entry(entry: Entry) -> None:
+  """Raises Misfit for what the types of its fields do not say."""
+  pairs = [*entry.trained_on.values(), *entry.strength_by_qp]
+  if any(len(pair) != 2 for pair in pairs):
+    raise schemas.Misfit(f'weights.{entry.name}: expected pairs of numbers in trained_on and strength_by_qp')
+  if pathlib.PurePath(entry.file).name != entry.file:
+    raise schemas.Misfit(f'weights.{entry.name}.file: expected a name, found {entry.file!r:.60}')
 
 
 def _verify(path: pathlib.Path, entry: Entry) -> None:
