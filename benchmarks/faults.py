@@ -53,6 +53,7 @@ _PROGRAMS = flags.DEFINE_list('programs', list(PROGRAMS), 'What to kill.')
 _KILLS = flags.DEFINE_integer('kills', 3, 'Kills of each program before it may end.', lower_bound=1)
 _WORKERS = flags.DEFINE_integer('workers', 1, 'Processes for trials.', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 60.0, 'A trial that takes longer hangs.', lower_bound=0.1)
+_KEEP = flags.DEFINE_string('keep', None, 'JSON file to which counts of damaged files are added as they come.')
 _DOCS = flags.DEFINE_string('docs', None, 'Page whose tables are written anew.')
 
 _PATIENCE = 30  # seconds, beyond which a hanging trial is killed
@@ -121,7 +122,7 @@ def fuzz(targets: Sequence[str], seeds: range) -> dict[str, collections.Counter]
   """Runs the trials of every target; returns how many ended how, and prints faults as they come."""
   from fuzz import trials
 
-  counts = {name: collections.Counter() for name in targets}
+  counts, total = {name: collections.Counter() for name in targets}, len(targets) * len(seeds)
   jobs = iter([(name, seed) for seed in seeds for name in targets])
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['fuzz.trials'])
@@ -129,8 +130,9 @@ def fuzz(targets: Sequence[str], seeds: range) -> dict[str, collections.Counter]
     trials.prepare(targets, pathlib.Path(folder))
     workers = [_Worker(context, pathlib.Path(folder)) for _ in range(_WORKERS.value)]
     try:
-      for _ in cli.progress(_results(workers, jobs, counts), len(targets) * len(seeds), 'tried', 'file'):
-        pass
+      for done, _ in enumerate(cli.progress(_results(workers, jobs, counts), total, 'tried', 'file'), start=1):
+        if done % 100 == 0 or done == total:
+          _keep(counts, seeds)
     finally:
       for worker in workers:
         worker.close()
@@ -157,8 +159,23 @@ def _results(workers, jobs, counts) -> Iterator[None]:
         worker.give(worker.job)
 
 
-def fuzz_table(counts: dict[str, collections.Counter], first: int, each: int) -> str:
-  """Of Markdown."""
+def _keep(counts: dict[str, collections.Counter], seeds: range) -> None:
+  """Writes what is known so far, so that a run that ends early leaves that; with --keep beside earlier runs."""
+  runs = {}
+  if _KEEP.value and pathlib.Path(_KEEP.value).exists():
+    runs = json.loads(pathlib.Path(_KEEP.value).read_text())
+  runs |= {f'{seeds.start}': {name: dict(found) for name, found in counts.items()}}
+  if _KEEP.value:
+    files.write_json(pathlib.Path(_KEEP.value), runs)
+  write_docs('damaged files', fuzz_table(runs))
+
+
+def fuzz_table(runs: dict[str, dict[str, dict[str, int]]]) -> str:
+  """Of Markdown, from {seed: {target: {kind: count}}}."""
+  counts = collections.defaultdict(collections.Counter)
+  for found in runs.values():
+    for name, kinds in found.items():
+      counts[name].update(kinds)
   rows = ['| Files | Damaged | Accepted | Refused in a line | Faults |', '| --- | ---: | ---: | ---: | ---: |']
   total = collections.Counter()
   for name, found in counts.items():
@@ -167,8 +184,8 @@ def fuzz_table(counts: dict[str, collections.Counter], first: int, each: int) ->
   rows.append(f'| **all** | {_numbers(total)} |')
   faults = total.total() - total['accepted'] - total['refused']
   kinds = ', '.join(f'{count} {kind}' for kind, count in total.items() if kind not in ('accepted', 'refused'))
-  told = f'{faults} faults of {total.total()}{f" ({kinds})" if kinds else ""}'
-  return f'{told}; `--seed={first}`, {each} of each kind.\n\n' + '\n'.join(rows)
+  told = f'{faults} faults of {total.total():,} damaged files{f" ({kinds})" if kinds else ""}'
+  return f'{told}; `--seed` {", ".join(runs)}.\n\n' + '\n'.join(rows)
 
 
 def _numbers(found: collections.Counter) -> str:
@@ -462,9 +479,7 @@ def main(argv):
       raise errors.ConfigError(f'--targets={",".join(_TARGETS.value)}: none; there are {", ".join(TARGETS)}.')
     each = -(-_COUNT.value // len(names))
     counts = fuzz(names, range(_SEED.value, _SEED.value + each))
-    table = fuzz_table(counts, _SEED.value, each)
-    print(table)
-    write_docs('damaged files', table)
+    print(fuzz_table({f'{_SEED.value}': counts}))
     faults += sum(
       count for found in counts.values() for kind, count in found.items() if kind not in ('accepted', 'refused')
     )
