@@ -173,6 +173,8 @@ def _code(
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), 'w') as output:
     stream = output.add_stream(codec, rate=25, options=options)
+    output.metadata.update(title='Fjäll', comment='x' * 300)
+    stream.metadata['language'] = 'swe'
     stream.width, stream.height, stream.pix_fmt = 64, 48, _FORMATS.get(codec, 'yuv420p')
     track = output.add_stream(sound, rate=48000, layout='mono') if sound else None
     for t in range(count):

@@ -4,6 +4,7 @@ A trial survives when the reader accepts the files or refuses them by an error o
 names the file. Everything else is a fault.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -53,13 +54,26 @@ def prepare(names, seeds: pathlib.Path) -> None:
   """Makes the valid files of targets, each in `seeds/<target>`, and reads them: an error here is one of the target."""
   for name in names:
     folder = seeds / name
-    if not folder.exists():
-      folder.mkdir(parents=True)
+    if folder.exists():
+      continue
+    folder.mkdir(parents=True)
+    with _quietly(), tempfile.TemporaryDirectory() as scratch:
       TARGETS[name].make(folder)
-      with tempfile.TemporaryDirectory() as scratch:
-        box = pathlib.Path(scratch) / 'box'
-        shutil.copytree(folder, box)
-        TARGETS[name].read(box, random.Random(0))
+      box = pathlib.Path(scratch) / 'box'
+      shutil.copytree(folder, box)
+      TARGETS[name].read(box, random.Random(0))
+
+
+@contextlib.contextmanager
+def _quietly():
+  """Without what programs log of damage, and warnings of libraries."""
+  logging.disable(logging.CRITICAL)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  finally:
+    logging.disable(logging.NOTSET)
 
 
 def attempt(name: str, seed: int, seeds: pathlib.Path, scratch: pathlib.Path, seconds: float) -> Outcome:
@@ -78,8 +92,7 @@ def attempt(name: str, seed: int, seeds: pathlib.Path, scratch: pathlib.Path, se
   try:
     victims = sorted(path for path in box.glob(target.victims) if path.is_file())
     victim = rng.choice(victims)
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
+    with _quietly():
       content = (target.mutate or mutations.mutate)(victim.read_bytes(), victim.name, rng)
     victim.unlink()
     if content is not None:
@@ -98,14 +111,12 @@ def attempt(name: str, seed: int, seeds: pathlib.Path, scratch: pathlib.Path, se
 
 
 def _read(target, box, victim, rng, seconds) -> Outcome:
-  logging.disable(logging.CRITICAL)
   _reset_peak()
   held = _peak()
   before = signal.signal(signal.SIGALRM, _hangs)
   signal.setitimer(signal.ITIMER_REAL, seconds)
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
+    with _quietly():
       target.read(box, rng)
     outcome = Outcome(ACCEPTED)
   except Wrong as error:
@@ -123,7 +134,6 @@ def _read(target, box, victim, rng, seconds) -> Outcome:
   finally:
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
-    logging.disable(logging.NOTSET)
   taken = _peak() - held
   if taken > MEMORY and not outcome.is_fault:
     return Outcome('memory', f'{taken >> 20} MiB; {outcome.kind} {outcome.text}'.strip())

@@ -20,7 +20,8 @@ _WEBP_MAX_SIDE = 16383
 class FrameStrip(tfds.features.FeatureConnector):
   """Frames uint8 (T, H, W, 3) RGB, stored losslessly as one image of stacked frames.
 
-  One image instead of T saves a decoder call and a buffer per frame. Decoding needs Pillow only.
+  One image instead of T saves a decoder call and a buffer per frame. Decoding needs Pillow only. WebP and raw bytes
+  carry no checksum: that a bit was flipped is told by the file of records, which has one for each chunk.
   The class path is written into the `features.json` of each dataset: it may not move.
 
   Args:

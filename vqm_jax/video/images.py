@@ -1,6 +1,7 @@
 """Images as clips: folders, zip archives and groups of them, single ones and animated ones, as uint8 RGB.
 
-One image is in memory at a time. JPEG is lossy: who wants targets gets it refused, who restores asks for it.
+One image is in memory at a time. PNG carries checksums; in WebP, BMP, TIFF and JPEG a flipped bit that leaves them
+decodable gives other pixels without a word. JPEG is lossy: who wants targets gets it refused, who restores asks for it.
 """
 
 import collections
