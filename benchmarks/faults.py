@@ -71,6 +71,7 @@ def _work(connection, seeds: str, seconds: float) -> None:
   os.dup2(quiet, 2)  # libraries in C say what they think of damaged files
   size = next(line for line in open('/proc/self/status') if line.startswith('VmSize'))
   resource.setrlimit(resource.RLIMIT_AS, (_ROOM + (int(size.split()[1]) << 10),) * 2)
+  connection.send('ready')
   while True:
     name, seed = connection.recv()
     with tempfile.TemporaryDirectory(prefix='vqm_fuzz') as scratch:
@@ -92,6 +93,7 @@ class _Worker:
     self._process = self._context.Process(target=_work, args=(other, str(self._seeds), _SECONDS.value), daemon=True)
     self._process.start()
     other.close()
+    self.connection.recv()  # libraries take their time to start
 
   def give(self, job: tuple[str, int]) -> None:
     self.job, self.deadline = job, time.monotonic() + _SECONDS.value + _PATIENCE
@@ -125,13 +127,15 @@ def fuzz(targets: Sequence[str], seeds: range) -> dict[str, collections.Counter]
   counts, total = {name: collections.Counter() for name in targets}, len(targets) * len(seeds)
   jobs = iter([(name, seed) for seed in seeds for name in targets])
   context = multiprocessing.get_context('forkserver')
+  # Workers are forked from a process that has imported all of it, which finds modules by the environment alone.
+  os.environ['PYTHONPATH'] = os.pathsep.join([str(cli.ROOT), str(cli.ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
   context.set_forkserver_preload(['fuzz.trials'])
   with tempfile.TemporaryDirectory(prefix='vqm_seeds') as folder:
     trials.prepare(targets, pathlib.Path(folder))
     workers = [_Worker(context, pathlib.Path(folder)) for _ in range(_WORKERS.value)]
     try:
       for done, _ in enumerate(cli.progress(_results(workers, jobs, counts), total, 'tried', 'file'), start=1):
-        if done % 100 == 0 or done == total:
+        if done % 50 == 0 or done == total:
           _keep(counts, seeds)
     finally:
       for worker in workers:
