@@ -12,7 +12,8 @@ from vqm_jax import errors
 EACH = 3
 QUICK = ('png', 'jpeg', 'webp', 'bmp', 'names', 'safetensors', 'summary', 'columns', 'timing', 'pairing', 'study key')
 # Their readers check no shapes yet.
-LATER = ('config', 'history', 'stored scores', 'timing', 'manifest of pairs', 'degrade.json')
+LATER = ('config', 'history', 'stored scores', 'timing', 'study key', 'study answers', 'manifest of pairs')
+LATER += ('degrade.json',)
 
 
 @pytest.fixture(scope='module')
