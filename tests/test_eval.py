@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from fractions import Fraction
 
 import numpy as np
