@@ -49,3 +49,45 @@ def test_a_folder_may_be_removed_by_who_holds_its_lock(tmp_path):
     shutil.rmtree(path.parent)
     with locks.lock(path, 'x'):  # another one by now
       assert path.exists()
+
+
+def test_parts_share_a_lock_which_the_last_of_them_removes(tmp_path):
+  told = f'process {os.getpid()} on {re.escape(socket.gethostname())}'
+  with locks.folder(tmp_path, shared=True):
+    with locks.folder(tmp_path, shared=True):
+      with pytest.raises(errors.BusyError, match=told), locks.folder(tmp_path):
+        pass
+    with pytest.raises(errors.BusyError, match=told), locks.folder(tmp_path):
+      pass
+  with locks.folder(tmp_path), pytest.raises(errors.BusyError, match=told), locks.folder(tmp_path, shared=True):
+    pass
+  assert not list(tmp_path.iterdir())
+
+
+def test_of_those_who_shared_a_lock_one_who_is_still_there_is_told(tmp_path):
+  ended = subprocess.Popen([sys.executable, '-c', ''])
+  ended.wait()
+  with locks.folder(tmp_path, shared=True):
+    with (tmp_path / locks.NAME).open('a') as file:
+      file.write(f'{socket.gethostname()} {ended.pid}\n')
+    with pytest.raises(errors.BusyError, match=f'process {os.getpid()} '), locks.folder(tmp_path):
+      pass
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xfe\0', b'host ' + b'9' * 5000, b'only\n\n', b'a -1\n' * 9])
+def test_whatever_stands_in_the_file_of_a_lock_the_refusal_is_a_line(tmp_path, content):
+  with locks.folder(tmp_path):
+    (tmp_path / locks.NAME).write_bytes(content)
+    with pytest.raises(errors.BusyError) as caught, locks.folder(tmp_path):
+      pass
+  assert len(errors.one_line(str(caught.value))) <= errors.LONGEST and 'is at work on it' in str(caught.value)
+
+
+def test_evaluations_and_mixes_are_refused_in_a_line(command, tmp_path):
+  told = f'process {os.getpid()} on {socket.gethostname()} is at work on it; wait until it ends, or end it first\n'
+  with locks.folder(tmp_path / 'scores' / 'eval'):
+    done = command('eval', '--weights=web-small', f'--out={tmp_path / "scores"}')
+  assert done.returncode == 1 and done.stderr.endswith(f'error: {tmp_path / "scores" / "eval"}: {told}'), done.output
+  with locks.beside(tmp_path / 'mix'):
+    done = command('combine', f'--members={tmp_path / "a"},{tmp_path / "b"}', f'--workdir={tmp_path / "mix"}')
+  assert done.returncode == 1 and done.stderr == f'error: {tmp_path / "mix"}: {told}', done.output

@@ -15,35 +15,42 @@ NAME = '.lock'
 
 
 @contextlib.contextmanager
-def lock(path: pathlib.Path, what: str) -> Iterator[None]:
+def lock(path: pathlib.Path, what: str, *, shared: bool = False) -> Iterator[None]:
   """Holds the lock file `path`, made with its folders, until the context or the process ends, however that ends.
 
   The file tells host and process; it stays. It may be removed by who holds it. `what` is what the lock is for.
+  `shared` with others that ask for the same; then the file tells all of them, and nobody may remove it.
   Raises BusyError if another process, or this one, holds it.
   """
-  handle = _take(path, what)
+  handle = _take(path, what, shared)
   try:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f'{socket.gethostname()} {os.getpid()}\n'.encode(), 0)
+    _sign(handle, shared)
     yield
   finally:
     os.close(handle)
 
 
-def _take(path, what):
+def _sign(handle, shared):
+  with contextlib.suppress(OSError):  # a full disk; what counts is the lock
+    if not shared:
+      os.ftruncate(handle, 0)
+    os.write(handle, f'{socket.gethostname()} {os.getpid()}\n'.encode())
+
+
+def _take(path, what, shared=False):
   while True:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+      handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except FileNotFoundError:
       continue  # the folder was removed in this moment
     try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      host, _, process = os.pread(handle, 1000, 0).decode(errors='replace').strip().partition(' ')
+      host, process = _holder(os.pread(handle, 100_000, 0))
       os.close(handle)
       raise errors.BusyError(
-        f'{what}: process {process or "?"} on {host or "?"} is at work on it; wait until it ends, or end it first'
+        f'{what}: process {process} on {host} is at work on it; wait until it ends, or end it first'
       ) from error
     except OSError as error:
       logging.warning('%s: cannot be locked here (%s); see that no other process works on it', what, error.strerror)
@@ -56,9 +63,26 @@ def _take(path, what):
     os.close(handle)  # who held it has removed it
 
 
-def folder(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-  """Holds a lock on a folder through its file `.lock`, which is removed in the end. Raises as `lock`."""
-  return _passing(path / NAME, str(path))
+def _holder(content: bytes) -> tuple[str, str]:
+  """Host and process of one who holds a lock: of several that have shared it, one that is not known to have ended."""
+  signed = [line.split()[:2] for line in content.decode(errors='replace').splitlines() if len(line.split()) > 1]
+  alive = [(host, process) for host, process in signed if host != socket.gethostname() or _runs(process)]
+  return tuple((alive or signed or [('?', '?')])[-1])
+
+
+def _runs(process: str) -> bool:
+  try:
+    os.kill(int(process), 0)
+  except (ProcessLookupError, ValueError, OverflowError):
+    return False
+  except PermissionError:
+    pass  # of another user
+  return True
+
+
+def folder(path: pathlib.Path, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+  """Holds a lock on a folder through its file `.lock`, which the last to hold it removes. Raises as `lock`."""
+  return _passing(path / NAME, str(path), shared)
 
 
 def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
@@ -67,9 +91,21 @@ def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _passing(path, what):
-  with lock(path, what):
-    try:
-      yield
-    finally:
+def _passing(path, what, shared=False):
+  handle = _take(path, what, shared)
+  try:
+    _sign(handle, shared)
+    yield
+  finally:
+    # Whoever shares it goes on in a file of this name, to which the next ones have to come, too.
+    if not shared or _is_last(handle):
       path.unlink(missing_ok=True)
+    os.close(handle)
+
+
+def _is_last(handle):
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
+  except OSError:
+    return False

@@ -10,7 +10,7 @@ import generated_video
 import numpy as np
 import pytest
 
-from vqm_jax import errors, metrics
+from vqm_jax import errors, locks, metrics
 from vqm_jax.prepare.pairs import align, footage, making, transcode
 from vqm_jax.video import VideoFile, codec, encode, open_video
 
@@ -359,3 +359,19 @@ def test_command_line_errors(videos, tmp_path, command):
   assert done.returncode == 2 and done.stderr.startswith('error: set one of --rate')
   done = command('prepare.degrade', f'--input={tmp_path / "none"}', f'--output={tmp_path / "out"}', '--rate=crf=33')
   assert done.returncode == 1 and 'no such folder' in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_one_process_to_an_output(videos, tmp_path):
+  output = tmp_path / 'pairs'
+  settings = making.Settings(**PLAIN)
+  with locks.folder(output), pytest.raises(errors.BusyError, match=f'pairs: process {os.getpid()} on .* is at work'):
+    making.run(videos, output, settings)
+  assert list(tmp_path.rglob('*')) == [output]
+  (output / locks.NAME).touch()  # of a process that was killed
+  making._check_ours(output)
+  (output / 'holiday.mp4').touch()
+  with pytest.raises(errors.ConfigError, match='holds other files'):
+    making.run(videos, output, settings)
+  (tmp_path / 'file').touch()
+  with pytest.raises(errors.ConfigError, match='file: is a file; give the name of a folder'):
+    making.run(videos, tmp_path / 'file', settings)

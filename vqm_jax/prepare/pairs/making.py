@@ -27,7 +27,7 @@ import numpy as np
 from absl import logging
 
 import vqm_jax
-from vqm_jax import cli, errors, files
+from vqm_jax import cli, errors, files, locks
 from vqm_jax.prepare.pairs import align, calibrate, checked, degradation, footage, scenes, transcode
 from vqm_jax.prepare.pairs.degradation import Coding, Degradation
 from vqm_jax.video import VideoFile
@@ -113,13 +113,21 @@ def run(
   """Makes the pairs of all videos below `folder` that are missing in `output`; returns the whole manifest.
 
   Videos that cannot be used are skipped and listed. Raises ConfigError if `output` holds pairs of other settings or
-  other videos, DataError if no video is left, or, after all others are done, if the pair of one failed.
+  other videos, BusyError if another process makes pairs there, DataError if no video is left, or, after all others are
+  done, if the pair of one failed.
   """
   folder, output = folder.resolve(), output.resolve()
   if output.is_relative_to(folder) or folder.is_relative_to(output):
     raise errors.ConfigError(f'--output={output}: must not lie in --input or hold it; choose another folder')
   files = footage.find(folder)
-  journal = _open_journal(output, _described(settings, files), overwrite)
+  described = _described(settings, files)
+  _check_ours(output)
+  with locks.folder(output):
+    journal = _open_journal(output, described, overwrite)
+    return _make(files, folder, output, settings, journal, workers)
+
+
+def _make(files, folder, output, settings, journal, workers) -> list[dict[str, str]]:
   with _Pool(workers) as pool:
     jobs = _plan(files, folder, output, settings, journal, pool)
     rows = read_manifest(output)
@@ -211,10 +219,19 @@ class _Journal(dict):
     files.write_text(self._path, json.dumps(self, indent=1))
 
 
+def _check_ours(output: pathlib.Path) -> None:
+  """Raises ConfigError for a folder with files of others."""
+  if output.exists() and not output.is_dir():
+    raise errors.ConfigError(f'--output={output}: is a file; give the name of a folder')
+  if output.exists() and not (output / 'degrade.json').exists():
+    if any(path.name != locks.NAME for path in output.iterdir()):
+      raise errors.ConfigError(
+        f'--output={output}: holds other files and no degrade.json; choose a new or empty folder'
+      )
+
+
 def _open_journal(output: pathlib.Path, settings: dict[str, Any], overwrite: bool) -> _Journal:
   path = output / 'degrade.json'
-  if output.exists() and not path.exists() and any(output.iterdir()):
-    raise errors.ConfigError(f'--output={output}: holds other files and no degrade.json; choose a new or empty folder')
   if path.exists() and overwrite:
     for entry in map(output.joinpath, _OURS):
       shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)

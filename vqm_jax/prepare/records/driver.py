@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib
 import io
 import json
@@ -18,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 import vqm_jax
-from vqm_jax import errors, files, installed, schemas
+from vqm_jax import errors, files, installed, locks, schemas
 from vqm_jax.prepare.records.builder import Shard, VqmBuilder, write
 
 _REPLACED = 'replaced'
@@ -94,11 +93,11 @@ def build(
   """
   final = pathlib.Path(builder.data_dir)
   if part != (0, 1):
-    with _locked(final.parent, shared=True), _unfinished(builder, manual_dir, shared=True) as (folder, shards):
+    with locks.folder(final.parent, shared=True), _unfinished(builder, manual_dir, shared=True) as (folder, shards):
       make(builder, shards[part[0] :: part[1]], folder)
       if missing := [shard.name for shard in shards if not shard.finished(folder)]:
         return missing
-  with _locked(final.parent):
+  with locks.folder(final.parent):
     _clean(final)
     with _unfinished(builder, manual_dir, shared=False) as (folder, shards):
       if make is not write:  # otherwise the builder makes them by itself
@@ -173,17 +172,3 @@ def _prepare(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
   # TFDS prints its own account of the build, and makes folders for downloads.
   with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as unused:
     builder.download_and_prepare(download_dir=unused, download_config=settings)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path, shared: bool = False) -> Iterator[None]:
-  """Holds a lock on the folder, shared between parts or exclusive, which ends with the process, however that ends."""
-  folder.mkdir(parents=True, exist_ok=True)
-  handle = os.open(folder, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    yield
-  except BlockingIOError as error:
-    raise errors.DataError(f'{folder}: another build is writing here; wait until it ends.') from error
-  finally:
-    os.close(handle)
