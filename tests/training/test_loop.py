@@ -337,6 +337,19 @@ def test_rollbacks_are_capped(whole, tmp_path, monkeypatch):
   assert checkpoints.steps(copy / 'checkpoints') == [2]
 
 
+def test_a_run_that_went_back_before_is_not_told_to(whole, tmp_path, monkeypatch):
+  config, copy = copy_until(whole, tmp_path, 2)
+  exploding(monkeypatch, lambda config, loss, recorded: (loss * np.inf, recorded))
+  with pytest.raises(errors.DivergenceError, match='--config.on_divergence=rollback, or in a new workdir'):
+    train(config, copy)
+  (copy / 'rollbacks.json').write_text(json.dumps([{'to_step': 2, 'lr_factor': 0.5, 'reason': 'test'}]))
+  with pytest.raises(errors.DivergenceError) as caught:
+    train(config, copy)
+  advice = str(caught.value).partition('It went back 1 times already; ')[2]
+  assert advice.endswith(f'--config.lr={config.lr / 4:g}') and 'rollback' not in advice
+  assert len(str(caught.value)) <= errors.LONGEST
+
+
 def test_large_offsets_are_warned_of_and_exploding_ones_stop_the_run(whole, tmp_path, monkeypatch, caplog):
   config, copy = copy_until(whole, tmp_path, 2)
   config = config.copy_and_resolve_references()

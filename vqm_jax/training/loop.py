@@ -363,13 +363,15 @@ def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str,
       record = [{k: str(v) for k, v in s.items()} for s in values]
       files.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
       np.savez(folder / f'batch_{index // per_step + 1}.npz', **batch)
-    good = checkpoints.steps(saver.directory)
-    advice = (
-      f' Go on with a lower rate: --config.on_divergence=rollback, or in a new workdir --config.init_from={workdir} '
-      f'--config.lr={config.lr / 2:g}'
-    )
+    good, past = checkpoints.steps(saver.directory), len(workdirs.rollbacks(workdir))
+    rate = config.lr * workdirs.ROLLBACK_FACTOR ** (past + 1)
+    lower = f'in a new workdir --config.init_from={workdir} --config.lr={rate:g}'
     if config.on_divergence == 'rollback':  # what is done, or was in vain, is no advice
       advice = ''
+    elif past:
+      advice = f' It went back {past} times already; go on with a lower rate {lower}'
+    else:
+      advice = f' Go on with a lower rate: --config.on_divergence=rollback, or {lower}'
     raise errors.DivergenceError(
       f'{bad[0]} is {scalars[bad[0]]:g} at step {step}; last good checkpoint: {good[-1] if good else "none"}. '
       f'Scalars and a batch are in {folder}.{advice}'
