@@ -142,6 +142,32 @@ if __name__ == '__main__':
 """
 
 
+KILLED = """
+import multiprocessing, os, signal, sys
+from vqm_jax import data, errors
+
+if __name__ == '__main__':
+  source = data.open_source('vqm_tiny', 'tiles', 'train', sys.argv[1])
+  with data.train_batches(source, num_frames=1, crop=8, batch_size=1, seed=0, num_workers=2) as batches:
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    try:
+      for batch in batches:
+        pass
+    except errors.DataError as error:
+      print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_kernel_kills_ends_the_run_in_a_line(data_dir, tmp_path):
+  script = tmp_path / 'killed.py'
+  script.write_text(KILLED)
+  done = subprocess.run([sys.executable, script, str(data_dir)], capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
+  assert 'ended by signal SIGKILL, most likely by the kernel for want of memory: lower' in done.stdout, done.stdout
+
+
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_run(data_dir, tmp_path):
   script = tmp_path / 'abandon.py'
