@@ -154,8 +154,17 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments
     ([], 2, ['error: --config is required']),
     (['--config=experiments/ecnu.py:huge', '--workdir=x'], 2, ['experiments/ecnu.py:huge is unknown']),
     (['--config=experiments/nothing.py', '--workdir=x'], 2, ['experiments/nothing.py']),
-    (['--config=experiments/ecnu.py', '--config.batchsize=3', '--workdir=x'], 2, ['batch_size']),
-    (['--config=experiments/ecnu.py', '--config.lr=fast', '--workdir=x'], 2, ['lr']),
+    (['--config=nothing', '--workdir=x'], 2, ['--config=nothing: no such file or experiment', 'boss_f1, ', ' wespe ']),
+    (
+      ['--config=ecnu', '--config.batchsize=3', '--workdir=x'],
+      2,
+      ['error: --config.batchsize: no such field; did you mean batch_size?\n'],
+    ),
+    (['--config=ecnu', '--config.zzz=3', '--workdir=x'], 2, ['--config.zzz: no such field; there are augment, ']),
+    (['--config=ecnu', '--config.system_args.widht=3', '--workdir=x'], 2, ['no such field; did you mean width?']),
+    (['--config=ecnu', '--config.lr.x=3', '--workdir=x'], 2, ['--config.lr.x: no such field;']),
+    (['--config=ecnu', '--config.lr=fast', '--workdir=x'], 2, ['error: --config.lr=fast: expected a number.\n']),
+    (['--config=ecnu', '--config.batch_size=2.5', '--workdir=x'], 2, ['batch_size=2.5: expected a whole number.\n']),
     (['--config=experiments/ecnu.py', '--workdr=x'], 2, ["workdr"]),
   ],
 )  # fmt: skip
@@ -167,4 +176,4 @@ def test_flags(command, args, code, words):
   for word in words:
     assert word in output
   if code:
-    assert len(output.strip().splitlines()) == 1, output
+    assert len(output.strip().splitlines()) == 1 and len(output) <= 501 and '\\' not in output, output

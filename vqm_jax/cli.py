@@ -5,6 +5,7 @@ Exit codes: 0 success and `--help`, 2 bad flags or config, 1 everything else.
 """
 
 import collections.abc
+import difflib
 import io
 import logging as std_logging
 import os
@@ -16,12 +17,18 @@ import time
 import traceback
 from typing import Any, NoReturn, TypeVar
 
+import ml_collections
 import tqdm
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vqm_jax import errors, files, installed
 
+_NUMBERS = {
+  'could not convert string to float': 'a number',
+  r'invalid literal for int\(\)': 'a whole number',
+  'Exceeds the limit': 'a whole number',
+}
 _PATIENCE = 5  # seconds for each thread that is left after an error
 
 FLAGS = flags.FLAGS
@@ -36,24 +43,42 @@ flags.DEFINE_bool('debug', False, 'Show the full traceback of an error.')
 def define_experiment(name: str, help_string: str) -> flags.FlagHolder:
   """Defines a flag whose value is the config of an experiment, by name or path; --<name>.field=value changes fields."""
   holder = config_flags.DEFINE_config_file(name, None, help_string)
-  FLAGS[name].parser = _Experiment(FLAGS[name].parser)
+  FLAGS[name].parser = _Experiment(FLAGS[name].parser, name)
   return holder
 
 
 class _Experiment(flags.ArgumentParser):
-  """Loads experiments by the parser of `config_flags`, after finding their file."""
+  """Loads experiments by the parser of `config_flags`, after finding their file; says which fields they do not have."""
 
-  def __init__(self, of_files: flags.ArgumentParser):
+  def __init__(self, of_files: flags.ArgumentParser, flag: str):
     self.of_files = of_files
+    self.flag = flag
 
   def parse(self, argument: str):
     name, *size = argument.split(':', 1)
     file = installed.experiment_file(name)
     with installed.importable_experiments(file):
-      return self.of_files.parse(':'.join([str(file), *size]))
+      config = self.of_files.parse(':'.join([str(file), *size]))
+    for argument in sys.argv[1:]:
+      if match := re.match(rf'--?({re.escape(self.flag)}((?:\.\w+)+))(?:=|$)', argument):
+        _check_field(config, match[1], match[2][1:].split('.'))
+    return config
 
   def flag_type(self) -> str:
     return 'experiment'
+
+
+def _check_field(config: Any, option: str, path: list[str]) -> None:
+  """Raises ConfigError if a config has no field of this path."""
+  for name in path:
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise errors.ConfigError(f'--{option}: no such field; {name} would be a field of a plain value.')
+    if name not in config:
+      known = sorted(config.keys())
+      near = difflib.get_close_matches(name.lower(), known, 1, 0.6)
+      others = f'did you mean {near[0]}?' if near else f'there are {", ".join(known) or "none here"}.'
+      raise errors.ConfigError(f'--{option}: no such field; {others}')
+    config = config[name]
 
 
 class _QuietLibraries(std_logging.Filter):
@@ -120,7 +145,10 @@ def _last_message(error: Exception) -> str:
     text = text[1:-1].replace('\\n', ' ').replace("\\'", "'")
   if 'Traceback (most recent call last)' in text:
     text = text.splitlines()[-1].split('Error: ', 1)[-1]
-  return ' '.join(text.split())
+  text = ' '.join(text.split())
+  for words, expected in _NUMBERS.items():  # what Python says of a number that is none
+    text = re.sub(rf'^flag (--.*): {words}.*', rf'\1: expected {expected}.', text)
+  return text
 
 
 def _fail(message: str, code: int) -> NoReturn:
