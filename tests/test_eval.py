@@ -180,7 +180,7 @@ def test_methods_need_names(triples, run_eval):
     assert 'NAME=PATH,NAME=PATH' in run_eval(f'--pred_dir={given}', f'--gt_dir={folder / "gt"}', code=2).stderr
 
 
-def test_measures_that_make_no_sense_are_refused_with_the_reason(triples, run_eval):
+def test_metrics_that_make_no_sense_are_refused_with_the_reason(triples, run_eval):
   folder = triples[0]
   args = [f'--pred_dir={folder / "pred"}', f'--gt_dir={folder / "gt"}']
   assert "did you mean 'tof'" in run_eval(*args, '--metrics=toff', code=2).stderr

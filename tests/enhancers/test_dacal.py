@@ -13,7 +13,7 @@ from flax import nnx
 from vqm_jax import checkpoints, errors, losses, parallel
 from vqm_jax.enhancers import dacal
 from vqm_jax.enhancers.base import RecurrentGenerator
-from vqm_jax.enhancers.dacal import DACAL, Critic, Generator, SlicedHead, qf, stiefel, sw_primal
+from vqm_jax.enhancers.dacal import DACAL, Critic, Generator, SlicedHead, qf, stiefel
 from vqm_jax.layers.conv import SymmetricConv
 
 TINY = dict(patch=16, critic_width=2, features=4, marginals=8)
@@ -207,31 +207,6 @@ def test_critics_see_a_subsampled_low_band_and_the_whole_high_band():
 
 
 # Sliced Wasserstein
-
-
-def test_sw_primal_is_a_distance_of_distributions():
-  rng = np.random.default_rng(0)
-  x, y = rng.normal(size=(2, 50, 3)).astype(np.float32)
-  w = qf(rng.normal(size=(3, 3)).astype(np.float32))
-  np.testing.assert_allclose(sw_primal(x, x[rng.permutation(50)], w), 0, atol=1e-6)
-  for p in (1, 2):
-    assert sw_primal(x, y, w, p) > 0
-    np.testing.assert_allclose(sw_primal(x, y, w, p), sw_primal(y, x, w, p), rtol=1e-6)
-    np.testing.assert_allclose(sw_primal(x, x + 0.3 * w[:, 1], w[:, 1:2], p), 0.3, rtol=1e-5)
-    np.testing.assert_allclose(sw_primal(x, x + 0.3 * w[:, 1], w[:, :1], p), 0, atol=1e-5)
-  one = np.ones((1, 1), np.float32)
-  expected = np.abs(np.sort(x[:, 0]) - np.sort(y[:, 0]))
-  np.testing.assert_allclose(sw_primal(x[:, :1], y[:, :1], one), expected.mean(), rtol=1e-5)
-  np.testing.assert_allclose(sw_primal(x[:, :1], y[:, :1], one, 2), np.sqrt((expected**2).mean()), rtol=1e-5)
-
-
-def test_sw_primal_of_two_sizes_compares_quantiles():
-  one = np.ones((1, 1), np.float32)
-  x, y = np.array([[0.0], [1.0]]), np.array([[0.25], [0.0], [1.0], [0.75]])  # quantiles 0, 0.25, 0.75, 1 of x too
-  np.testing.assert_allclose(sw_primal(x, y, one), 0, atol=1e-6)
-  np.testing.assert_allclose(sw_primal(y + 0.5, x, one), 0.5, rtol=1e-6)
-  many, few = (np.random.default_rng(0).normal(size=(n, 1)).astype(np.float32) for n in (4000, 1500))
-  assert sw_primal(many, few, one) < 0.1
 
 
 def test_qf_is_orthogonal_idempotent_and_keeps_signs():

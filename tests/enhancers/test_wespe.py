@@ -137,7 +137,7 @@ def generator_in_numpy(p, x):
   return 0.58 * np.tanh(same(h, p['tail'])) + 0.5
 
 
-def critic_in_numpy(p, x):
+def discriminator_in_numpy(p, x):
   h = x
   for k, stride in enumerate((4, 2, 1, 1, 2)):
     h = relu(same(h, p['convs'][k], stride), 0.2)
@@ -185,12 +185,12 @@ def test_generator_is_that_of_numpy_at_any_size(size):
 
 
 @pytest.mark.parametrize(('channels', 'patch'), [(3, 100), (1, 33), (3, 17)])
-def test_critic_is_that_of_numpy(channels, patch):
-  critic = noisy(functools.partial(wespe.Critic, channels, patch, 1 / 16))
+def test_discriminator_is_that_of_numpy(channels, patch):
+  critic = noisy(functools.partial(wespe.Discriminator, channels, patch, 1 / 16))
   x = np.random.default_rng(1).random((2, patch, patch, channels), dtype=np.float32)
   logits = networks.apply(critic, x)
   assert logits.shape == (2,) and logits.dtype == jnp.float32
-  np.testing.assert_allclose(logits, critic_in_numpy(params(critic), x), atol=1e-4)
+  np.testing.assert_allclose(logits, discriminator_in_numpy(params(critic), x), atol=1e-4)
   assert abs(logits[0] - logits[1]) > 1e-3
 
 
@@ -239,7 +239,9 @@ def test_bfloat16_computes_near_float32_with_float32_parameters():
 def logits_in_numpy(model, frames):
   """Of both critics for frames (B, H, W, 3)."""
   seen = model.critic_inputs(jnp.asarray(frames, jnp.float32))
-  return {name: critic_in_numpy(params(getattr(model, f'{name}_critic')), np.asarray(s)) for name, s in seen.items()}
+  return {
+    name: discriminator_in_numpy(params(getattr(model, f'{name}_critic')), np.asarray(s)) for name, s in seen.items()
+  }
 
 
 def test_terms_of_the_generator_are_those_computed_by_hand():
@@ -463,7 +465,7 @@ def test_small_recipe_moves_colours_towards_the_target():
     (dict(blur_sigma=0), r'loss_args\.blur_sigma=0 is not a number above 0'),
     (dict(critic_norm='batch'), r"loss_args\.critic_norm='batch' is not one of instance, none"),
     (dict(critic_width=0), r'loss_args\.critic_width=0 is not a number above 0'),
-    (dict(patch=16), r"config.crop=16 is too small for WESPE's critics; expected 17 or more \(published 100\)"),
+    (dict(patch=16), r"config.crop=16 is too small for WESPE's discriminators; expected 17 or more \(published 100\)"),
   ],
 )
 def test_wrong_arguments_are_named(wrong, message):

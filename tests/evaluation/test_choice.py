@@ -31,7 +31,7 @@ def test_auto_is_what_suits_the_pairs():
   assert weak.described()['lpips_alex']['label'] == 'LPIPS (alex)'
 
 
-def test_each_measure_is_taken_once_and_unknown_ones_are_refused():
+def test_each_metric_is_taken_once_and_unknown_ones_are_refused():
   assert names(choose(['psnr', 'auto', 'psnr'])) == ['psnr', 'ssim']
   with pytest.raises(errors.ConfigError, match="did you mean 'sharpness'"):
     choose(['sharpnes'])
@@ -84,7 +84,7 @@ def test_frechet_distance_is_kept_by_clip_and_taken_over_all(tmp_path, monkeypat
   assert one['output'] < 1e-6 < one['target']
 
 
-def test_learned_measures_are_taken_again_with_other_weights(tmp_path):
+def test_learned_metrics_are_taken_again_with_other_weights(tmp_path):
   frames = [(np.full((40, 40, 3), v, np.uint8),) * 3 for v in (10, 20)]
   job, read = clip('a', frames)
   old = metrics.create('lpips_alex', perceptual_dir=str(tmp_path), allow_random=True)

@@ -79,6 +79,10 @@ def test_folders_are_scored_with_and_without_a_place_for_results(tmp_path):
   assert found.summaries[0].metrics['psnr'].mean == pytest.approx(sum(expected) / 2, abs=1e-9)
   assert found.files == [] and sorted(tmp_path.rglob('*')) == before and 'blurred' in found.table
 
+  with pytest.raises(errors.ConfigError, match='methods: expected one or more'):
+    evaluation.evaluate_folders({}, tmp_path / 'gt')
+  with pytest.raises(errors.DataError, match="method '../same' is a path"):
+    evaluation.evaluate_folders({'../same': tmp_path / 'gt', 'b': tmp_path / 'lq'}, tmp_path / 'gt')
   methods = {'same': tmp_path / 'gt', 'blurred': tmp_path / 'lq'}
   found = evaluation.evaluate_folders(methods, tmp_path / 'gt', tmp_path / 'lq', tmp_path / 'out', metrics=['psnr'])
   assert [summary.method for summary in found.summaries] == ['same', 'blurred']

@@ -51,7 +51,7 @@ def test_weights_are_the_rounded_ones(folder):
   assert run.workdir == folder / 'web-tcl.safetensors' and (run.step, run.checkpoint, run.ema) == (0, 0, False)
   assert run.num_params == sum(array.size for array in before.values()) and run.training is None
   assert type(inference.load('web-tcl')) is type(net)
-  arrays, step, ema = inference.read_params('web-tcl', 'latest')
+  arrays, step, ema = inference.load_params('web-tcl', 'latest')
   assert (step, ema) == (0, False) and arrays.keys() == before.keys()
   assert inference.read_config(pathlib.Path('web-tcl'))['system_args'] == shipped_weights.UNET
 
@@ -143,7 +143,7 @@ def test_damage_is_told_whatever_it_is(folder):
       rf'^{re.escape(str(path))}: damaged, expected {len(whole)} bytes with SHA-256 {digest}, found {len(damaged)} '
       rf'bytes with [0-9a-f]{{64}}; install the package again, or in a checkout: git checkout vqm_jax/weights\.$'
     )
-    for opening in (inference.load, inference.open_run, inference.read_params, shipped.open_weights):
+    for opening in (inference.load, inference.open_run, inference.load_params, shipped.open_weights):
       with pytest.raises(errors.CheckpointError, match=message):
         opening('web-small')
   path.unlink()

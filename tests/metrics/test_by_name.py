@@ -39,7 +39,7 @@ def values(metric, *candidates, target, source=None):
 
 
 @pytest.mark.parametrize('name', [*CHEAP, 'lpips_alex', 'tlp_alex'])
-def test_every_measure_of_a_clip(name, empty):
+def test_every_metric_of_a_clip(name, empty):
   metric = metrics.create(name, perceptual_dir=empty, allow_random=True)
   assert metric.name == name and metric.label and metric.reference in ('target', 'input', '')
   target = clip()
@@ -93,7 +93,7 @@ def test_values_are_those_of_the_functions(empty):
   assert values(metric, output, target=target) == [pytest.approx(expected, rel=1e-5)]
 
 
-def test_weights_of_learned_measures(tmp_path):
+def test_weights_of_learned_metrics(tmp_path):
   assert metrics.create('psnr').weights == ''
   assert metrics.create('tlp_alex', perceptual_dir=tmp_path, allow_random=True).weights is None
   for name, needs in (('lpips_vgg', 'vgg16'), ('tlp_squeeze', 'squeezenet')):
@@ -218,7 +218,7 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['tof', 'change', 'tlp_alex', 'fd_lpips'])
-def test_a_measure_is_timed(benchmark, name):
+def test_a_metric_is_timed(benchmark, name):
   first, seconds, growth = benchmark.measure(name, 64, 64, 3)
   assert first > 0 and 0 < seconds and (growth >= 0 or np.isnan(growth))
   words = benchmark.line(name, 64, 64, first, seconds, growth).split()

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from absl import logging
 
 from vqm_jax import errors, metrics, perceptual
 from vqm_jax.metrics import frechet
@@ -103,19 +102,6 @@ def test_statistics_that_cannot_be():
   with pytest.raises(errors.DataError, match='of 4 features, found 3'):
     statistics.merge(other)
   assert statistics.count == 1
-
-
-def test_too_few_samples_are_told(monkeypatch):
-  said = []
-  monkeypatch.setattr(logging, 'warning', lambda text, *args: said.append(text % args))
-  statistics = metrics.FeatureStatistics()
-  statistics.update(np.ones((7, 4)))
-  assert statistics.warn_if_few('fd_lpips of the output')
-  assert said == [
-    'fd_lpips of the output: 7 samples of length 4 are too few, use at least 8: more frames or more patches of each.'
-  ]
-  statistics.update(np.ones((1, 4)))
-  assert not statistics.warn_if_few() and len(said) == 1
 
 
 @pytest.fixture(scope='module')

@@ -231,7 +231,7 @@ def test_warm_start_takes_all_players_and_their_statistics(config, tmp_path, cap
   old = Adversarial(config, jax.devices()[:1]).read(tmp_path / 'first', 'latest')[0]
   config.init_from, config.lr = str(tmp_path / 'first'), 1e-3
   trainer = Adversarial(config, jax.devices()[:1])
-  state = trainer.init(loop.initial_params(config, trainer))
+  state = trainer.init(loop.init_params(config, trainer))
   np.testing.assert_array_equal(state.params['critic']['kernel'], old['params/critic/kernel'])
   np.testing.assert_array_equal(state.stats['generator']['norm']['var'], old['stats/generator/norm/var'])
   assert int(state.updates) == 0 and '0 new' in caplog.text
@@ -243,7 +243,7 @@ def test_weights_that_ship_are_no_players(config, tmp_path, monkeypatch):
   config.init_from, trainer = 'web-small', Adversarial(config, jax.devices()[:1])
   message = r'^config\.init_from=web-small: weights that ship are of a network alone, expected those of all players of '
   with pytest.raises(errors.ConfigError, match=message):
-    loop.initial_params(config, trainer)
+    loop.init_params(config, trainer)
 
 
 def test_not_a_number_in_one_player_names_it_and_the_step(config, tmp_path):

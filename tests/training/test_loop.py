@@ -205,18 +205,18 @@ def test_warm_start_copies_what_fits_and_reports_the_rest(whole, tmp_path, caplo
   config.init_from = str(whole[1])
   config.system_args.num_blocks = 2
   trainer = Supervised(config, jax.devices()[:1])
-  params = loop.initial_params(config, trainer)
+  params = loop.init_params(config, trainer)
   np.testing.assert_array_equal(params['head']['v'], whole[2].ema['head']['v'])
   np.testing.assert_array_equal(params['blocks'][0]['alpha'], whole[2].ema['blocks'][0]['alpha'])
   assert 'new: blocks/1/expand/v' in caplog.text and '8 new, 0 misfit, 0 unused' in caplog.text
   config.system_args.update(num_blocks=1, width=8)
-  loop.initial_params(config, Supervised(config, jax.devices()[:1]))
+  loop.init_params(config, Supervised(config, jax.devices()[:1]))
   assert 'misfit: head/v (3, 3, 3, 4) -> (3, 3, 3, 8)' in caplog.text
   config.init_from = str(whole[1] / 'checkpoints' / '2')
-  assert loop.initial_params(config, Supervised(config, jax.devices()[:1])) is not None
+  assert loop.init_params(config, Supervised(config, jax.devices()[:1])) is not None
   config.init_from = str(tmp_path)
   with pytest.raises(errors.CheckpointError, match='is not a workdir'):
-    loop.initial_params(config, Supervised(config, jax.devices()[:1]))
+    loop.init_params(config, Supervised(config, jax.devices()[:1]))
 
 
 def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog):
@@ -227,8 +227,8 @@ def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog)
   shipped_weights.add('web-small', 'ecnu', config.system_args.to_dict(), strength_by_qp=strengths)
   config.init_from = 'web-small'
   trainer = Supervised(config, jax.devices()[:1])
-  params = checkpoints.flatten(loop.initial_params(config, trainer))
-  arrays, step, _ = inference.read_params('web-small')
+  params = checkpoints.flatten(loop.init_params(config, trainer))
+  arrays, step, _ = inference.load_params('web-small')
   assert step == 0 and params.keys() == arrays.keys()
   for path, array in arrays.items():
     np.testing.assert_array_equal(params[path], array)
@@ -241,12 +241,12 @@ def test_warm_start_from_weights_that_ship(whole, tmp_path, monkeypatch, caplog)
   with pytest.raises(
     errors.CheckpointError, match=r"web-smal is not a workdir.*did you mean 'web-small'\? with the pack"
   ):
-    loop.initial_params(config, trainer)
+    loop.init_params(config, trainer)
   path = folder / 'web-small.safetensors'
   path.write_bytes(path.read_bytes()[:-1] + b'?')
   config.init_from = 'web-small'
   with pytest.raises(errors.CheckpointError, match=r'web-small\.safetensors: damaged, expected'):
-    loop.initial_params(config, trainer)
+    loop.init_params(config, trainer)
 
 
 def test_weights_of_other_frames_are_refused(tmp_path):

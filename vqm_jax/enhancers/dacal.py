@@ -154,30 +154,6 @@ def _join(*parts: jax.Array) -> jax.Array:
   return jnp.concatenate(parts, axis=-1)
 
 
-def sw_primal(x: jax.Array, y: jax.Array, directions: jax.Array, p: float = 1.0) -> jax.Array:
-  """The p-th sliced Wasserstein distance of two samples along given directions.
-
-  Projected on a line, the distance is that of the sorted values; of samples of two sizes, that of their quantiles at
-  the places of the larger one, linear in between.
-
-  Args:
-    x, y: samples (n, d) and (m, d).
-    directions: (d, k), columns of length 1.
-    p: the order, at least 1.
-  """
-  count = max(len(x), len(y))
-  quantiles = [_quantiles(jnp.sort(sample @ directions, axis=0), count) for sample in (x, y)]
-  return (jnp.abs(quantiles[0] - quantiles[1]) ** p).mean() ** (1 / p)
-
-
-def _quantiles(ordered: jax.Array, count: int) -> jax.Array:
-  """(n, k) of sorted columns -> (count, k), the i-th of n values being the quantile at (i + 0.5) / n."""
-  if len(ordered) == count:
-    return ordered
-  places, own = ((jnp.arange(n) + 0.5) / n for n in (count, len(ordered)))
-  return jax.vmap(lambda column: jnp.interp(places, own, column), in_axes=1, out_axes=1)(ordered)
-
-
 def qf(matrices: jax.Array) -> jax.Array:
   """The orthogonal factors of (..., d, d): Q of QR with R's diagonal positive, which makes it unique.
 

@@ -39,12 +39,12 @@ from vqm_jax.layers.resample import nearest_up2
 EPS = 1e-5
 
 
-def selu(x: jax.Array, standard: bool = False) -> jax.Array:
+def selu(x: jax.Array) -> jax.Array:
   """c * (x, or below zero a * (exp(x) - 1)).
 
-  The release takes values of a and c close to one, not those of Klambauer et al. (2017), which `standard` chooses.
+  The release takes values of a and c close to one, not those of Klambauer et al. (2017).
   """
-  a, c = (1.6732632423543772, 1.0507009873554805) if standard else (1.0198755295894968, 1.0026538655307724)
+  a, c = 1.0198755295894968, 1.0026538655307724
   return c * jnp.where(x >= 0, x, a * jnp.expm1(jnp.minimum(x, 0)))
 
 
@@ -113,7 +113,6 @@ class Generator(FrameGenerator):
     width: channels at full resolution; all others are multiples of it.
     global_size: side to which the features of a sixteenth of the resolution are brought before the global vector,
       a multiple of 4. 32 is that of frames of 512x512, which are left as they are.
-    selu_standard: see `selu`.
     axis_name: see `IndividualBatchNorm`.
     dtype: compute dtype; parameters and normalisation stay float32.
 
@@ -127,7 +126,6 @@ class Generator(FrameGenerator):
     self,
     width: int = 16,
     global_size: int = 32,
-    selu_standard: bool = False,
     axis_name: str | None = None,
     *,
     dtype: jnp.dtype = jnp.float32,
@@ -157,7 +155,6 @@ class Generator(FrameGenerator):
     self.d7, self.d7_norm = conv(w2 + w1, w1), norm(w1)
     self.d8 = conv(w1, 3)
     self.global_size = global_size
-    self.selu_standard = selu_standard
 
   def enhance(self, frames: jax.Array) -> jax.Array:
     """Source frames (B, H, W, 3) -> frames as of the target camera, float32; every frame by itself."""
@@ -173,7 +170,7 @@ class Generator(FrameGenerator):
     """
 
     def finish(x, norm):
-      return norm(selu(x, self.selu_standard), path, train)
+      return norm(selu(x), path, train)
 
     x, skips = frames, []
     for layer, norm in zip(self.encoder, self.encoder_norms, strict=True):
@@ -184,7 +181,7 @@ class Generator(FrameGenerator):
     g = self._to_global_size(x)
     g = finish(self.g1(g), self.g1_norm)
     g = finish(self.g2(g), self.g2_norm)
-    g = self.g4(selu(self.g3(g), self.selu_standard))
+    g = self.g4(selu(self.g3(g)))
 
     x = self.d1(x)
     x = finish(self.d2(jnp.concatenate([x, jnp.broadcast_to(g, x.shape)], axis=-1)), self.d2_norm)

@@ -1,9 +1,9 @@
-"""WESPE (NTIRE 2020 VQM, section 4.8; Ignatov et al. 2018): unpaired enhancement of single frames by two critics.
+"""WESPE (NTIRE 2020 VQM, section 4.8; Ignatov et al. 2018): unpaired enhancement of frames by two discriminators.
 
     x ── generator ── G(x) ── inverse ── F(G(x))
     │                  │                    │
-    │                  ├── blur ── colour critic ── looks like a blurred y?
-    │                  ├── luma ── texture critic ── looks like the luma of a y?
+    │                  ├── blur ── colour discriminator ── looks like a blurred y?
+    │                  ├── luma ── texture discriminator ── looks like the luma of a y?
     │                  └── total variation      │
     └───────── relu5_4 of VGG-19 ── equal? ─────┘
 
@@ -12,11 +12,12 @@
 The content that the generator must keep is what the inverse can bring back: x and F(G(x)) are compared, never G(x) and
 y, which show different things. Layers, norms and starting values are those of the same authors' released DPED code,
 whose networks WESPE takes over; "sigma = 3" of the blur has three readings, see `layers.blur`. Weights of the terms,
-and softplus where DPED's generator maximises its critic's loss, follow the public re-implementations. Our additions:
+and softplus where DPED's generator maximises its discriminator's loss, follow the public re-implementations. We add:
 the blur mirrors the border rather than darken it, `content_loss='pixel'` compares x and F(G(x)) pixel by pixel where
 there are no VGG-19 weights, and means and norms can be changed for short runs (`input_mean`, `critic_mean`,
-`critic_norm`): with DPED's norms, a critic of a few hundred updates does not see colours. Parameters: generator and
-inverse 401,475 each, critics 7,371,713 (colour) and 7,360,097 (texture) for patches of 100.
+`critic_norm`): with DPED's norms, a discriminator of a few hundred updates does not see colours. Parameters: generator
+and inverse 401,475 each, discriminators 7,371,713 (colour) and 7,360,097 (texture) for patches of 100. Attributes and
+fields are called critics, as those of all methods: the loop knows one word.
 """
 
 import math
@@ -107,7 +108,7 @@ class Generator(FrameGenerator):
     return out + (frames.astype(jnp.float32) if self.residual else 0.5)
 
 
-class Critic(nnx.Module):
+class Discriminator(nnx.Module):
   """Tells target images from generated ones, by patches of one size that its dense layers are tied to.
 
       100 ── 11x11 /4 ── 25 ── 5x5 /2 ── 13 ── 3x3 ── 13 ── 3x3 ── 13 ── 3x3 /2 ── 7 ── dense ── dense ── logit
@@ -163,7 +164,8 @@ class Critic(nnx.Module):
 
   def __call__(self, images: jax.Array) -> jax.Array:
     if images.shape[1:] != self.image_shape:
-      raise ValueError(f'This critic takes images (B, {", ".join(map(str, self.image_shape))}), got {images.shape}.')
+      expected = ', '.join(map(str, self.image_shape))
+      raise ValueError(f'This discriminator takes images (B, {expected}), got {images.shape}.')
     h = images - self.input_mean
     for k, layer in enumerate(self.convs):
       h = lrelu(layer(h))
@@ -191,20 +193,20 @@ class VGG19(nnx.Module):
 
 
 class WESPE(Enhancer):
-  """The players and losses; losses take single frames of the critics' patch size, (B, 1, patch, patch, 3).
+  """The players and losses; losses take single frames of the discriminators' patch size, (B, 1, patch, patch, 3).
 
   Args:
     generator_args: of `Generator`, for generator and inverse.
     patch: side of the training crops.
     axis_name: not needed, no statistics are taken over the batch.
-    dtype: compute dtype of generator, inverse and critics; losses, blur and VGG-19 stay float32.
-    critic_width: factor on the critics' published numbers of channels.
-    critic_mean: subtracted from the critics' images, 0 as published.
-    critic_norm: 'instance', as published, or 'none', see `Critic`.
+    dtype: compute dtype of generator, inverse and discriminators; losses, blur and VGG-19 stay float32.
+    critic_width: factor on the discriminators' published numbers of channels.
+    critic_mean: subtracted from the discriminators' images, 0 as published.
+    critic_norm: 'instance', as published, or 'none', see `Discriminator`.
     content_loss: 'vgg19', mean squared difference of its features, or 'pixel', that of the pixels.
     content_weight: that of CONTENT_WEIGHTS when left out.
     colour_weight, texture_weight, tv_weight: of the generator's other terms.
-    blur, blur_sigma: what the colour critic's images are blurred by, see `layers.blur`.
+    blur, blur_sigma: what the colour discriminator's images are blurred by, see `layers.blur`.
     perceptual_dir: folder of the converted VGG-19 weights; '' is the usual one, see `perceptual.path_of`.
     allow_random: for tests: random weights where there are none. No flag or config may set it.
 
@@ -212,7 +214,7 @@ class WESPE(Enhancer):
     content_sha256: of the published file of VGG-19 weights; None when random, or not used.
 
   Raises:
-    ConfigError: an argument is out of range, or `patch` too small for the critics.
+    ConfigError: an argument is out of range, or `patch` too small for the discriminators.
     MissingWeightsError, DataError: VGG-19's weights are not there, or damaged, or another network's.
   """
 
@@ -250,10 +252,10 @@ class WESPE(Enhancer):
     _expect('blur_sigma', blur_sigma, 0 < blur_sigma < math.inf, 'a number above 0')
     _expect('critic_width', critic_width, 0 < critic_width < math.inf, 'a number above 0')
     _expect('critic_norm', critic_norm, critic_norm in CRITIC_NORMS, f'one of {", ".join(CRITIC_NORMS)}')
-    if patch < Critic.LEAST_PATCH:
-      least = Critic.LEAST_PATCH
+    if patch < Discriminator.LEAST_PATCH:
+      least = Discriminator.LEAST_PATCH
       raise errors.ConfigError(
-        f"config.crop={patch} is too small for WESPE's critics; expected {least} or more (published 100)."
+        f"config.crop={patch} is too small for WESPE's discriminators; expected {least} or more (published 100)."
       )
     # First of all players: who lacks the weights should know at once.
     features = _load_vgg19(perceptual_dir, allow_random) if content_loss == 'vgg19' else None
@@ -262,13 +264,13 @@ class WESPE(Enhancer):
     how = dict(dtype=dtype, rngs=rngs)
     self.generator = Generator(**generator_args, **how)
     self.inverse = Generator(**generator_args, **how)
-    self.colour_critic = Critic(3, patch, critic_width, critic_mean, critic_norm, **how)
-    self.texture_critic = Critic(1, patch, critic_width, critic_mean, critic_norm, **how)
+    self.colour_critic = Discriminator(3, patch, critic_width, critic_mean, critic_norm, **how)
+    self.texture_critic = Discriminator(1, patch, critic_width, critic_mean, critic_norm, **how)
     self.patch, self.blur, self.blur_sigma = patch, blur, blur_sigma
     self.term_weights = tuple(weights.items())
 
   def critic_inputs(self, images: jax.Array) -> dict[str, jax.Array]:
-    """Splits images (B, H, W, 3) for the critics: their colours without texture, and their texture without colour."""
+    """Splits images (B, H, W, 3) for the two: their colours without texture, and their texture without colour."""
     return {'colour': gaussian.blur(images, self.blur, self.blur_sigma), 'texture': luma(images)}
 
   def generator_loss(self, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -286,7 +288,7 @@ class WESPE(Enhancer):
   def critic_loss(
     self, x: jax.Array, y: jax.Array, keys: jax.Array, weights: dict[str, jax.Array]
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
-    """See `Enhancer`; the sum of the critics' cross-entropies, each with real and generated images by halves."""
+    """See `Enhancer`; the sum of the discriminators' cross-entropies, each with real and generated images by halves."""
     del keys, weights
     x, y = self._images(x, y)
     enhanced = jax.lax.stop_gradient(self.generator.enhance(x))
@@ -298,14 +300,14 @@ class WESPE(Enhancer):
       logged |= {f'{name}_critic': term, f'{name}_critic_gap': real.mean() - generated.mean()}
     return loss, (logged, {})
 
-  def _critic(self, name: str) -> Critic:
+  def _critic(self, name: str) -> Discriminator:
     return getattr(self, f'{name}_critic')
 
   def _images(self, *clips: jax.Array) -> list[jax.Array]:
     for name, clip in zip('xy', clips, strict=True):
       if clip.shape[1:] != (1, self.patch, self.patch, 3):
         raise ValueError(
-          f'WESPE is trained on single frames, cropped to the patch that its critics are made for: expected {name} '
+          f'WESPE is trained on single frames, cropped to the patch of its discriminators: expected {name} '
           f'(B, 1, {self.patch}, {self.patch}, 3), got {clip.shape}.'
         )
     return [images(clip) for clip in clips]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def choose(
   aligned: bool = True,
   every: int = 1,
   inputs: bool = True,
-  perceptual_dir: str | None = None,
+  perceptual_dir: str | os.PathLike | None = None,
 ) -> Choice:
   """The metrics of these names.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import logging
 
-from vqm_jax import checkpoints, data, errors, inference, locks
+from vqm_jax import checkpoints, data, errors, inference, locks, names
 from vqm_jax.evaluation import results, scoring
 from vqm_jax.evaluation.choice import FRECHET, Choice, choose
 from vqm_jax.evaluation.filter_scores import score_filters
@@ -103,7 +103,7 @@ def evaluate_run(
     )
   root = pathlib.Path(run.workdir if out is None else out) / 'eval'
   dataset, val_config = _frames_config(run, dataset)
-  data_dir = data_dir or run.config.get('data_dir') or None
+  data_dir = os.fspath(data_dir) if data_dir else run.config.get('data_dir') or None
   source = data.open_source(dataset, val_config, split, data_dir)
   reader = data.ClipReader(source)
   aligned = reader.aligned and aligned
@@ -166,10 +166,14 @@ def evaluate_folders(
     aligned: whether targets show the inputs pixel by pixel; False if they are of another camera.
 
   Raises:
-    ConfigError: an unknown metric or protocol.
-    DataError: clips do not match, or nothing can be measured.
+    ConfigError: an unknown metric or protocol, or no method.
+    DataError: clips do not match, a name of several methods cannot be a folder, or nothing can be measured.
     VideoError: a file or folder cannot be read.
   """
+  if not methods:
+    raise errors.ConfigError('methods: expected one or more, found none.')
+  if len(methods) > 1:
+    names.check(methods, 'methods', 'method')
   given = {'output': None, 'input': lq, 'target': gt}
   choice = _choose(
     metrics, protocol=protocol, aligned=aligned, every=every, inputs=bool(lq), perceptual_dir=perceptual_dir
@@ -203,13 +207,13 @@ def _frames_config(run: inference.Run, given: str | None) -> tuple[str, str]:
   return dataset, config or run.config.get('val_config', 'frames')
 
 
-def _choose(names: Sequence[str], *, protocol: str, every: int, **how: Any) -> Choice:
+def _choose(asked: Sequence[str], *, protocol: str, every: int, **how: Any) -> Choice:
   """The metrics of an evaluation, see `choose`; what cannot be measured is warned of."""
   if protocol not in PROTOCOLS:
     raise errors.ConfigError(f'protocol: expected one of {", ".join(PROTOCOLS)}, found {protocol!r}.')
   if every < 1:
     raise errors.ConfigError(f'every: expected 1 or more, found {every}.')
-  choice = choose(names, protocol=protocol, every=every, **how)
+  choice = choose(asked, protocol=protocol, every=every, **how)
   if choice.missing:
     logging.warning('Not measured: %s; the reasons are below the table.', ', '.join(choice.missing))
   if not choice.metrics and not choice.patches:

@@ -71,10 +71,11 @@ class PatchFeatures:
 
 
 def _distance(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-  parts = []
-  for rows in (one, other):
-    statistics = metrics.FeatureStatistics()
-    for features in rows:
-      statistics.update(features)
-    parts += [statistics.mean, statistics.covariance]
-  return metrics.frechet_distance(*parts)
+  return _statistics(one).distance(_statistics(other))
+
+
+def _statistics(rows: Sequence[np.ndarray]) -> metrics.FeatureStatistics:
+  statistics = metrics.FeatureStatistics()
+  for features in rows:
+    statistics.update(features)
+  return statistics

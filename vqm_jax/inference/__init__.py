@@ -8,9 +8,9 @@ from vqm_jax.inference.excerpts import restore_at
 from vqm_jax.inference.opening import (
   check_weights,
   load,
+  load_params,
   open_run,
   read_config,
-  read_params,
   read_strength_by_qp,
   shipped_name,
 )
@@ -40,7 +40,7 @@ __all__ = [
   'open_weights',
   'parse_tile',
   'read_config',
-  'read_params',
+  'load_params',
   'read_strength_by_qp',
   'reflect_index',
   'restore_at',

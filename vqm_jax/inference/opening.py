@@ -97,7 +97,7 @@ def read_strength_by_qp(source: str | pathlib.Path) -> list[list[float]]:
   return [list(pair) for pair in shipped.describe(name).strength_by_qp]
 
 
-def read_params(
+def load_params(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:
   """Returns the parameters of a network by path, their checkpoint, and whether they are the moving average.

@@ -20,7 +20,7 @@ from flax import nnx
 
 from vqm_jax.layers import diagnostics
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.initializers import passing
+from vqm_jax.layers.initializers import dirac
 
 # Zeros around x. Places are clipped to [-2, size], where all neighbours are such zeros: what lies outside needs no
 # further care, in values and in gradients.
@@ -284,7 +284,7 @@ class DeformConv(nnx.Module):
 
   A convolution of the guide, zero at first, gives 27 channels per group: 18 offsets (dy, dx per tap), then 9 mask
   logits. A fresh layer is therefore half of an ordinary convolution, because every mask is sigmoid(0); its kernel
-  makes up for that and passes x on (see `initializers.passing`; EDVR's own starts like any convolution).
+  makes up for that and passes x on (see `initializers.dirac`; EDVR's own starts like any convolution).
 
   Args:
     cin, cout: channels of input and output.
@@ -317,7 +317,7 @@ class DeformConv(nnx.Module):
       dtype=dtype,
       rngs=rngs,
     )
-    self.kernel = nnx.Param(passing(2.0)(rngs.params(), (3, 3, cin, cout)))
+    self.kernel = nnx.Param(dirac(2.0)(rngs.params(), (3, 3, cin, cout)))
     self.bias = nnx.Param(jnp.zeros(cout))
     self.groups = groups
     self.label = label

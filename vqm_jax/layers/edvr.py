@@ -16,7 +16,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.initializers import Wire, passing, wired
+from vqm_jax.layers.initializers import Wire, dirac, wired
 from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 
@@ -108,7 +108,7 @@ class PCDLevel(nnx.Module):
     self.offset_merge = None if coarsest else conv(2 * width, width, **how)
     self.offset2 = conv(width, width, **how)
     self.warp = DeformConv(width, width, width, groups, label=label, **how)
-    self.merge = None if coarsest else conv(2 * width, width, kernel_init=passing(), **how)
+    self.merge = None if coarsest else conv(2 * width, width, kernel_init=dirac(), **how)
     self.activate = activate
 
   def __call__(self, neighbour, reference, coarser):
@@ -166,7 +166,7 @@ class ConvFusion(nnx.Module):
   """Fusion without attention: one 1x1 convolution of all frames. Aligned (B, T, h, w, C) -> (B, h, w, C)."""
 
   def __init__(self, width: int, num_frames: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-    centre = passing(channels=centre_channels(width, num_frames))
+    centre = dirac(channels=centre_channels(width, num_frames))
     self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, dtype=dtype, rngs=rngs)
 
   def __call__(self, aligned: jax.Array) -> jax.Array:
@@ -186,7 +186,7 @@ class TSA(nnx.Module):
     self.embed_centre = conv(width, width, **how)
     self.embed = conv(width, width, **how)
     # Doubled, since the temporal weights start near one half; the spatial gate starts near one.
-    centre = passing(2.0, centre_channels(width, num_frames))
+    centre = dirac(2.0, centre_channels(width, num_frames))
     self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, **how)
     self.spatial0 = conv(num_frames * width, width, 1, **how)
     self.spatial1 = conv(2 * width, width, 1, **how)
@@ -249,11 +249,11 @@ class ShuffleTail(nnx.Module):
     how, half_width = dict(dtype=dtype, rngs=rngs), half_width or width
     self.up = nnx.List(
       [
-        conv(width, 4 * half_width, kernel_init=passing(), **how),
-        conv(half_width, 4 * full_width, kernel_init=passing(channels=SHUFFLED), **how),
+        conv(width, 4 * half_width, kernel_init=dirac(), **how),
+        conv(half_width, 4 * full_width, kernel_init=dirac(channels=SHUFFLED), **how),
       ]
     )
-    self.conv = conv(full_width, full_width, kernel_init=passing(), **how)
+    self.conv = conv(full_width, full_width, kernel_init=dirac(), **how)
     self.last = last_conv(full_width, dtype=dtype, rngs=rngs)
 
   def features(self, x: jax.Array) -> jax.Array:

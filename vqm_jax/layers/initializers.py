@@ -69,8 +69,11 @@ def wired(wires: Iterable[Wire]) -> Initializer:
   return init
 
 
-def passing(gain: float = 1.0, channels: Sequence[int] | None = None) -> Initializer:
-  """`wired` so that output channel k is input channel `channels[k]` times `gain`; all in their order when left out."""
+def dirac(gain: float = 1.0, channels: Sequence[int] | None = None) -> Initializer:
+  """Dirac kernel: output channel k starts as input channel `channels[k]` times `gain`, all in order when left out.
+
+  Unlike `torch.nn.init.dirac_` it leaves a tenth of PyTorch's default beside, see `wired`.
+  """
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     sources = range(shape[2]) if channels is None else channels

@@ -10,7 +10,6 @@ The distance is biased upwards, the more the fewer samples there are: show besid
 
 import jax
 import numpy as np
-from absl import logging
 
 from vqm_jax import errors, perceptual
 from vqm_jax.metrics.lpips import LpipsWeights
@@ -100,20 +99,6 @@ class FeatureStatistics:
   def distance(self, other: 'FeatureStatistics') -> float:
     """`frechet_distance` to another set."""
     return frechet_distance(self.mean, self.covariance, other.mean, other.covariance)
-
-  def warn_if_few(self, what: str = 'The Frechet distance') -> bool:
-    """Whether there are fewer samples than 2 D; says so in the log."""
-    dim = self.dim or 1
-    few = self.count < 2 * dim
-    if few:
-      logging.warning(
-        '%s: %d samples of length %d are too few, use at least %d: more frames or more patches of each.',
-        what,
-        self.count,
-        dim,
-        2 * dim,
-      )
-    return few
 
   def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
     # Chan et al. (1979): sums of squares are never taken about anything but the mean.

@@ -18,7 +18,7 @@ from flax import nnx
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
 from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, centre_channels, last_conv, signed_planes
-from vqm_jax.layers.initializers import Wire, kaiming, passing, torch_bias, torch_kernel, wired
+from vqm_jax.layers.initializers import Wire, dirac, kaiming, torch_bias, torch_kernel, wired
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers.base import Restorer
@@ -129,13 +129,13 @@ class GTQ(Restorer):
     torch_init = dict(activation=leaky_relu, kernel_init=torch_kernel(), bias_init=torch_bias(9 * width))
     self.extract_start = conv(3 * _UNSHUFFLE**2, width, kernel_init=wired(_signed_squares()), **how)
     self.extract = nnx.List([ResidualBlock(width, **torch_init, **how) for _ in range(num_extraction)])
-    self.extract_end = conv(width, width, kernel_init=passing(), **how)
+    self.extract_end = conv(width, width, kernel_init=dirac(), **how)
     self.align = nnx.List([AlignmentStage(width, groups, f'stage{k + 1}', **how) for k in range(num_stages)])
-    centre = passing(channels=centre_channels(width, num_frames))
+    centre = dirac(channels=centre_channels(width, num_frames))
     self.trunk_start = conv(num_frames * width, width, kernel_init=centre, **how)
     self.trunk = nnx.List([RRDB(width, growth, **how) for _ in range(num_rrdb)])
     self.trunk_end = conv(width, width, **how)
-    starts = passing(), passing(channels=SHUFFLED)
+    starts = dirac(), dirac(channels=SHUFFLED)
     self.up = nnx.List([conv(width, 4 * width, kernel_init=start, **how) for start in starts])
     self.last = last_conv(width, **how)
     self.num_frames = num_frames

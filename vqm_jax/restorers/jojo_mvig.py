@@ -22,7 +22,7 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail
-from vqm_jax.layers.initializers import kaiming, passing
+from vqm_jax.layers.initializers import dirac, kaiming
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
 from vqm_jax.restorers import base
@@ -152,7 +152,7 @@ class JOJO(base.EDVR):
     super().__init__(width, num_frames, num_front, groups, input_mean, **how)
     self.fusion = TSA(width, num_frames, **how)
     self.pooling = GlobalPoolingUNet(width, **how)
-    self.merge = conv(2 * width, width, kernel_init=passing(), **how)
+    self.merge = conv(2 * width, width, kernel_init=dirac(), **how)
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.tail = ShuffleTail(width, tail_width, width // 4, **how)
 

@@ -46,7 +46,7 @@ def make_trainer(config: ml_collections.ConfigDict, devices: list | None = None)
   return (Adversarial if config.system in enhancers.METHODS else Supervised)(config, devices)
 
 
-def initial_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
+def init_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
   """Returns what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
 
   `init_from` is a workdir, one of its checkpoint folders, or a name of weights that ship with the package.
@@ -106,7 +106,7 @@ def train(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   *,
-  start: Callable[[Any, Trainer], Any] = initial_params,
+  start: Callable[[Any, Trainer], Any] = init_params,
   stage_of: tuple[pathlib.Path, Any] | None = None,
   profile_steps: tuple[int, int] | None = None,
   wandb_project: str | None = None,

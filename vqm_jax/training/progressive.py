@@ -101,7 +101,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, **opti
     grows = stage.config.init_from and stage.new
 
     def start(stage_config, trainer, stage=stage, grows=grows):
-      return grown_params(stage, trainer) if grows else loop.initial_params(stage_config, trainer)
+      return grown_params(stage, trainer) if grows else loop.init_params(stage_config, trainer)
 
     state = loop.train(stage.config, stage.workdir, start=start, stage_of=(workdir, config), **options)
     directory = stage.workdir / 'checkpoints'
@@ -125,7 +125,7 @@ def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
   if ease_in is None:
     raise errors.ConfigError(f'system={stage.config.system!r} does not know how to grow; train it in one piece.')
   loop.check_input_mean(stage.config, parent)
-  arrays, step, ema = inference.read_params(parent, 'latest')
+  arrays, step, ema = inference.load_params(parent, 'latest')
   params, report = checkpoints.warm_start(trainer.fresh(), arrays)
 
   def foreseen(leaf: str) -> bool:

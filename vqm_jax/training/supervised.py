@@ -87,8 +87,8 @@ class Supervised:
     return nnx.to_pure_dict(nnx.state(self._create(), nnx.Param))
 
   def read(self, workdir: pathlib.Path, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
-    """Returns the parameters of another run by path, as `inference.read_params`."""
-    return inference.read_params(workdir, step)
+    """Returns the parameters of another run by path, as `inference.load_params`."""
+    return inference.load_params(workdir, step)
 
   def init(self, params: Any) -> TrainState:
     """Returns the state before the first update, replicated over the mesh."""

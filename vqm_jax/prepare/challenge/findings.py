@@ -26,7 +26,7 @@ def split_rows(found: packing.Layout) -> list[tuple[str, ...]]:
   return rows
 
 
-def clip_row(found: packing.Layout, clip: packing.Clip) -> tuple[str, ...]:
+def clip_row(found: packing.Layout, clip: packing.PackedClip) -> tuple[str, ...]:
   """A row as CLIP_HEADER; what differs between the sides of a pair is told of both."""
   sides = [clip.sources.get(side) for side in ('lq', 'hq') if getattr(clip, side) is not None]
   facts = (

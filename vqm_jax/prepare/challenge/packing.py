@@ -76,7 +76,7 @@ _UNREADABLE = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
+class PackedClip:
   """One clip of a split; `hq` is None where the challenge withheld the targets.
 
   `lq` and `hq` are what `open_video` takes, `sources` the same opened, as far as they could be ('lq', 'hq'). `fps` is
@@ -104,7 +104,7 @@ class Layout:
   """The clips that `resolve` found in `root`, by split and name; problems and warnings of one line each."""
 
   root: pathlib.Path
-  clips: tuple[Clip, ...]
+  clips: tuple[PackedClip, ...]
   problems: tuple[str, ...]
   warnings: tuple[str, ...]
 
@@ -121,11 +121,11 @@ class Layout:
     """Changes when the names or sizes of the files of a split change, or its rates and categories."""
     return short_hash([line for clip in self.clips if clip.split == split for line in self._lines(clip)])
 
-  def clip_digest(self, clip: Clip) -> str:
+  def clip_digest(self, clip: PackedClip) -> str:
     """As `digest`, of one clip."""
     return short_hash(self._lines(clip))
 
-  def _lines(self, clip: Clip) -> list[str]:
+  def _lines(self, clip: PackedClip) -> list[str]:
     files = [f'{side} {line}' for side, source in clip.sources.items() for line in _files(source)]
     return [f'{clip.clip_id} {clip.fps} {clip.category}', *files]
 
@@ -165,7 +165,7 @@ def resolve(manual_dir: str | os.PathLike, dataset: str, *, source_suffix: str =
     raise errors.ConfigError(f'dataset={dataset}: layout unknown, expected one of {", ".join(DATASETS)}.')
   challenge, notes = _CHALLENGES[dataset], _Notes()
   root = pathlib.Path(manual_dir)
-  clips: list[Clip] = []
+  clips: list[PackedClip] = []
   with notes.guard(root):
     root = _root(root, dataset)
     clips = _clips(root, source_suffix, notes)
@@ -184,7 +184,7 @@ def _one_line(error: Exception) -> str:
   return ' '.join((str(error) or type(error).__name__).split()).removesuffix('.')
 
 
-def _note_numbers(clips: Sequence[Clip], expected: Mapping[str, int], notes: _Notes) -> None:
+def _note_numbers(clips: Sequence[PackedClip], expected: Mapping[str, int], notes: _Notes) -> None:
   """Warns of what differs from the challenge as a whole, and of rates that are assumed."""
   counts = collections.Counter(clip.split for clip in clips)
   if clips and any(counts[split] != expected[split] for split in SPLITS):
@@ -207,7 +207,7 @@ def _root(manual_dir: pathlib.Path, dataset: str) -> pathlib.Path:
   return inner[0] if inner else manual_dir
 
 
-def _clips(root: pathlib.Path, source_suffix: str, notes: _Notes) -> list[Clip]:
+def _clips(root: pathlib.Path, source_suffix: str, notes: _Notes) -> list[PackedClip]:
   """The clips of the folders, or of the manifest with what the folders know of them."""
   rows = _manifest(root / 'manifest.csv', notes)
   # Folders that nobody asks for have no problems.
@@ -229,23 +229,23 @@ def _clips(root: pathlib.Path, source_suffix: str, notes: _Notes) -> list[Clip]:
   return clips
 
 
-def _paired(listed: _Listed) -> list[Clip]:
+def _paired(listed: _Listed) -> list[PackedClip]:
   """The clips of the folders, by their names."""
   clips = []
   for split in SPLITS:
     (lq_folder, lq), (hq_folder, hq) = (listed.get((split, side), _UNKNOWN) for side in ('lq', 'hq'))
     found = ', '.join(filter(None, (lq_folder, hq_folder)))
-    clips += [Clip(split=split, clip_id=name, lq=lq.get(name), hq=hq.get(name), found=found) for name in lq | hq]
+    clips += [PackedClip(split=split, clip_id=name, lq=lq.get(name), hq=hq.get(name), found=found) for name in lq | hq]
   return clips
 
 
-def _completed(row: Clip, listed: _Listed) -> Clip:
+def _completed(row: PackedClip, listed: _Listed) -> PackedClip:
   """A line of the manifest without a source, with what the folders have."""
   lq, hq = (listed.get((row.split, side), _UNKNOWN)[1].get(row.clip_id) for side in ('lq', 'hq'))
   return dataclasses.replace(row, lq=lq, hq=row.hq or hq)
 
 
-def _note_missing(clips: Sequence[Clip], unknown: Container[tuple[str, str]], notes: _Notes) -> None:
+def _note_missing(clips: Sequence[PackedClip], unknown: Container[tuple[str, str]], notes: _Notes) -> None:
   """Every clip needs its source, and in training its target; what is `unknown` has been noted already."""
   for split, side in itertools.product(SPLITS, _SIDE_WORDS):
     of_split = [clip for clip in clips if clip.split == split]
@@ -413,7 +413,7 @@ def _plain(name: str) -> str:
   return re.sub(r'[_\-\s]', '', name.lower())
 
 
-def _manifest(path: pathlib.Path, notes: _Notes) -> list[Clip] | None:
+def _manifest(path: pathlib.Path, notes: _Notes) -> list[PackedClip] | None:
   """The clips of manifest.csv in order of the splits; None without one and, with a problem, for one of another kind."""
   if not path.is_file():
     return None
@@ -425,7 +425,7 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[Clip] | None:
     rows = lines
   if rows is None:
     return None
-  clips: dict[tuple[str, str], Clip] = {}
+  clips: dict[tuple[str, str], PackedClip] = {}
   for number, row in enumerate(rows, start=2):
     row = {key: (row.get(key) or '').strip() for key in _COLUMNS}
     where = f'{path.name}, line {number}'
@@ -445,7 +445,9 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[Clip] | None:
     if row['fps'] and fps is None:
       notes.problems.append(f'{where}: fps={row["fps"]!r}, expected for example 25 or 30000/1001')
     lq, hq = (path.parent / row[side] if row[side] else None for side in ('lq', 'hq'))
-    clips[split, name] = Clip(split=split, clip_id=name, lq=lq, hq=hq, fps=fps, category=row['category'], found=where)
+    clips[split, name] = PackedClip(
+      split=split, clip_id=name, lq=lq, hq=hq, fps=fps, category=row['category'], found=where
+    )
   return sorted(clips.values(), key=lambda clip: SPLITS.index(clip.split))
 
 
@@ -457,7 +459,7 @@ def _rate(text: str) -> Fraction | None:
   return fps if fps > 0 else None
 
 
-def _examined(clip: Clip, exact: bool, notes: _Notes) -> Clip:
+def _examined(clip: PackedClip, exact: bool, notes: _Notes) -> PackedClip:
   """`clip` with its sides opened and compared."""
   sources: dict[str, VideoSource] = {}
   for side, place in (('lq', clip.lq), ('hq', clip.hq)):
@@ -477,7 +479,7 @@ def _examined(clip: Clip, exact: bool, notes: _Notes) -> Clip:
   return clip
 
 
-def _compare(clip: Clip, exact: bool, notes: _Notes) -> None:
+def _compare(clip: PackedClip, exact: bool, notes: _Notes) -> None:
   """Notes what does not fit between the sides, as a problem where they must be `exact`, and repeated numbers."""
   name = f'{clip.split}/{clip.clip_id}'
   numbers = {side: _numbers(source) for side, source in clip.sources.items()}
