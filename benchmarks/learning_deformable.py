@@ -36,7 +36,7 @@ from experiments import common
 from vqm_jax import cli, data, files, losses, restorers
 from vqm_jax.formats import markdown_table
 from vqm_jax.layers import deform_conv, diagnostics, edvr
-from vqm_jax.layers.initializers import ParameterKeys, passing, scaled, torch_kernel, wired
+from vqm_jax.layers.initializers import ParameterKeys, dirac, scaled, torch_kernel, wired
 from vqm_jax.training import optimizer
 
 _DATASET = flags.DEFINE_string('dataset', 'vqm_demo', 'Prepared data set.')
@@ -113,8 +113,8 @@ ROWS: dict[str, dict] = {
 }
 # What takes the place of `edvr.signed_planes` in rows that start with plain pixels.
 _PIXELS = {
-  'front/stem/0/kernel': passing(), 'front/stem/1/kernel': wired(edvr.unshuffled(range(3))),
-  'tail/up/1/kernel': passing(),
+  'front/stem/0/kernel': dirac(), 'front/stem/1/kernel': wired(edvr.unshuffled(range(3))),
+  'tail/up/1/kernel': dirac(),
 }  # fmt: skip
 
 
