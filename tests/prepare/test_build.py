@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def test_built_already(two_names):
   assert again[0] == 0 and again[1].count('was built already') == 2
   assert files == {p: p.stat().st_mtime_ns for p in data_dir.rglob('*') if p.is_file()}
   assert other[0] == 1 and 'was built with per_video=4, now per_video=3; give --overwrite' in other[2]
+
+
+def test_a_damaged_description_is_told_and_built_again(two_names, tmp_path):
+  shutil.copytree(two_names[0] / 'vqm_demo' / 'micro_frames', tmp_path / 'vqm_demo' / 'micro_frames')
+  described = tmp_path / 'vqm_demo' / 'micro_frames' / '1.0.0' / 'dataset_info.json'
+  described.write_text('[' * 1000)
+  command = ['--dataset=vqm_demo', f'--data_dir={tmp_path}', '--config=micro_frames']
+  refused, again = runs(command, [*command, '--overwrite'])
+  assert refused[0] == 1 and 'dataset_info.json: this version cannot read' in refused[2]
+  assert 'build them again with --overwrite' in refused[2] and 'Traceback' not in refused[2]
+  assert again[0] == 0 and 'micro_frames built: ' in again[1], again
+  assert len(open_source('vqm_demo', 'micro_frames', 'val', str(tmp_path)))
 
 
 def test_as_a_program_with_the_data_dir_of_the_environment(tmp_path, binary, two_names):
