@@ -8,6 +8,7 @@ import re
 
 LONGEST = 500  # characters of a message
 _TAIL = 200  # of them are kept of its end, where the remedy stands
+_HEAD = 120  # and so many of its beginning, even where the remedy is a long command
 
 
 class VqmError(Exception):
@@ -68,4 +69,6 @@ def one_line(text: str, longest: int = LONGEST) -> str:
   if len(text) <= longest:
     return text
   tail = min(_TAIL, longest // 3)
+  if command := re.search(r'`[^`]+`[^`]*$', text):  # half a command is none
+    tail = min(max(tail, len(command[0])), max(tail, longest - _HEAD))
   return f'{text[: longest - tail - 5].rstrip()} ... {text[-tail:].lstrip()}'

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.data_sources import base
 
 from vqm_jax import errors, schemas
+from vqm_jax.data import origins
 
 DataSource = base.BaseDataSource
 
@@ -99,8 +100,7 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
   for file in part.file_instructions:
     if not os.path.exists(file.filename):
       raise errors.DataError(
-        f'{file.filename}: record file is missing; copy it back or build again with '
-        f'`{_build_command(dataset, config, folder.parents[2])} --overwrite`.'
+        f'{file.filename}: record file is missing; copy it back or build again with {origins.again(folder)}.'
       )
   return builder.as_data_source(split=split)
 
@@ -112,23 +112,22 @@ def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds
     raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')
   root = pathlib.Path(data_dir).expanduser()
   folder = _find(root, dataset, config)
-  build = _build_command(dataset, config, root)
-  builder = open_folder(folder, f'build them again with `{build} --overwrite`')
+  builder = open_folder(folder)
   found = builder.info.file_format
   if found is None or found.value != _FILE_FORMAT:
     raise errors.DataError(
       f'{folder}: records are stored as {found and found.value}, expected {_FILE_FORMAT}; '
-      f'build them again with `{build} --overwrite`.'
+      f'build them again with {origins.again(folder)}.'
     )
   return builder
 
 
-def open_folder(folder: pathlib.Path, remedy: str = 'build them again with --overwrite') -> tfds.core.DatasetBuilder:
+def open_folder(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
   """Returns what TFDS knows of the records in `<dataset>/<config>/<version>`, the code that built them not needed.
 
   Raises:
     DataError: their description is missing, damaged or of another version, over which TFDS, Protobuf and our features
-      raise nearly everything; ends in the `remedy`.
+      raise nearly everything; ends in the command that builds them again.
   """
   try:
     _check_features(schemas.load(folder / 'features.json', dict[str, Any]))
@@ -137,7 +136,8 @@ def open_folder(folder: pathlib.Path, remedy: str = 'build them again with --ove
     return builder
   except Exception as error:
     raise errors.DataError(
-      f'{folder}: this version cannot read the description of the records ({errors.reason(error)}); {remedy}.'
+      f'{folder}: this version cannot read the description of the records ({errors.reason(error)}); build '
+      f'them again with {origins.again(folder)}.'
     ) from error
 
 
@@ -240,17 +240,17 @@ class Records(Sequence[dict[str, Any]]):
     position = index - (self._ends[which - 1] if which else 0) + skip
     return errors.DataError(
       f'{self._name}: record {index} (number {position} of {file}) cannot be read: {reason}; '
-      'copy the file back or build the dataset again.'
+      f'copy the file back or build again with {origins.again(pathlib.Path(file).parent)}.'
     )
 
 
 def _find(root: pathlib.Path, dataset: str, config: str) -> pathlib.Path:
-  remedy = f'build it with `{_build_command(dataset, config, root)}`'
-  if not root.is_dir():
-    raise errors.DataError(f'data_dir={root} does not exist; {remedy}.')
   configs = prepared_configs(root, dataset)
   if config in configs:
     return configs[config]
+  remedy = f'build it with {origins.missing(root, dataset, config, next(iter(configs.values()), None))}'
+  if not root.is_dir():
+    raise errors.DataError(f'data_dir={root} does not exist; {remedy}.')
   if configs:
     raise errors.DataError(f'{root / dataset}: no config {config!r}; prepared: {", ".join(sorted(configs))}; {remedy}.')
   datasets = sorted({path.parents[2].name for path in root.glob('*/*/*/dataset_info.json')})
@@ -261,7 +261,3 @@ def _find(root: pathlib.Path, dataset: str, config: str) -> pathlib.Path:
 
 def _version_key(folder: pathlib.Path) -> tuple[int, ...]:
   return tuple(int(number) for number in re.findall(r'\d+', folder.name))
-
-
-def _build_command(dataset: str, config: str, root: pathlib.Path) -> str:
-  return f'python -m vqm_jax.prepare.build --dataset={dataset} --config={config} --data_dir={root}'

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vqm_jax import errors
-from vqm_jax.data import segments
+from vqm_jax.data import origins, segments
 from vqm_jax.data.features import FrameStrip
 from vqm_jax.data.records import (
   DataSource,
@@ -276,9 +276,9 @@ def _other_kind(info: tfds.core.DatasetInfo, sampling: str, num_frames: int = 1,
 
 def _configs_that_fit(info: tfds.core.DatasetInfo, sampling: str, num_frames: int, crop: int) -> str:
   """Names what to use instead: the prepared configs of the same dataset that are large enough, smallest first."""
-  root = pathlib.Path(info.data_dir).parents[2]
+  here = pathlib.Path(info.data_dir)
   strips = {}
-  for config, folder in prepared_configs(root, info.name).items():
+  for config, folder in prepared_configs(here.parents[2], info.name).items():
     try:
       strip = _usable_strip(open_folder(folder).info, _MODES[sampling])
     except errors.DataError:  # Damaged, or of another version: nothing to recommend.
@@ -292,6 +292,5 @@ def _configs_that_fit(info: tfds.core.DatasetInfo, sampling: str, num_frames: in
     return f'use config {" or ".join(sizes[config] for config in fitting)}'
   return (
     f'no prepared config of {info.name} fits (there is: {", ".join(sizes.values()) or "none"}); build '
-    f'{"a larger one" if sizes else "one"} with '
-    f'`python -m vqm_jax.prepare.build --dataset={info.name} --config=... --data_dir={root}`'
+    f'{"a larger one" if sizes else "one"} with {origins.missing(here.parents[2], info.name, "...", here)}'
   )

@@ -11,7 +11,9 @@ import itertools
 import os
 import pathlib
 import shutil
+import sys
 import time
+import types
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from vqm_jax import cli, errors, files, names, schemas
+from vqm_jax.data import origins
 from vqm_jax.prepare.pairs import checked
 from vqm_jax.prepare.records.configs import ClipPair, RecordsConfig
 
@@ -35,14 +38,16 @@ _PROBE_FRAMES = 96
 class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Base of the data sets: a subclass only says where clips come from, in `clips`; its configs are `RecordsConfig`s.
 
-  The metadata hold what the build depended on under 'settings', and which records a clip made under the config's
-  `table`: {split: {clip: {first_record, …}}}.
+  The metadata hold what the build depended on under 'settings', how it was started under 'origin', and which records a
+  clip made under the config's `table`: {split: {clip: {first_record, …}}}.
   """
 
   # Where a build keeps its finished files until all are there; among the records if None.
   shards_folder: pathlib.Path | None = None
   # Where it remembers which pairs were looked at; the folder of the data set among the records if None.
   memory_folder: pathlib.Path | None = None
+  # Which fields of its config were changed for this build.
+  options: Mapping[str, Any] = types.MappingProxyType({})
 
   def __init__(self, *, file_format: str | None = None, **kwargs):
     self._plans: dict[pathlib.Path | None, list[Shard]] = {}
@@ -71,6 +76,12 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       del fields[field.name]
     splits = {*config.splits.values(), *(['train'] if config.holdout else [])}
     return fields | {'input': {split: self.fingerprint(split, manual_dir) for split in sorted(splits)}}
+
+  def _notes(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
+    notes = {'settings': self.settings(manual_dir)}
+    module = getattr(sys.modules.get(type(self).__module__), '__file__', None)
+    origin = module and origins.of_builder(pathlib.Path(module), manual_dir, self.options)
+    return notes | ({'origin': dataclasses.asdict(origin)} if origin else {})
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
@@ -177,7 +188,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = self._manual_dir(dl_manager)
     shards = self.plan(manual_dir)
-    self.info.metadata['settings'] = self.settings(manual_dir)
+    self.info.metadata.update(self._notes(manual_dir))
     return {split: self._generate_examples(shards, split) for split in dict.fromkeys(shard.split for shard in shards)}
 
   def _generate_examples(self, shards: Sequence['Shard'], split: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -213,7 +224,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Ours writes records as they come, and what was finished in `shards_folder` earlier is not made again.
     manual_dir = self._manual_dir(dl_manager)
     shards = self.plan(manual_dir)
-    self.info.metadata['settings'] = self.settings(manual_dir)
+    self.info.metadata.update(self._notes(manual_dir))
     folder = self.shards_folder or pathlib.Path(self.data_dir)
     write(self, shards, folder)
     tables, infos = {}, []

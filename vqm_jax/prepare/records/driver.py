@@ -52,9 +52,10 @@ def find_builder(dataset: str) -> type[VqmBuilder]:
 def variant(builder_cls: type[VqmBuilder], name: str, config: Any, changes: dict[str, Any]) -> type[VqmBuilder]:
   """The builder class under another name, with one config, whose fields are changed as far as it has them."""
   fields = {field.name for field in dataclasses.fields(config)}
-  config = dataclasses.replace(config, **{key: value for key, value in changes.items() if key in fields})
+  changes = {key: value for key, value in changes.items() if key in fields}
+  config = dataclasses.replace(config, **changes)
   # TFDS finds README, tags and citation through the module of the class.
-  body = dict(name=name, BUILDER_CONFIGS=[config], __module__=builder_cls.__module__)
+  body = dict(name=name, BUILDER_CONFIGS=[config], options=changes, __module__=builder_cls.__module__)
   return type(builder_cls)('Builder', (builder_cls,), body, skip_registration=True)
 
 
