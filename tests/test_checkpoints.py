@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import sys
+import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_disk import no_file_beyond
 
 from vqm_jax import checkpoints, errors
 
@@ -122,6 +126,29 @@ def test_a_save_that_does_not_fit_on_the_disk_says_what_it_needs(tmp_path, monke
     with pytest.raises(errors.CheckpointError, match=r'Could not save checkpoint 1 in .*: .*make room'):
       saver.save(1, state(1.0), {'step': 1})
   assert checkpoints.steps(tmp_path / 'checkpoints') == []
+
+
+def test_a_disk_that_fills_while_saving_is_told_once_and_keeps_nobody_waiting(tmp_path, monkeypatch):
+  told = []
+  monkeypatch.setattr(sys, 'unraisablehook', told.append)  # where TensorStore's threads would leave tracebacks
+  noise = np.random.default_rng(0).standard_normal((20, 40_000)).astype(np.float32)
+  layers = {f'layer{index}': jnp.asarray(values) for index, values in enumerate(noise)}
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saver:
+    saver.save(1, {'layer': jnp.zeros(5)}, {'step': 1})
+    saver.wait()
+  assert sys.unraisablehook == told.append
+  start = time.monotonic()
+  refused = pytest.raises(
+    errors.CheckpointError, match=r'Could not save checkpoint 2 in .*: the disk is full; it needs'
+  )
+  with refused, checkpoints.Checkpoints(tmp_path / 'checkpoints') as saver, no_file_beyond(30_000):
+    saver.save(2, layers, {'step': 2})
+    saver.wait()
+  assert time.monotonic() - start < 100
+  time.sleep(0.5)
+  assert [what.exc_value for what in told] == []
+  assert checkpoints.steps(tmp_path / 'checkpoints') == [1]
+  checkpoints.verify(tmp_path / 'checkpoints', 1)
 
 
 def test_warm_start_copies_what_fits_and_reports_the_rest():

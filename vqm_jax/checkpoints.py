@@ -16,12 +16,14 @@ or the next time. Only `metrics/` is no part of the state: without it a checkpoi
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import pathlib
 import shutil
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -66,6 +68,8 @@ class Checkpoints:
     )
     with _fenced(f'{self.directory}: cannot be used for checkpoints'):
       self._manager = ocp.CheckpointManager(self.directory, options=options)
+    self._hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_of_a_closed_loop, self._hook)
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -76,6 +80,8 @@ class Checkpoints:
         self.wait()
     finally:
       self._close(patient=not self._failed)
+      if not self._failed:
+        sys.unraisablehook = self._hook
 
   def _close(self, patient: bool) -> None:
     """Ends Orbax's threads; after a failed save it may take for ever, and what it raises has been told."""
@@ -101,7 +107,9 @@ class Checkpoints:
     # Looked at first, because Orbax's threads report a full disk with pages of tracebacks.
     self._needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     if self._needed > (free := shutil.disk_usage(self.directory).free):
-      raise self._save_error(step, OSError(f'it needs {_size(self._needed)}, {_size(free)} are free on the disk'))
+      raise self._save_error(
+        step, OSError(f'it needs {files.size_text(self._needed)}, {files.size_text(free)} are free on the disk')
+      )
     try:
       self._manager.wait_until_finished()
       self._saving = step
@@ -123,7 +131,7 @@ class Checkpoints:
     why = errors.reason(error)
     if files.is_full(error):
       free = shutil.disk_usage(self.directory).free
-      why = f'the disk is full; it needs {_size(self._needed)}, {_size(free)} are free'
+      why = f'the disk is full; it needs {files.size_text(self._needed)}, {files.size_text(free)} are free'
     return errors.CheckpointError(
       f'Could not save checkpoint {step} in {self.directory}: {why}. Earlier checkpoints are untouched; '
       'make room or check permissions, then start the same command again to resume.'
@@ -187,6 +195,18 @@ def _one_copy(leaf: Any) -> Any:
   return leaf
 
 
+def _unless_of_a_closed_loop(hook: Callable[[Any], Any], unraisable: Any) -> None:
+  """A `sys.unraisablehook` that leaves out what TensorStore has to say after a failed write.
+
+  Once one write has failed, Orbax closes the event loop that waits for all of them; TensorStore's threads, which then
+  have nobody to tell that theirs are done, would print a traceback each.
+  """
+  error = unraisable.exc_value
+  if unraisable.object is None and isinstance(error, RuntimeError) and str(error) == 'Event loop is closed':
+    return
+  hook(unraisable)
+
+
 @contextlib.contextmanager
 def _fenced(what: str) -> Iterator[None]:
   """Turns whatever Orbax and TensorStore raise into a CheckpointError that begins with `what`; ours pass."""
@@ -197,10 +217,6 @@ def _fenced(what: str) -> Iterator[None]:
   except Exception as error:
     text = ' '.join(str(error).split()) or type(error).__name__
     raise errors.CheckpointError(f'{what}: {errors.one_line(text, 300)}') from error
-
-
-def _size(count: int) -> str:
-  return f'{count / 1e6:.1f} MB'
 
 
 def _drop_damaged_scores(directory: pathlib.Path) -> None:

@@ -29,6 +29,7 @@ _NUMBERS = {
   r'invalid literal for int\(\)': 'a whole number',
   'Exceeds the limit': 'a whole number',
 }
+_FULL = 'A disk is full, and the system does not say which: make room, then start the same command again.'
 _PATIENCE = 5  # seconds for each thread that is left after an error
 
 FLAGS = flags.FLAGS
@@ -191,7 +192,7 @@ def run(main: collections.abc.Callable[[list[str]], Any]) -> NoReturn:
       if FLAGS.debug:
         raise
       if files.is_full(error):
-        _fail(str(files.full(error.filename or os.getcwd())), 1)
+        _fail(str(files.full(error.filename)) if error.filename else f'{_FULL} {errors.reason(error)}', 1)
       _fail(f'{error.strerror or error}: {error.filename or ""}'.rstrip(': '), 1)
 
   app.run(guarded, flags_parser=lambda argv: _parse(main, argv))

@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vqm_jax import errors
@@ -20,17 +20,33 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A temporary name beside `path` to write to; it becomes `path` when all went well, folders made as needed."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   try:
-    yield partial
-    partial.replace(path)
-  except OSError as error:
-    if is_full(error):
-      raise full(path, partial.stat().st_size if partial.exists() else 0) from error
-    raise
+    with filling(path, lambda: partial.stat().st_size):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      yield partial
+      partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(path: pathlib.Path, written: Callable[[], int] = lambda: 0) -> Iterator[None]:
+  """Turns the error of a disk that is full, raised while `path` is written, into a DiskFullError that names it.
+
+  `written` finds out how many bytes there was room for.
+  """
+  try:
+    yield
+  except errors.VqmError:
+    raise
+  except Exception as error:
+    if not is_full(error):
+      raise
+    least = 0
+    with contextlib.suppress(OSError):
+      least = written()
+    raise full(path, least) from error
 
 
 def is_full(error: BaseException) -> bool:
@@ -49,10 +65,10 @@ def full(path: str | os.PathLike, least: int = 0) -> errors.DiskFullError:
   folder = pathlib.Path(path).resolve()
   while not folder.is_dir():
     folder = folder.parent
-  needed = f'it needs more than {max(least, 1) / 1e6:.3f} MB' if least else 'it needs more'
+  needed = f'it needs more than {size_text(least)}' if least else 'it needs more'
   return errors.DiskFullError(
-    f'{path}: no room to write this; {needed}, {shutil.disk_usage(folder).free / 1e6:.3f} MB are free (a quota '
-    'may allow less). Make room, then start the same command again.'
+    f'{path}: no room to write this; {needed}, {size_text(shutil.disk_usage(folder).free)} are free (a quota may allow '
+    'less). Make room, then start the same command again.'
   )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 
 NAME = '.lock'
 
@@ -39,9 +39,10 @@ def _sign(handle, shared):
 
 def _take(path, what, shared=False):
   while True:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+      with files.filling(pathlib.Path(what)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except FileNotFoundError:
       continue  # the folder was removed in this moment
     try:

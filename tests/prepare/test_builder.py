@@ -324,6 +324,6 @@ def test_disk_full_is_one_line(tmp_path, monkeypatch):
       raise RuntimeError('No space left on device')
 
   monkeypatch.setattr(builder_lib.array_record_module, 'ArrayRecordWriter', Full)
-  with pytest.raises(errors.DataError, match='cannot write records .No space left on device.*GB are free'):
+  with pytest.raises(errors.DiskFullError, match='val-00000-of-00001: no room to write this; .* are free'):
     built(tmp_path, 'frames', {'val': [pair('a')]})
   assert not list(tmp_path.rglob('dataset_info.json'))

@@ -399,7 +399,7 @@ def test_a_disk_that_is_too_small_is_seen_before_the_save(whole, tmp_path, monke
   config, copy = copy_until(whole, tmp_path, 2)
   usage = collections.namedtuple('usage', 'total used free')
   monkeypatch.setattr(checkpoints.shutil, 'disk_usage', lambda path: usage(10**6, 10**6 - 1000, 1000))
-  with pytest.raises(errors.CheckpointError, match=r'Could not save checkpoint 4 in .* MB are free'):
+  with pytest.raises(errors.CheckpointError, match=r'Could not save checkpoint 4 in .* needs .* kB, .* are free'):
     train(config, copy)
   assert checkpoints.steps(copy / 'checkpoints') == [2]
 

@@ -1,13 +1,17 @@
 """The records of a run: metrics.jsonl (the truth), TensorBoard events, sample pictures, optionally W&B."""
 
+import contextlib
 import json
 import math
 import pathlib
 import time
+from collections.abc import Iterable
 
 import jax
 import numpy as np
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto.summary_pb2 import Summary
 
 from vqm_jax import errors, files, pictures
 
@@ -31,10 +35,11 @@ class Writer:
     self._wandb = None
     if not self._active:
       return
-    path = workdir / 'metrics.jsonl'
-    _keep_until(path, last_step)
-    self._file = path.open('a')
-    self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=last_step + 1 if last_step else None)
+    self._path = workdir / 'metrics.jsonl'
+    _keep_until(self._path, last_step)
+    with files.filling(self._path):
+      self._file = self._path.open('a')
+      self._events = _Events(workdir, last_step)
     if wandb_project:
       try:
         import wandb
@@ -45,10 +50,11 @@ class Writer:
   def __enter__(self) -> 'Writer':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, kind, *_) -> None:
     if self._active:
-      self._file.close()
-      self._events.close()
+      with contextlib.suppress(OSError) if kind else files.filling(self._path):  # the first error is the one to tell
+        self._file.close()
+        self._events.close()
       if self._wandb is not None:
         self._wandb.finish()
 
@@ -57,10 +63,10 @@ class Writer:
     if not self._active:
       return
     plain = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
-    self._file.write(json.dumps({'step': step, 'time': round(time.time(), 3), **plain}) + '\n')
-    self._file.flush()
-    for name, value in values.items():
-      self._events.add_scalar(name, value, step)
+    with files.filling(self._path):
+      self._file.write(json.dumps({'step': step, 'time': round(time.time(), 3), **plain}) + '\n')
+      self._file.flush()
+    self._events.write(step, (summary.scalar(name, value) for name, value in values.items()))
     if self._wandb is not None:
       self._wandb.log(values, step=step)
 
@@ -69,12 +75,39 @@ class Writer:
     if not self._active:
       return
     pictures.save_png(self.workdir / 'samples' / name / f'{step:07d}.png', image)
-    self._events.add_image(f'samples/{name}', image, step, dataformats='HWC')
+    self._events.write(step, [summary.image(f'samples/{name}', image, dataformats='HWC')])
 
   def animation(self, step: int, name: str, frames: list[np.ndarray], fps: float) -> None:
     """Writes frames like that picture as a short clip, samples/<name>/<step>.webp."""
     if self._active:
       pictures.save_animation(self.workdir / 'samples' / name / f'{step:07d}.webp', frames, fps)
+
+
+class _Events:
+  """The file of TensorBoard; events after `last_step` in older files of the folder are hidden.
+
+  Written at once: the thread of `tensorboardX.SummaryWriter` dies of a full disk, and whoever hands it events then
+  waits for ever.
+  """
+
+  def __init__(self, workdir: pathlib.Path, last_step: int):
+    self._path = workdir / 'events.out.tfevents'
+    # The name has the second in it: two in one are told apart by the step.
+    self._file = event_file_writer.EventsWriter(str(workdir / 'events'), f'.{last_step}')
+    if last_step:
+      first = {'step': last_step + 1}
+      self._file.write_event(event_pb2.Event(file_version='brain.Event:2', **first))
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._file.write_event(event_pb2.Event(session_log=start, **first))
+
+  def write(self, step: int, summaries: Iterable[Summary]) -> None:
+    with files.filling(self._path):
+      for one in summaries:
+        self._file.write_event(event_pb2.Event(summary=one, step=step, wall_time=time.time()))
+      self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 def _keep_until(path: pathlib.Path, last_step: int) -> None:

@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import pathlib
-import shutil
 import sys
 import time
 import types
@@ -140,7 +139,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     partial = folder / f'{shard.name}.part'
     keys, size, counts = set(), 0, collections.Counter()
     try:
-      file = _RecordFile(partial)
+      file = _RecordFile(partial, folder / shard.name)
       for clip, key, record in map_ahead(serialize, examples):
         if key in keys:
           raise errors.DataError(f'{shard.split}: two records have the key {key!r}.')
@@ -384,10 +383,10 @@ def _looked_at(
 
 
 class _RecordFile:
-  """An array_record file being written; raises DataError when the disk does not take it."""
+  """An array_record file being written at `path`; raises DataError for `target`, its name once it is whole."""
 
-  def __init__(self, path: os.PathLike):
-    self._path = path
+  def __init__(self, path: pathlib.Path, target: pathlib.Path):
+    self._path, self._target = path, target
     # One record per chunk: a random read decodes nothing else.
     self._writer = self._try(array_record_module.ArrayRecordWriter, str(path), 'group_size:1')
 
@@ -399,12 +398,12 @@ class _RecordFile:
 
   def _try(self, function: Callable[..., T], *args) -> T:
     try:
-      return function(*args)
+      with files.filling(self._target, lambda: self._path.stat().st_size):
+        return function(*args)
     except RuntimeError as error:
-      free = shutil.disk_usage(os.path.dirname(self._path)).free
       raise errors.DataError(
-        f'{self._path}: cannot write records ({error}); {free / 1e9:.1f} GB are free there, make '
-        'room or choose another --data_dir.'
+        f'{self._target}: cannot write records ({errors.reason(error)}); choose another --data_dir, or see what is '
+        'wrong with the disk.'
       ) from error
 
 

@@ -171,5 +171,9 @@ def _clean(final: pathlib.Path) -> None:
 def _prepare(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> None:
   settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
   # TFDS prints its own account of the build, and makes folders for downloads.
-  with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as unused:
+  with (
+    files.filling(pathlib.Path(builder.data_dir)),
+    contextlib.redirect_stdout(io.StringIO()),
+    tempfile.TemporaryDirectory() as unused,
+  ):
     builder.download_and_prepare(download_dir=unused, download_config=settings)
