@@ -6,6 +6,7 @@ deformable convolutions, the reassembly of CARAFE. A multiply-add is two floatin
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -48,15 +49,50 @@ def describe(system: str, height: int = 1080, width: int = 1920, system_args: Ma
   """Counts for a system, on frames of `height` x `width` padded as `inference.restore_frames` pads them.
 
   Nothing is allocated or computed. `system_args` are those of `restorers.create` or `enhancers.create_generator`, whose
-  errors are raised. Of a recurrent generator it is one step.
+  errors are raised. Of a recurrent generator it is one step; of a mixture the sum of its members.
   """
+  args = dict(system_args or {})
+  network = _abstract(system, **args) if args else _published(system)
+  height, width = (size + -size % network.size_multiple for size in (height, width))
+  if system in restorers.MIXTURES:
+    members = args.get('members') or [(name, {}) for name in restorers.MIXTURES[system]]
+    parts = [describe(name, height, width, its) for name, its in members]
+    naive, cached = (sum(getattr(part, field) for part in parts) for field in ('macs_naive', 'macs_cached'))
+  else:
+    naive, cached = _macs(network, height, width) if args else _published_macs(system, height, width)
+  recurrent = isinstance(network, enhancers.RecurrentGenerator)
+  return Cost(
+    params=count_params(network),
+    window=1 if recurrent else network.num_frames,
+    size_multiple=network.size_multiple,
+    unit_frames=1 if recurrent else network.unit_frames,
+    macs_naive=naive,
+    macs_cached=cached,
+  )
+
+
+def _abstract(system: str, **args: Any) -> nnx.Module:
   create = enhancers.create_generator if system in enhancers.METHODS else restorers.create
-  network = nnx.eval_shape(lambda: create(system, rngs=ParameterKeys(0), **(system_args or {})))
+  return nnx.eval_shape(lambda: create(system, rngs=ParameterKeys(0), **args))
+
+
+# Kept, because tracing takes seconds and the members of mixtures are systems, too.
+@functools.lru_cache(maxsize=32)
+def _published(system: str) -> nnx.Module:
+  return _abstract(system)
+
+
+@functools.lru_cache(maxsize=32)
+def _published_macs(system: str, height: int, width: int) -> tuple[int, int]:
+  return _macs(_published(system), height, width)
+
+
+def _macs(network: nnx.Module, height: int, width: int) -> tuple[int, int]:
+  """The multiply-adds of a padded frame, naive and cached."""
   graphdef, state = nnx.split(network)
 
   def frames(count: int) -> jax.ShapeDtypeStruct:
-    multiple = network.size_multiple
-    return jax.ShapeDtypeStruct((1, count, height + -height % multiple, width + -width % multiple, 3), jnp.float32)
+    return jax.ShapeDtypeStruct((1, count, height, width, 3), jnp.float32)
 
   if isinstance(network, enhancers.RecurrentGenerator):
 
@@ -64,9 +100,8 @@ def describe(system: str, height: int = 1080, width: int = 1920, system_args: Ma
       generator = nnx.merge(graphdef, state)
       return generator.step(generator.init_carry(frame), frame)
 
-    frame = jax.ShapeDtypeStruct((1, *frames(1).shape[2:]), jnp.float32)
-    once = macs(step, state, frame)
-    return Cost(count_params(network), 1, network.size_multiple, 1, once, once)
+    once = macs(step, state, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
+    return once, once
 
   def call(state, clip):
     return nnx.merge(graphdef, state)(clip)
@@ -81,14 +116,8 @@ def describe(system: str, height: int = 1080, width: int = 1920, system_args: Ma
   features = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((1, units, *x.shape[1:]), x.dtype), jax.eval_shape(encode, state, unit)
   )
-  return Cost(
-    params=count_params(network),
-    window=network.num_frames,
-    size_multiple=network.size_multiple,
-    unit_frames=network.unit_frames,
-    macs_naive=macs(call, state, frames(network.num_frames)),
-    macs_cached=macs(encode, state, unit) + macs(restore, state, features),
-  )
+  naive = macs(call, state, frames(network.num_frames))
+  return naive, macs(encode, state, unit) + macs(restore, state, features)
 
 
 def describe_all(
