@@ -8,50 +8,18 @@ import numpy as np
 import pytest
 import summaries
 from PIL import Image
+from report.evaluated import Clips
 
 from vqm_jax import errors, files, metrics, pictures
 from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.figures import draw, plots
 
-RNG = np.random.default_rng(0)
-TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', 'b')}
+CLIPS = Clips('a', 'b')
+TARGETS, INPUTS, frames_of, psnr, scores = CLIPS.targets, CLIPS.inputs, CLIPS.noisy, CLIPS.psnr, summaries.scores
 
 
-def frames_of(noise, seed=1):
-  """The targets with some noise, by clip."""
-  rng = np.random.default_rng(seed)
-  add = {clip: rng.integers(-noise, noise + 1, frames.shape) for clip, frames in TARGETS.items()}
-  return {clip: (frames + add[clip]).astype(np.uint8) for clip, frames in TARGETS.items()}
-
-
-INPUTS = frames_of(20)
-
-
-scores = summaries.scores
-
-
-def psnr(frames):
-  return summaries.psnr(frames, TARGETS)
-
-
-def workdir(folder, outputs, method='ecnu (step 9)', keep=True, train=True, **changes):
-  """A run that was evaluated with --save_frames, as vqm_jax.eval leaves it; returns its folder."""
-  kept = folder / 'eval' / 'f00d' / 'test'
-  for side, clips in (('output', outputs), ('input', INPUTS), ('target', TARGETS)):
-    for clip, frames in clips.items() if keep else ():
-      for index, frame in enumerate(frames):
-        pictures.save_png(kept / side / clip / f'{index:06d}.png', frame)
-  summary = {
-    'method': method, 'metrics': {'psnr': psnr(outputs)}, 'no_processing': {'psnr': psnr(INPUTS)},
-    'frame_indices': {clip: list(range(4)) for clip in TARGETS}, 'folders': summaries.kept('f00d') if keep else None,
-  }  # fmt: skip
-  summaries.write(folder / 'eval' / 'test', **summary | changes)
-  if train:
-    lines = [{'step': step, 'time': 1.0, 'train/loss': 1 / step, 'train/lr': 0.1} for step in (100, 200, 300, 301)]
-    lines += [{'step': 301, 'time': 1.0, 'val/psnr': 30.5, 'val/gain': 0.5}]
-    files.write_text(folder / 'metrics.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
-    files.write_json(folder / 'config.json', {'config': {'loss': 'l2'}})
-  return folder
+def workdir(folder, outputs, *args, train=True, **changes):
+  return CLIPS.workdir(folder, outputs, *args, train=train, **changes)
 
 
 def read(*folders):

@@ -5,47 +5,19 @@ import re
 
 import numpy as np
 import pytest
-import summaries
+from report.evaluated import Clips
 from report.parsed_page import Parsed, pixels
 
-from vqm_jax import errors, files, metrics, pictures
+from vqm_jax import errors, files, metrics
 from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.figures import plots
 from vqm_jax.report.page import build, markup, media
 from vqm_jax.report.tables import layout
 
-RNG = np.random.default_rng(0)
 ODD = 'b<i>"&\' ü'  # a clip, which is a folder
 EVIL = '</script><script>alert("1")</script>&amp;'
-TARGETS = {clip: RNG.integers(40, 216, (4, 40, 60, 3), dtype=np.uint8) for clip in ('a', ODD)}
-
-
-def frames_of(noise, seed=1):
-  rng = np.random.default_rng(seed)
-  add = {clip: rng.integers(-noise, noise + 1, frames.shape) for clip, frames in TARGETS.items()}
-  return {clip: (frames + add[clip]).astype(np.uint8) for clip, frames in TARGETS.items()}
-
-
-INPUTS = frames_of(20)
-
-
-def psnr(frames):
-  return summaries.psnr(frames, TARGETS)
-
-
-def workdir(folder, outputs, method, keep=True, **changes):
-  """A run that was evaluated with --save_frames; returns its folder."""
-  kept = folder / 'eval' / 'f00d' / 'test'
-  for side, clips in (('output', outputs), ('input', INPUTS), ('target', TARGETS)):
-    for clip, frames in clips.items() if keep else ():
-      for index, frame in enumerate(frames):
-        pictures.save_png(kept / side / clip / f'{index:06d}.png', frame)
-  summary = {
-    'method': method, 'metrics': {'psnr': psnr(outputs)}, 'no_processing': {'psnr': psnr(INPUTS)},
-    'frame_indices': {clip: list(range(4)) for clip in TARGETS}, 'folders': summaries.kept('f00d') if keep else None,
-  }  # fmt: skip
-  summaries.write(folder / 'eval' / 'test', **summary | changes)
-  return folder
+CLIPS = Clips('a', ODD)
+TARGETS, INPUTS, frames_of, psnr, workdir = CLIPS.targets, CLIPS.inputs, CLIPS.noisy, CLIPS.psnr, CLIPS.workdir
 
 
 @pytest.fixture(scope='module')
