@@ -32,6 +32,8 @@ _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
 # Decoded by several threads without several frames at once; dav1d, for one, always does both.
 _SLICED = ('h264', 'hevc', 'mpeg2video', 'mpeg1video', 'vp9')
 _BEGIN_WHOLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'flv', 'nut')
+# Opening reads some packets, too; of these, it says of no header what it says of a damaged packet.
+_READ_AHEAD = ('ogg', 'nut')
 # What libav reads as pictures without being a video.
 _NO_VIDEO = ('tty', 'image2')
 _TRIED = 'tried as any video or animation that libav knows, expected that, a folder or a zip of images'
@@ -172,7 +174,9 @@ class Packets(NamedTuple):
 
 def read_packets(path: pathlib.Path) -> Packets:
   """Reads through a file without decoding it. Raises VideoError if it cannot be read."""
-  with opened(path) as (container, stream):
+  with contextlib.ExitStack() as stack:
+    with messages(av.logging.ERROR) as opening:
+      container, stream = stack.enter_context(opened(path))
     rows, damaged, gaps, end = [], set(), 0, Fraction(0)
     with messages(av.logging.ERROR) as reported, _reading(path, rows):
       for packet in container.demux():
@@ -191,6 +195,8 @@ def read_packets(path: pathlib.Path) -> Packets:
     table = np.array(rows, np.int64).reshape(-1, 5).T
     rates = tuple(rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
     name = codec_name(stream)
+    if container.format.name in _READ_AHEAD:
+      reported = [*opening, *reported]
     return Packets(
       *table[:3],
       *table[3:].astype(bool),
