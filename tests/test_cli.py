@@ -1,7 +1,10 @@
 """What all binaries share: their parts of the command line, how they fail, progress; each starts in test_help.py."""
 
 import logging
+import os
+import signal
 import sys
+import time
 import types
 
 import pytest
@@ -25,10 +28,11 @@ def test_parts():
 
 
 SCRIPT = """
-import sys
+import pathlib, signal, time
 from absl import flags
 from vqm_jax import cli, errors
 flags.DEFINE_integer('count', 3, 'How many.')
+flags.DEFINE_string('begun', None, 'A file to make before waiting.')
 def main(argv):
   if flags.FLAGS.count == 7:
     raise errors.DataError('seven')
@@ -36,6 +40,10 @@ def main(argv):
     raise KeyboardInterrupt
   if flags.FLAGS.count == 9:
     open('/nowhere/at/all')
+  if flags.FLAGS.count == 10:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
+    pathlib.Path(flags.FLAGS.begun).touch()
+    time.sleep(60)
   print('counted', flags.FLAGS.count)
 cli.run(main)
 """
@@ -66,6 +74,17 @@ def test_exit_codes_and_messages(command, script, args, code, out, err):
   done = command(script, *args)
   assert (done.returncode, out in done.stdout) == (code, True), done.output
   assert done.stderr.startswith(err) and len(done.stderr.splitlines()) == bool(err), done.stderr
+
+
+def test_ctrl_c_ends_in_a_line(command, script, tmp_path):
+  def interrupt(pid):
+    deadline = time.monotonic() + 60
+    while not (tmp_path / 'begun').exists() and time.monotonic() < deadline:
+      time.sleep(0.02)
+    os.kill(pid, signal.SIGINT)
+
+  done = command(script, '--count=10', f'--begun={tmp_path / "begun"}', meanwhile=interrupt)
+  assert (done.returncode, done.stderr, done.stdout) == (1, 'error: interrupted\n', '')
 
 
 def test_debug_shows_the_traceback(command, script):
