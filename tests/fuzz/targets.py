@@ -30,7 +30,7 @@ from PIL import Image
 from vqm_jax import checkpoints, data, errors, files, inference, metrics, names, restorers, summary, video, workdir
 from vqm_jax.data import records, sampling
 from vqm_jax.evaluation import folders as scored_folders
-from vqm_jax.evaluation import scoring, stored_scores
+from vqm_jax.evaluation import results, scoring, stored_scores
 from vqm_jax.inference import basicsr, exporting, shipped
 from vqm_jax.inference.run import abstract_network
 from vqm_jax.perceptual import weight_files
@@ -41,7 +41,7 @@ from vqm_jax.prepare.pairs import folder as pair_folders
 from vqm_jax.prepare.records import driver
 from vqm_jax.prepare.records.configs import FramesConfig, TilesConfig
 from vqm_jax.prepare.records.segments import SegmentsConfig
-from vqm_jax.report import frame_folders, results, saved_frames, summaries
+from vqm_jax.report import frame_folders, saved_frames, summaries
 from vqm_jax.report.figures import plots
 from vqm_jax.report.study import making as study_making
 from vqm_jax.report.study import ratings, trials
