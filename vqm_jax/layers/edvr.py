@@ -8,7 +8,7 @@ is not used; its authors warn that it can hurt unless it was trained on its own 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from vqm_jax.layers.deform_conv import DeformConv
 from vqm_jax.layers.initializers import Wire, dirac, wired
 from vqm_jax.layers.resample import avg_pool3, bilinear_up2, max_pool3, pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.layers.sums import conv_of_parts, part_of, sum_of
 
 # What deformable networks subtract from frames in [0, 1]: EDSR's mean shift (Lim et al. 2017), one number for all
 # colours. Features of plain frames are all positive. Every update then moves the hundreds of weights behind an offset,
@@ -97,8 +98,14 @@ class PyramidFront(nnx.Module):
     return pyramid
 
 
+def per_frame(layer: Callable[..., jax.Array], *x: jax.Array) -> jax.Array:
+  """Applies a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
+  y = layer(*(each.reshape(-1, *each.shape[2:]) for each in x))
+  return y.reshape(*x[0].shape[:2], *y.shape[1:])
+
+
 class PCDLevel(nnx.Module):
-  """One level of PCD: offsets from neighbour and reference, refined by the coarser level, then the warp."""
+  """One level of PCD: offsets from neighbours and centre, refined by the coarser level, then the warp."""
 
   def __init__(
     self, width: int, groups: int, label: str, *, coarsest: bool, activate: bool, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -111,16 +118,19 @@ class PCDLevel(nnx.Module):
     self.merge = None if coarsest else conv(2 * width, width, kernel_init=dirac(), **how)
     self.activate = activate
 
-  def __call__(self, neighbour, reference, coarser):
-    """Features of this level and (offset features, aligned features) of the coarser one -> those of this one."""
-    offset = leaky_relu(self.offset1(jnp.concatenate([neighbour, reference], axis=-1)))
+  def __call__(self, neighbours, own, centre, coarser):
+    """Features of this level, (offset features, aligned features) of the coarser one -> those of this one.
+
+    All are (B, T, h, w, C) but `centre`, which is (B, 1, h, w, C); `own` is what the neighbours add to `offset1`.
+    """
+    offset = leaky_relu(sum_of(self.offset1, own, part_of(self.offset1, centre, first=own.shape[-1])))
     if coarser is not None:
       # Offsets double with the resolution: here the features they will be made from do, as published.
-      offset = leaky_relu(self.offset_merge(jnp.concatenate([offset, 2 * bilinear_up2(coarser[0])], axis=-1)))
-    offset = leaky_relu(self.offset2(offset))
-    aligned = self.warp(neighbour, offset)
+      offset = leaky_relu(conv_of_parts(self.offset_merge, offset, 2 * per_frame(bilinear_up2, coarser[0])))
+    offset = leaky_relu(per_frame(self.offset2, offset))
+    aligned = per_frame(self.warp, neighbours, offset)
     if coarser is not None:
-      aligned = self.merge(jnp.concatenate([aligned, bilinear_up2(coarser[1])], axis=-1))
+      aligned = conv_of_parts(self.merge, aligned, per_frame(bilinear_up2, coarser[1]))
     return offset, leaky_relu(aligned) if self.activate else aligned
 
 
@@ -147,19 +157,21 @@ class PCD(nnx.Module):
     self.cascade2 = conv(width, width, **how)
     self.cascade_warp = DeformConv(width, width, width, groups, label='pcd_cascade', **how)
 
-  def __call__(self, pyramid: Pyramid) -> jax.Array:
-    b, t = pyramid[0].shape[:2]
-    folded = []  # all frames in the batch, each beside the centre frame
-    for x in pyramid:
-      centre = jnp.broadcast_to(x[:, t // 2, None], x.shape)
-      folded.append((x.reshape(b * t, *x.shape[2:]), centre.reshape(b * t, *x.shape[2:])))
+  def own(self, pyramid: Pyramid) -> Pyramid:
+    """What the features of each frame give for its offsets, whatever the centre: shapes as they came."""
+    return [part_of(level.offset1, x) for level, x in zip(self.levels, pyramid, strict=True)]
+
+  def __call__(self, pyramid: Pyramid, own: Pyramid | None = None) -> jax.Array:
+    """`own` is that of the pyramid, where it was kept."""
+    own = self.own(pyramid) if own is None else own
+    middle = pyramid[0].shape[1] // 2
+    centres = [x[:, middle : middle + 1] for x in pyramid]
     found = None
-    for level, (neighbour, reference) in reversed(list(zip(self.levels, folded, strict=True))):
-      found = level(neighbour, reference, found)
-    aligned, reference = found[1], folded[0][1]
-    offset = leaky_relu(self.cascade1(jnp.concatenate([aligned, reference], axis=-1)))
-    aligned = leaky_relu(self.cascade_warp(aligned, leaky_relu(self.cascade2(offset))))
-    return aligned.reshape(b, t, *aligned.shape[1:])
+    for level, *features in reversed(list(zip(self.levels, pyramid, own, centres, strict=True))):
+      found = level(*features, found)
+    _, aligned = found
+    offset = leaky_relu(conv_of_parts(self.cascade1, aligned, centres[0]))
+    return leaky_relu(per_frame(self.cascade_warp, aligned, leaky_relu(per_frame(self.cascade2, offset))))
 
 
 class ConvFusion(nnx.Module):

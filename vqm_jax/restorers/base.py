@@ -87,7 +87,7 @@ class SingleFrameRestorer(Restorer):
 class EDVR(Restorer):
   """A restorer that starts as EDVR does (Wang et al. 2019): features of each frame, aligned to the centre frame.
 
-  Subclasses give `correction`: what is added to the centre frame, from the pyramid of the window.
+  Subclasses give `correction`: what is added to the centre frame.
 
   Args:
     width: channels.
@@ -120,8 +120,13 @@ class EDVR(Restorer):
     raise NotImplementedError
 
   def encode(self, frames: jax.Array) -> dict[str, Any]:
-    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16}."""
-    return {'frame': frames[:, 0], 'pyramid': self.front(frames[:, 0])}
+    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'pyramid': features at 1/4, 1/8, 1/16, 'own': of `PCD.own`}."""
+    pyramid = self.front(frames[:, 0])
+    return {'frame': frames[:, 0], 'pyramid': pyramid, 'own': self.align.own(pyramid)}
+
+  def aligned(self, features: dict[str, Any]) -> jax.Array:
+    """Features of the window -> those at 1/4 of all frames, aligned to the centre: (B, num_frames, h, w, width)."""
+    return self.align(features['pyramid'], features['own'])
 
   def restore(self, features: dict[str, Any]) -> jax.Array:
     """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""

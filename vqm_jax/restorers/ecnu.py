@@ -56,9 +56,15 @@ class WNConv(nnx.Module):
     self.bias = nnx.Param(torch_bias(9 * cin)(rngs.params(), (cout,)))
     self.dtype = dtype
 
+  def freeze(self) -> None:
+    """See `frozen`: v becomes the kernel."""
+    self.v, self.g = nnx.Param(self.kernel().astype(self.dtype)), None
+
   def kernel(self) -> jax.Array:
     """Returns g * v / |v|, a norm for each output channel: float32 (3, 3, cin, cout)."""
     v = self.v[...]
+    if self.g is None:
+      return v
     return v * (self.g[...] * jax.lax.rsqrt(jnp.square(v).sum((0, 1, 2)) + 1e-12))
 
   def __call__(self, x: jax.Array) -> jax.Array:

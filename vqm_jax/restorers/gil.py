@@ -20,6 +20,7 @@ from flax import nnx
 from vqm_jax.layers.conv import conv
 from vqm_jax.layers.edvr import last_conv
 from vqm_jax.layers.resample import pixel_shuffle
+from vqm_jax.layers.sums import Sums, conv_of_parts, wide_kernels
 from vqm_jax.restorers.base import Restorer
 
 
@@ -37,13 +38,19 @@ class DRCLC(nnx.Module):
     self.shared = conv(width, width, **how)
     self.mix = nnx.List([conv((k + 2) * width, width, 1, **how) for k in range(steps)])
     self.linear = linear
+    self.wide = nnx.data(None)  # kernels, once frozen
+
+  def freeze(self) -> None:
+    """See `frozen`."""
+    self.wide = nnx.List(map(nnx.Param, wide_kernels(self.mix, first=self.shared.out_features)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    seen = x
     state = jax.nn.relu(self.shared(x))
-    for k, mix in enumerate(self.mix):
-      seen = jnp.concatenate([seen, state], axis=-1)
-      state = self.shared(mix(seen))
+    if not self.mix:
+      return state
+    mixes = Sums(self.mix, self.wide).add(x)
+    for k in range(len(self.mix)):
+      state = self.shared(mixes.add(state).take())
       if not (self.linear and k == len(self.mix) - 1):
         state = jax.nn.relu(state)
     return state
@@ -52,7 +59,7 @@ class DRCLC(nnx.Module):
 class RRCU(nnx.Module):
   """Recurrent residual convolutional unit: z = conv1x1(x), then z + DRCL-C(DRCL-C(z)).
 
-  x (B, H, W, cin) -> (B, H, W, width); `linear` is that of the second DRCL-C.
+  x (B, H, W, cin), in any number of parts -> (B, H, W, width); `linear` is that of the second DRCL-C.
   """
 
   def __init__(self, cin: int, width: int, linear: bool = False, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -60,8 +67,8 @@ class RRCU(nnx.Module):
     self.enter = conv(cin, width, 1, **how)
     self.layers = nnx.List([DRCLC(width, **how), DRCLC(width, linear=linear, **how)])
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    z = self.enter(x)
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    z = conv_of_parts(self.enter, *parts)
     first, second = self.layers
     return z + second(first(z))
 
@@ -85,13 +92,20 @@ class MU(nnx.Module):
     self.up_rrcu2 = RRCU(w2, w2, **how)
     self.last = last_conv(w2, **how)
 
+  def freeze(self) -> None:
+    """See `frozen`: zeros fill the first width up to a multiple of 32, which accelerators would do for every frame."""
+    more = -self.conv1.kernel.shape[-1] % 32
+    for layer, name, axis in ((self.conv1, 'kernel', 3), (self.conv1, 'bias', 0), (self.rrcu1.enter, 'kernel', 2)):
+      value = getattr(layer, name)[...]
+      setattr(layer, name, nnx.Param(jnp.pad(value, [(0, more if k == axis else 0) for k in range(value.ndim)])))
+
   def __call__(self, frames: jax.Array) -> jax.Array:
     e1 = self.rrcu1(jax.nn.relu(self.conv1(frames)))
     e2 = self.rrcu2(jax.nn.relu(self.conv2(e1)))
     e3 = self.rrcu3(jax.nn.relu(self.conv3(e2)))
-    d2 = self.up_conv3(jnp.concatenate([e2, pixel_shuffle(e3, 2)], axis=-1))
+    d2 = conv_of_parts(self.up_conv3, e2, pixel_shuffle(e3, 2))
     d2 = self.up_rrcu3(jax.nn.relu(d2))
-    d1 = self.up_rrcu2(jnp.concatenate([e1, pixel_shuffle(d2, 2)], axis=-1))
+    d1 = self.up_rrcu2(e1, pixel_shuffle(d2, 2))
     return self.last(d1).astype(jnp.float32)
 
 

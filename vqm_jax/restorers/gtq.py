@@ -17,10 +17,11 @@ from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
 from vqm_jax.layers.deform_conv import DeformConv
-from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, centre_channels, last_conv, signed_planes
+from vqm_jax.layers.edvr import INPUT_MEAN, SHUFFLED, centre_channels, last_conv, per_frame, signed_planes
 from vqm_jax.layers.initializers import Wire, dirac, kaiming, torch_bias, torch_kernel, wired
 from vqm_jax.layers.resample import pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.layers.sums import dense, part_of, sum_of, wide_kernels
 from vqm_jax.restorers.base import Restorer
 
 _UNSHUFFLE = 4
@@ -60,9 +61,11 @@ class AlignmentStage(nnx.Module):
     self.hffb = HFFB(width, **how)
     self.warp = DeformConv(width, width, width, groups, label=label, **how)
 
-  def __call__(self, neighbour: jax.Array, centre: jax.Array) -> jax.Array:
-    guide = self.hffb(leaky_relu(self.fuse(jnp.concatenate([neighbour, centre], axis=-1))))
-    return self.warp(neighbour, guide)
+  def __call__(self, neighbours: jax.Array, centre: jax.Array, own: jax.Array | None = None) -> jax.Array:
+    """neighbours (B, T, h, w, C), centre (B, 1, h, w, C), `own` the neighbours' part of `fuse`, where it was kept."""
+    own = part_of(self.fuse, neighbours) if own is None else own
+    guide = leaky_relu(sum_of(self.fuse, own, part_of(self.fuse, centre, first=own.shape[-1])))
+    return per_frame(self.warp, neighbours, per_frame(self.hffb, guide))
 
 
 class DenseBlock(nnx.Module):
@@ -71,12 +74,15 @@ class DenseBlock(nnx.Module):
   def __init__(self, width: int, growth: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(kernel_init=kaiming(0.1), bias_init=nnx.initializers.zeros_init(), dtype=dtype, rngs=rngs)
     self.convs = nnx.List([conv(width + k * growth, growth if k < 4 else width, **how) for k in range(5)])
+    self.wide = nnx.data(None)  # kernels, once frozen
+
+  def freeze(self) -> None:
+    """See `frozen`."""
+    self.wide = nnx.List(map(nnx.Param, wide_kernels(self.convs)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    seen = x
-    for layer in self.convs[:4]:
-      seen = jnp.concatenate([seen, jax.nn.leaky_relu(layer(seen), 0.2)], axis=-1)
-    return x + 0.2 * self.convs[4](seen)
+    _, last = dense(self.convs, x, lambda y: jax.nn.leaky_relu(y, 0.2), self.wide)
+    return x + 0.2 * last
 
 
 class RRDB(nnx.Module):
@@ -142,26 +148,27 @@ class GTQ(Restorer):
     self.input_mean = input_mean
 
   def encode(self, frames: jax.Array) -> dict[str, jax.Array]:
-    """frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'features': (B, H/4, W/4, width)}."""
+    """Per frame: frames (B, 1, H, W, 3) -> {'frame': (B, H, W, 3), 'features', 'own': (B, H/4, W/4, width)}.
+
+    'own' is what the features give for the offsets of the first stage, whatever the centre.
+    """
     frame = frames[:, 0]
     x = leaky_relu(self.extract_start(pixel_unshuffle(frame - self.input_mean, _UNSHUFFLE)))
     for block in self.extract:
       x = block(x)
-    return {'frame': frame, 'features': self.extract_end(x)}
+    x = self.extract_end(x)
+    return {'frame': frame, 'features': x} | ({'own': part_of(self.align[0].fuse, x)} if self.align else {})
 
   def restore(self, features: dict[str, jax.Array]) -> jax.Array:
     """Features of `encode` with a second axis of num_frames -> restored centre frame (B, H, W, 3)."""
-    x = features['features']
-    b, t, h, w, c = x.shape
-    middle = t // 2
-    centre = x[:, middle]
-    # The centre skips the alignment; its neighbours are aligned together, in the batch.
-    neighbours = jnp.concatenate([x[:, :middle], x[:, middle + 1 :]], axis=1).reshape(b * (t - 1), h, w, c)
-    reference = jnp.repeat(centre, t - 1, axis=0)
+    middle = self.num_frames // 2
+    centre = features['features'][:, middle]
+    # The centre skips the alignment; its neighbours are aligned together.
+    of_others = {k: jnp.concatenate([x[:, :middle], x[:, middle + 1 :]], axis=1) for k, x in features.items()}
+    neighbours, own = of_others['features'], of_others.get('own')
     for stage in self.align:
-      neighbours = stage(neighbours, reference)
-    neighbours = neighbours.reshape(b, t - 1, h, w, c)
-    window = [*(neighbours[:, k] for k in range(middle)), centre, *(neighbours[:, k] for k in range(middle, t - 1))]
+      neighbours, own = stage(neighbours, centre[:, None], own), None
+    window = [*jnp.unstack(neighbours[:, :middle], axis=1), centre, *jnp.unstack(neighbours[:, middle:], axis=1)]
     y = self.trunk_start(jnp.concatenate(window, axis=-1))
     for block in self.trunk:
       y = block(y)

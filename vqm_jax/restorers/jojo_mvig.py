@@ -13,7 +13,6 @@ resolution with a quarter of the channels at half of it. With CARAFE there as we
 mean, the same for all channels, cannot take them apart into pixels. 22,758,827 parameters (report: 22.75 M).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,10 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vqm_jax.layers.conv import conv, leaky_relu
-from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail
+from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail, per_frame
 from vqm_jax.layers.initializers import dirac, kaiming
 from vqm_jax.layers.resample import pixel_shuffle
 from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.layers.sums import conv_of_parts, part_of, sum_of
 from vqm_jax.restorers import base
 
 _UP = 2  # CARAFE's factor
@@ -84,16 +84,24 @@ class GlobalMaxBlock(nnx.Module):
     self.conv2 = conv(width, width, **init, **how)
     self.mix = conv(2 * width, width, 1, **how)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def seen(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What needs no other frame, y and its part of the 1x1 convolution: x (N, h, w, width) -> (N, h, w, width) each."""
+    y = self.conv2(jax.nn.relu(self.conv1(x)))
+    return y, part_of(self.mix, y)
+
+  def __call__(self, x: jax.Array, seen: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+    """`seen` is that of x, (B, T, h, w, width) each, where it was kept."""
+    y, mixed = seen or jax.tree.map(lambda z: z.reshape(x.shape), self.seen(x.reshape(-1, *x.shape[2:])))
+    return x + sum_of(self.mix, mixed, self._shared(y))
+
+  def centre(self, x: jax.Array) -> jax.Array:
+    """The centre frame of what a call gives: x (B, T, h, w, width) -> (B, h, w, width)."""
+    middle = x.shape[1] // 2
     y = per_frame(lambda z: self.conv2(jax.nn.relu(self.conv1(z))), x)
-    shared = jnp.broadcast_to(y.max(axis=1, keepdims=True), y.shape)
-    return x + per_frame(self.mix, jnp.concatenate([y, shared], axis=-1))
+    return x[:, middle] + sum_of(self.mix, part_of(self.mix, y[:, middle]), self._shared(y)[:, 0])
 
-
-def per_frame(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-  """Applies a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
-  y = layer(x.reshape(-1, *x.shape[2:]))
-  return y.reshape(*x.shape[:2], *y.shape[1:])
+  def _shared(self, y):
+    return part_of(self.mix, y.max(axis=1, keepdims=True), first=y.shape[-1])
 
 
 class GlobalPoolingUNet(nnx.Module):
@@ -108,16 +116,17 @@ class GlobalPoolingUNet(nnx.Module):
     self.merge = nnx.List([conv(2 * width, width, 1, **how) for _ in range(2)])
     self.decoder = nnx.List([GlobalMaxBlock(width, **how) for _ in range(2)])
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, seen: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+    """`seen` is what the first block sees of x, where it was kept."""
     skips = []
     for block, down in zip(self.encoder, self.down, strict=True):
-      skips.append(block(x))
-      x = leaky_relu(per_frame(down, skips[-1]))
+      skips.append(block(x, seen))
+      x, seen = leaky_relu(per_frame(down, skips[-1])), None
     x = self.middle(x)
     for up, merge, block in zip(self.up, self.merge, self.decoder, strict=True):
-      joined = jnp.concatenate([per_frame(up, x), skips.pop()], axis=-1)
-      x = block(leaky_relu(per_frame(merge, joined)))
-    return x[:, x.shape[1] // 2]
+      x = leaky_relu(conv_of_parts(merge, per_frame(up, x), skips.pop()))
+      x = block(x) if skips else block.centre(x)
+    return x
 
 
 class JOJO(base.EDVR):
@@ -156,11 +165,16 @@ class JOJO(base.EDVR):
     self.blocks = nnx.List([ResidualBlock(width, **how) for _ in range(num_blocks)])
     self.tail = ShuffleTail(width, tail_width, width // 4, **how)
 
+  def encode(self, frames: jax.Array) -> dict[str, Any]:
+    """As `EDVR`, and 'seen': what the first block of path B sees of each frame."""
+    features = super().encode(frames)
+    return features | {'seen': self.pooling.encoder[0].seen(features['pyramid'][0])}
+
   def correction(self, features: dict[str, Any]) -> jax.Array:
     """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
-    pyramid = features['pyramid']
-    compensated = self.fusion(self.align(pyramid))
-    x = leaky_relu(self.merge(jnp.concatenate([compensated, self.pooling(pyramid[0])], axis=-1)))
+    compensated = self.fusion(self.aligned(features))
+    pooled = self.pooling(features['pyramid'][0], features['seen'])
+    x = leaky_relu(conv_of_parts(self.merge, compensated, pooled))
     for block in self.blocks:
       x = block(x)
     return self.tail(x)

@@ -61,7 +61,7 @@ class TCLEDVR(base.EDVR):
 
   def correction(self, features: dict[str, Any]) -> jax.Array:
     """Features of the window -> what the centre frame lacks (B, H, W, 3), float32."""
-    x = self.fusion(self.align(features['pyramid']))
+    x = self.fusion(self.aligned(features))
     for block in self.blocks:
       x = block(x)
     return self.tail(x)
