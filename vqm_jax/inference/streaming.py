@@ -27,6 +27,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vqm_jax import enhancers, errors, parallel
+from vqm_jax.layers.frozen import frozen
 
 # Turns the frames of a clip into (frame, whether it starts a scene).
 FindCuts = Callable[[Iterator[np.ndarray]], Iterator[tuple[np.ndarray, bool]]]
@@ -444,6 +445,7 @@ def stream_frames(
     )
   devices = devices or jax.local_devices()
   mesh = parallel.batch_mesh(devices=devices[:1] if recurrent else devices)
+  network = frozen(network)
   state = jax.device_put(nnx.to_pure_dict(nnx.state(network)), parallel.replicated(mesh))
   frames = _checked(frames)
   originals = collections.deque()
