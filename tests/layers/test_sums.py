@@ -1,4 +1,4 @@
-"""Convolutions in parts equal those of the parts side by side, and frozen networks those that they come from."""
+"""Convolutions in parts equal those of the parts side by side."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from vqm_jax.layers.conv import conv
-from vqm_jax.layers.frozen import frozen
 from vqm_jax.layers.sums import conv_of_parts, dense, wide_kernels
 
 
@@ -39,11 +38,3 @@ def test_dense_layers_give_the_same_with_kernels_side_by_side():
   )
   for a, b in zip([*seen, last], [*seen_frozen, last_frozen], strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_a_frozen_layer_has_parameters_of_its_compute_dtype_and_leaves_the_original_alone():
-  layer, x = conv(3, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), features(1, 6, 7, 3)
-  quick = frozen(layer)
-  assert quick.kernel[...].dtype == quick.bias[...].dtype == jnp.bfloat16
-  assert layer.kernel[...].dtype == jnp.float32
-  np.testing.assert_array_equal(quick(x), layer(x))
