@@ -93,8 +93,8 @@ class MU(nnx.Module):
     self.last = last_conv(w2, **how)
 
   def freeze(self) -> None:
-    """See `frozen`: zeros fill the first width up to a multiple of 32, which accelerators would do for every frame."""
-    more = -self.conv1.kernel.shape[-1] % 32
+    """See `frozen`: zeros fill the first width up to a multiple of 8, as accelerators would for every frame."""
+    more = -self.conv1.kernel.shape[-1] % 8
     for layer, name, axis in ((self.conv1, 'kernel', 3), (self.conv1, 'bias', 0), (self.rrcu1.enter, 'kernel', 2)):
       value = getattr(layer, name)[...]
       setattr(layer, name, nnx.Param(jnp.pad(value, [(0, more if k == axis else 0) for k in range(value.ndim)])))
