@@ -142,7 +142,7 @@ def _products(a, b):
 
 
 # Sides of the blocks that SSIM is computed in: small enough for the cache, large enough for a product of matrices.
-_BLOCK = 38
+_BLOCK = 54
 
 
 def _mean_ssim(a: np.ndarray, b: np.ndarray, how: Protocol) -> float:
