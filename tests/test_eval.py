@@ -1,7 +1,9 @@
 """The binary `vqm_jax.eval`, on a run and on folders."""
 
 import csv
+import io
 import json
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -90,8 +92,30 @@ def test_other_options_have_another_fingerprint(workdir, run_eval):
   assert summary['fingerprint'] in fingerprints and len(fingerprints) >= 2
 
 
+def test_two_processes_share_the_clips_and_the_last_one_makes_the_table(workdir, binary, run_eval, tmp_path):
+  shared = tmp_path / 'run'  # with no scores in it
+  shutil.copytree(workdir, shared, ignore=shutil.ignore_patterns('eval'))
+  parts = [binary('eval', f'--workdir={shared}', f'--part={i}/2', '--baselines') for i in range(2)]
+  told = [part.communicate(timeout=300)[0] for part in parts]
+  assert [part.returncode for part in parts] == [0, 0], told
+  table = (shared / 'eval/test/table.md').read_text()
+  assert any(table in text for text in told), told
+  found = summary_of(shared)
+  rows = (shared / 'eval/test/table.csv').read_text()
+  run_eval(f'--workdir={shared}', '--baselines', '--overwrite')
+  expected = summary_of(shared)
+  for what in ('timing', 'seconds_end_to_end', 'created'):
+    found.pop(what), expected.pop(what)
+  assert found == expected
+  untimed = [[{**row, 'seconds': ''} for row in csv.DictReader(io.StringIO(text))]
+             for text in (rows, (shared / 'eval/test/table.csv').read_text())]  # fmt: skip
+  assert untimed[0] == untimed[1]
+
+
 def test_bad_requests_get_one_line(workdir, run_eval):
   cases = {
+    (f'--workdir={workdir}', '--part=2/2'): ('--part=2/2: expected i/n with i from 0 to n - 1', 2),
+    ('--pred_dir=a', '--gt_dir=b', '--part=0/2'): ('--part=0/2: shares the clips that --workdir or --weights', 2),
     ('--workdir=/nowhere',): ('/nowhere is not a workdir', 1),
     (f'--workdir={workdir}', '--frames=some'): ('--frames=some is not all or every:N', 2),
     (f'--workdir={workdir}', '--describe'): ('Give one of --workdir, --weights, --pred_dir with', 2),

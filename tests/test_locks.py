@@ -43,6 +43,27 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     pass
 
 
+def test_who_waits_gets_the_folder_when_it_is_free(tmp_path):
+  code = (
+    'import sys, pathlib\n'
+    'from vqm_jax import locks\n'
+    'print("begins", flush=True)\n'
+    'with locks.folder(pathlib.Path(sys.argv[1]), wait=True):\n'
+    '  print("locked", flush=True)\n'
+  )
+  with locks.folder(tmp_path):
+    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+      assert process.stdout.readline() == 'begins\n'
+      with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    except BaseException:
+      process.kill()
+      raise
+  assert process.communicate(timeout=60)[0] == 'locked\n' and process.returncode == 0
+  assert not (tmp_path / locks.NAME).exists()
+
+
 def test_a_folder_may_be_removed_by_who_holds_its_lock(tmp_path):
   path = tmp_path / 'parts' / 'lock'
   with locks.lock(path, 'x'):

@@ -8,8 +8,8 @@ Example: python -m vqm_jax.eval --workdir=runs/ecnu --split=test
 
 A run's results go to <workdir>/eval/<split>: table.md, table.csv, clips.csv, frames.csv, summary.json, pictures/; those
 of weights that ship with the package to <out>/eval/<split>. Started again, it goes on with the clips and metrics that
-are not there yet. Folders are scored, and systems described (parameters and multiply-adds beside the paper's figures),
-to the terminal, and into --out when given.
+are not there yet; --part=0/4, --part=1/4, ... share the clips between processes. Folders are scored, and systems
+described (parameters and multiply-adds beside the paper's figures), to the terminal, and into --out when given.
 """
 
 import dataclasses
@@ -59,6 +59,9 @@ _ALIGNED = flags.DEFINE_bool(
   'aligned', True, 'Whether targets show the inputs pixel by pixel; with --noaligned they are of another camera.'
 )
 _FRAMES = flags.DEFINE_string('frames', 'all', 'Frames to score: all, or every:10 (the 10th, 20th, ...).')
+_PART = flags.DEFINE_string(
+  'part', None, 'Score the i-th of n shares of the clips, such as 0/4; whoever comes last makes the table. i from 0.'
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 
 
@@ -102,6 +105,9 @@ def main(_: Sequence[str]) -> None:
   if _DESCRIBE.value:
     describe_systems()
     return
+  part = cli.parse_part(_PART.value)
+  if _PART.value and _PRED_DIR.value:
+    raise errors.ConfigError(f'--part={_PART.value}: shares the clips that --workdir or --weights restores.')
   inference.check_weights(_WORKDIR.value, _WEIGHTS.value, _STEP.value, _EMA.value)
   how = {
     'metrics': _METRICS.value, 'protocol': _PROTOCOL.value, 'every': every, 'aligned': _ALIGNED.value,
@@ -117,8 +123,12 @@ def main(_: Sequence[str]) -> None:
     found = evaluation.evaluate_run(
       run, _OUT.value if weights else None, split=_SPLIT.value, dataset=_DATASET.value, data_dir=_DATA_DIR.value,
       self_ensemble=_SELF_ENSEMBLE.value, tile=inference.parse_tile(_TILE.value), overlap=_OVERLAP.value,
-      cuts=_CUTS.value, baselines=_BASELINES.value, save_frames=_SAVE_FRAMES.value, **how,
+      cuts=_CUTS.value, baselines=_BASELINES.value, save_frames=_SAVE_FRAMES.value, part=part, **how,
     )  # fmt: skip
+  if found.missing:
+    listed, more = ', '.join(found.missing[:4]), ' ...' if len(found.missing) > 4 else ''
+    print(f'Part {_PART.value} is scored, {len(found.missing)} clips of other parts are missing: {listed}{more}')
+    return
   print(found.table)
   print(*found.files, sep='\n')
 

@@ -37,7 +37,7 @@ def _sign(handle, shared):
     os.write(handle, f'{socket.gethostname()} {os.getpid()}\n'.encode())
 
 
-def _take(path, what, shared=False):
+def _take(path, what, shared=False, wait=False):
   while True:
     try:
       with files.filling(pathlib.Path(what)):
@@ -46,7 +46,7 @@ def _take(path, what, shared=False):
     except FileNotFoundError:
       continue  # the folder was removed in this moment
     try:
-      fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+      fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
       host, process = _holder(os.pread(handle, 100_000, 0))
       os.close(handle)
@@ -81,9 +81,12 @@ def _runs(process: str) -> bool:
   return True
 
 
-def folder(path: pathlib.Path, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
-  """Holds a lock on a folder through its file `.lock`, which the last to hold it removes. Raises as `lock`."""
-  return _passing(path / NAME, str(path), shared)
+def folder(path: pathlib.Path, *, shared: bool = False, wait: bool = False) -> contextlib.AbstractContextManager[None]:
+  """Holds a lock on a folder through its file `.lock`, which the last to hold it removes.
+
+  Raises as `lock`, or waits until the others are done with it.
+  """
+  return _passing(path / NAME, str(path), shared, wait)
 
 
 def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
@@ -92,8 +95,8 @@ def beside(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _passing(path, what, shared=False):
-  handle = _take(path, what, shared)
+def _passing(path, what, shared=False, wait=False):
+  handle = _take(path, what, shared, wait)
   try:
     _sign(handle, shared)
     yield

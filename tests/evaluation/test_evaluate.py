@@ -1,5 +1,7 @@
 """Evaluations from Python: arguments in, summaries, a table and files out; no flags are parsed here."""
 
+import dataclasses
+
 import pytest
 import tiny_run
 
@@ -61,6 +63,33 @@ def test_arguments_that_do_not_fit_are_refused(workdir, tmp_path, given, error, 
   with pytest.raises(error, match=message):
     evaluation.evaluate_run(workdir, tmp_path, **given)
   assert not list(tmp_path.rglob('summary.json')) and not list(tmp_path.rglob('.lock'))
+
+
+def test_parts_make_the_table_that_the_whole_makes(workdir, tmp_path):
+  whole = evaluation.evaluate_run(workdir, tmp_path / 'whole', metrics=['psnr', 'ssim'], save_frames=True)
+  how = {'out': tmp_path / 'parts', 'metrics': ['psnr', 'ssim'], 'save_frames': True}
+  first = evaluation.evaluate_run(workdir, part=(1, 2), **how)
+  assert first.missing == ['one'] and not (first.summaries or first.table or first.files)
+  assert not list(tmp_path.glob('parts/eval/test')) and not list(tmp_path.glob('parts/eval/*/test/timing.json'))
+  empty = evaluation.evaluate_run(workdir, part=(2, 3), **how)  # there are two clips only
+  assert empty.missing == ['one']
+  last = evaluation.evaluate_run(workdir, part=(0, 2), **how)
+  assert not last.missing and not list(tmp_path.rglob('*lock'))
+
+  for name in ('clips.csv', 'frames.csv', 'pictures/one.png', 'pictures/two.png'):
+    assert (tmp_path / 'parts/eval/test' / name).read_bytes() == (tmp_path / 'whole/eval/test' / name).read_bytes()
+  measured = {'timing': None, 'seconds_end_to_end': None, 'created': ''}  # the rest is the same to the last digit
+  a, b = (dataclasses.replace(found.summaries[0], **measured) for found in (whole, last))
+  assert a == b
+
+  # Frames that one part alone was asked to keep are missing, and so is a metric that only one has taken.
+  assert evaluation.evaluate_run(workdir, part=(0, 2), **how | {'metrics': ['psnr', 'psnr_y601']}).missing == ['two']
+
+
+def test_parts_that_make_no_sense_are_refused(workdir, tmp_path):
+  for part in ((2, 2), (-1, 2), (0, 0)):
+    with pytest.raises(errors.ConfigError, match='expected .i, n. with i from 0 to n - 1'):
+      evaluation.evaluate_run(workdir, tmp_path, part=part)
 
 
 def test_one_evaluation_at_a_time(workdir, tmp_path):

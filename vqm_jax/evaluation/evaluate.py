@@ -19,7 +19,7 @@ from vqm_jax.evaluation import results, scoring
 from vqm_jax.evaluation.choice import FRECHET, Choice, choose
 from vqm_jax.evaluation.filter_scores import score_filters
 from vqm_jax.evaluation.folders import folder_clips
-from vqm_jax.evaluation.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing
+from vqm_jax.evaluation.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing, unscored
 from vqm_jax.metrics import PROTOCOLS
 from vqm_jax.summary import SCHEMA_VERSION, Summary, summary_of
 
@@ -35,11 +35,13 @@ class Evaluation:
     summaries: of the network, then of the filters beside it; of folders those of the methods, in their order.
     table: of all of these and of the unprocessed input, in Markdown.
     files: written for people and for `vqm_jax.report`: tables, `summary.json`, folders of pictures.
+    missing: clips that other parts have yet to score; while there are any, all else is empty.
   """
 
   summaries: list[Summary]
   table: str
   files: list[pathlib.Path]
+  missing: list[str] = dataclasses.field(default_factory=list)
 
 
 def evaluate_run(
@@ -61,6 +63,7 @@ def evaluate_run(
   save_frames: bool = False,
   perceptual_dir: str | os.PathLike | None = None,
   overwrite: bool = False,
+  part: tuple[int, int] = (0, 1),
   progress: Progress | None = None,
 ) -> Evaluation:
   """Restores and scores a split with the network of a run, or with weights that ship.
@@ -87,14 +90,19 @@ def evaluate_run(
     save_frames: keep restored frames, inputs and targets as PNG.
     perceptual_dir: folder of converted weights for LPIPS.
     overwrite: score everything again.
+    part: (i, n) scores every n-th clip, from number i on, beside other processes with the same `out`, here or on other
+      machines. Whoever finds the scores of all clips in the end measures the time, scores the filters and makes the
+      table, the same as (0, 1) makes.
     progress: called as progress(range(number of frames)) and advanced once per frame; None for silence.
 
   Raises:
     ConfigError: arguments that do not fit one another, the network or the data.
     CheckpointError: `run` cannot be opened.
     DataError: the data set or its split is not there, has no targets, or nothing can be measured.
-    BusyError: another process evaluates into `out`.
+    BusyError: another process evaluates into `out`, or the same part.
   """
+  if not 0 <= part[0] < part[1]:
+    raise errors.ConfigError(f'part: expected (i, n) with i from 0 to n - 1, found {part}.')
   run = run if isinstance(run, inference.Run) else inference.open_run(os.fspath(run))
   ships = run.workdir.is_file()
   if ships and (baselines or out is None):
@@ -117,7 +125,16 @@ def evaluate_run(
   restore = functools.partial(inference.restore_frames, run.network, **views)
   clips = scoring.restored_clips(functools.partial(restore, every=every), reader, every=every, cuts=cuts)
   keep = {'overwrite': overwrite, 'progress': progress}
-  with locks.folder(root):  # a run may be trained meanwhile
+  shared = part != (0, 1)
+  if shared:
+    what = {'save_frames': save_frames, 'patches': choice.patches}
+    with locks.beside(folder / 'part{}of{}'.format(*part)):
+      score_resumably(clips[part[0] :: part[1]], folder, choice.metrics, aligned=aligned, **what, **keep)
+    if missing := unscored(clips, folder, choice.metrics, **what):
+      return Evaluation([], '', [], [clip.name for clip in missing])
+    keep['overwrite'] = False
+  # A run may be trained meanwhile. Parts that end together make their tables one after the other.
+  with locks.folder(root, wait=shared):
     about = {
       'dataset': source.dataset_info.full_name, 'split': split, 'protocol': protocol, 'frames': _frames(every),
       'aligned': aligned, 'system': run.config['system'], 'method': _label(run, self_ensemble, tile),

@@ -85,15 +85,7 @@ def score_resumably(
   indices = {clip.name: clip.indices for clip in clips}
   scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
 
-  def missing(clip: ClipFrames) -> list[Metric]:
-    old = scores.get(clip.name)
-    return [m for m in metrics if not (old and m.name in old.output and old.weights.get(m.name, '') == m.weights)]
-
-  def complete(clip: ClipFrames) -> bool:
-    frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
-    return not missing(clip) and frames and (patches is None or (not overwrite and patches.path(folder, clip).exists()))
-
-  pending = [clip for clip in clips if not complete(clip)]
+  pending = clips if overwrite else unscored(clips, folder, metrics, save_frames=save_frames, patches=patches)
   if len(pending) < len(clips):
     logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
 
@@ -112,12 +104,37 @@ def score_resumably(
     for clip in pending:
       if patches:
         patches.start(clip)
-      new = score_clip(clip, missing(clip), on_frame=keep, tick=tick)
+      new = score_clip(clip, _missing(metrics, scores.get(clip.name)), on_frame=keep, tick=tick)
       if patches:
         patches.save(folder, clip)
       scores[clip.name] = _joined(scores.get(clip.name), new)
       files.write_json(folder / f'{clip.name}.json', dataclasses.asdict(scores[clip.name]))
   return {name: scores[name] for name in indices}
+
+
+def unscored(
+  clips: Sequence[ClipFrames],
+  folder: pathlib.Path,
+  metrics: Sequence[Metric],
+  *,
+  save_frames: bool = False,
+  patches: PatchFeatures | None = None,
+) -> list[ClipFrames]:
+  """The clips that `score_resumably` would still have to score; arguments are those of its."""
+
+  def complete(clip):
+    frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
+    stored = _stored(folder / f'{clip.name}.json')
+    return not _missing(metrics, stored) and frames and (patches is None or patches.path(folder, clip).exists())
+
+  return [clip for clip in clips if not complete(clip)]
+
+
+def _missing(metrics: Sequence[Metric], stored: ClipScores | None) -> list[Metric]:
+  def there(metric):
+    return metric.name in stored.output and stored.weights.get(metric.name, '') == metric.weights
+
+  return [metric for metric in metrics if not (stored and there(metric))]
 
 
 def _joined(old: ClipScores | None, new: ClipScores) -> ClipScores:
