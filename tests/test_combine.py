@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import os
 import shutil
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vqm_jax import checkpoints, errors, inference, restorers
+from vqm_jax import checkpoints, errors, inference, locks, restorers
 from vqm_jax import workdir as workdirs
 from vqm_jax.inference import mixing
 from vqm_jax.layers.initializers import ParameterKeys
@@ -101,6 +102,15 @@ def test_a_mix_replaces_an_older_one_and_leaves_no_partial_files(members, tmp_pa
   assert [path.name for path in tmp_path.iterdir()] == ['mix']
   for member in members:
     checkpoints.verify(member / 'checkpoints', 2)
+
+
+def test_one_combination_at_a_time(command, tmp_path):
+  mix = tmp_path / 'mix'
+  with locks.beside(mix):
+    done = command('combine', f'--members={tmp_path / "a"},{tmp_path / "b"}', f'--workdir={mix}')
+  assert done.returncode == 1 and len(done.output.splitlines()) == 1
+  assert f'error: {mix}: process {os.getpid()} on ' in done.output and 'is at work on it' in done.output
+  assert not list(tmp_path.iterdir())
 
 
 def test_members_that_cannot_be_mixed_are_refused(members, tmp_path):

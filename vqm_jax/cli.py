@@ -192,7 +192,8 @@ def run(main: collections.abc.Callable[[list[str]], Any]) -> NoReturn:
       if FLAGS.debug:
         raise
       if files.is_full(error):
-        _fail(str(files.full(error.filename)) if error.filename else f'{_FULL} {errors.reason(error)}', 1)
+        path = error.filename2 or error.filename  # of a copy the second is what is written
+        _fail(str(files.full(path)) if path else f'{_FULL} {errors.reason(error)}', 1)
       _fail(f'{error.strerror or error}: {error.filename or ""}'.rstrip(': '), 1)
 
   app.run(guarded, flags_parser=lambda argv: _parse(main, argv))

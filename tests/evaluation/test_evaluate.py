@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import tiny_run
 
@@ -95,6 +96,9 @@ def test_parts_that_make_no_sense_are_refused(workdir, tmp_path):
 def test_one_evaluation_at_a_time(workdir, tmp_path):
   with locks.folder(tmp_path / 'eval'), pytest.raises(errors.BusyError, match='is at work on it'):
     evaluation.evaluate_run(workdir, tmp_path)
+  pictures.save_png(tmp_path / 'x' / '0.png', np.zeros((8, 8, 3), np.uint8))
+  with locks.folder(tmp_path / 'out'), pytest.raises(errors.BusyError, match='out: process .* is at work on it'):
+    evaluation.evaluate_folders({'x': tmp_path / 'x'}, tmp_path / 'x', out=tmp_path / 'out', metrics=['psnr'])
 
 
 def test_folders_are_scored_with_and_without_a_place_for_results(tmp_path):

@@ -89,6 +89,12 @@ def test_the_command_builds_what_was_there(command, tmp_path, pairs, own, which)
   assert done.returncode == 0, done.output
   assert len(data.open_source(name, 'frames', 'holdout', str(root))) == 3
 
+  # The description is damaged, which tells less.
+  (folder / 'dataset_info.json').write_text('{')
+  done = command('prepare.build', *said(refused()))
+  assert done.returncode == 0, done.output
+  assert (folder / 'metadata.json').read_bytes() == before['metadata.json']
+
 
 def test_damaged_records_and_other_kinds_name_it_too(command, tmp_path, pairs):
   flags = ['--dataset=paired_videos', '--name=mine', f'--manual_dir={pairs}', f'--data_dir={tmp_path}']

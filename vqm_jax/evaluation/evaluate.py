@@ -20,6 +20,7 @@ from vqm_jax.evaluation.choice import FRECHET, Choice, choose
 from vqm_jax.evaluation.filter_scores import score_filters
 from vqm_jax.evaluation.folders import folder_clips
 from vqm_jax.evaluation.stored_scores import FRAMES, fingerprint, score_resumably, source_identity, timing, unscored
+from vqm_jax.files import filling
 from vqm_jax.metrics import PROTOCOLS
 from vqm_jax.summary import SCHEMA_VERSION, Summary, summary_of
 
@@ -153,7 +154,8 @@ def evaluate_run(
     latest = root / split
     table, files = _report(summaries, latest)
     shutil.rmtree(latest / 'pictures', ignore_errors=True)
-    files.append(pathlib.Path(shutil.copytree(folder / 'pictures', latest / 'pictures')))
+    with filling(latest / 'pictures'):
+      files.append(pathlib.Path(shutil.copytree(folder / 'pictures', latest / 'pictures')))
   return Evaluation(summaries, table, files + ([folder / 'output'] if save_frames else []))
 
 
@@ -186,6 +188,7 @@ def evaluate_folders(
     ConfigError: an unknown metric or protocol, or no method.
     DataError: clips do not match, a name of several methods cannot be a folder, or nothing can be measured.
     VideoError: a file or folder cannot be read.
+    BusyError: another evaluation is at work in `out`.
   """
   if not methods:
     raise errors.ConfigError('methods: expected one or more, found none.')
@@ -198,22 +201,24 @@ def evaluate_folders(
   jobs = {method: folder_clips(path, gt, lq, every) for method, path in methods.items()}
   out = pathlib.Path(out) if out else None
   summaries = []
-  for method, (clips, files) in jobs.items():
-    name = fingerprint({'files': files, 'frames': _frames(every), 'aligned': aligned})
-    paths = given | {'output': methods[method]}
-    about = {
-      'dataset': os.fspath(gt), 'method': method, 'protocol': protocol, 'frames': _frames(every), 'aligned': aligned,
-      'fingerprint': name, 'folders': {side: str(pathlib.Path(path).resolve()) for side, path in paths.items() if path},
-    }  # fmt: skip
-    if len(jobs) > 1:
-      logging.info('Scoring %s ...', method)
-    with contextlib.ExitStack() as stack:
-      folder = out or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-      about |= _scores(clips, folder / name, choice, aligned=aligned, overwrite=overwrite, progress=progress)
-      summaries.append(summary_of(about))
-    if out and len(jobs) > 1:
-      _report(summaries[-1:], out / method)
-  return Evaluation(summaries, *_report(summaries, out))
+  with locks.folder(out) if out else contextlib.nullcontext():
+    for method, (clips, files) in jobs.items():
+      name = fingerprint({'files': files, 'frames': _frames(every), 'aligned': aligned})
+      paths = given | {'output': methods[method]}
+      about = {
+        'dataset': os.fspath(gt), 'method': method, 'protocol': protocol, 'frames': _frames(every), 'aligned': aligned,
+        'fingerprint': name,
+        'folders': {side: str(pathlib.Path(path).resolve()) for side, path in paths.items() if path},
+      }  # fmt: skip
+      if len(jobs) > 1:
+        logging.info('Scoring %s ...', method)
+      with contextlib.ExitStack() as stack:
+        folder = out or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        about |= _scores(clips, folder / name, choice, aligned=aligned, overwrite=overwrite, progress=progress)
+        summaries.append(summary_of(about))
+      if out and len(jobs) > 1:
+        _report(summaries[-1:], out / method)
+    return Evaluation(summaries, *_report(summaries, out))
 
 
 def _frames_config(run: inference.Run, given: str | None) -> tuple[str, str]:

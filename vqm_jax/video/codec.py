@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import av
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video import side_data
 from vqm_jax.video.colour import Colour
@@ -233,6 +233,8 @@ class Encoder:
     try:
       yield
     except av.FFmpegError as error:
+      if self._partial and files.is_full(error):
+        raise files.full(self._output, self._partial.stat().st_size if self._partial.exists() else 0) from error
       raise errors.VideoError(f'{_name(self._output)}: cannot be written ({error.strerror})') from error
 
   def _captioned(self, packets: list[av.Packet]) -> list[av.Packet]:

@@ -15,6 +15,7 @@ from absl import logging
 
 from vqm_jax import errors
 from vqm_jax.data import records
+from vqm_jax.files import size_text
 from vqm_jax.prepare.records import beam, driver
 from vqm_jax.prepare.records.builder import VqmBuilder
 
@@ -205,14 +206,14 @@ def _check_room(
   size, seconds = builder.probe(shards)
   free = shutil.disk_usage(data_dir).free
   logging.info(
-    '%s/%s: up to %d records of %d clips in %d files, about %.3g GB and %s; %.3g GB are free.',
+    '%s/%s: up to %d records of %d clips in %d files, about %s and %s; %s are free.',
     builder.name, builder.builder_config.name, sum(shard.records for shard in shards),
-    sum(len(shard.clips) for shard in shards), len(shards), size / 1e9,
-    datetime.timedelta(seconds=round(seconds)), free / 1e9,
+    sum(len(shard.clips) for shard in shards), len(shards), size_text(size),
+    datetime.timedelta(seconds=round(seconds)), size_text(free),
   )  # fmt: skip
   if size > 1.2 * free:  # the estimate of one clip may be wrong
     raise errors.DataError(
-      f'{builder.data_dir}: needs about {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, choose another '
+      f'{builder.data_dir}: needs about {size_text(size)}, {size_text(free)} are free; make room, choose another '
       '--data_dir or fewer windows with --per_video.'
     )
 
