@@ -16,10 +16,12 @@ or the next time. Only `metrics/` is no part of the state: without it a checkpoi
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 import sys
 import threading
@@ -32,7 +34,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vqm_jax import errors, files
+from vqm_jax import errors, files, schemas
 
 DIGESTS = 'digests.json'
 # Orbax touches these while or after it renames the folder; neither holds anything of the run.
@@ -266,8 +268,8 @@ def verify(directory: pathlib.Path, step: int) -> None:
   """
   folder = pathlib.Path(directory) / str(step)
   expected = _expected(folder)
-  present = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
-  present = {name for name in present if pathlib.PurePath(name).name not in _NOT_DIGESTED and _is_state(name)}
+  there = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+  present = {name for name in there if pathlib.PurePath(name).name not in _NOT_DIGESTED and _is_state(name)}
   if unknown := sorted(present - expected.keys()):
     raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {unknown[0]} has no digest in {DIGESTS}.')
   if _META not in expected or not any(name.startswith(_STATE) for name in expected):
@@ -275,10 +277,9 @@ def verify(directory: pathlib.Path, step: int) -> None:
   for name, digest in expected.items():
     if name.startswith(_METRICS):
       continue
-    path = folder / name
-    if not path.is_file():
-      raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} is missing.')
-    if sha256(path) != digest:
+    if name not in there:
+      raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name!r:.120} is missing.')
+    if sha256(folder / name) != digest:
       raise errors.CheckpointError(f'Checkpoint {folder} is damaged: {name} does not match its SHA-256 digest.')
 
 
@@ -290,13 +291,17 @@ def _is_state(name: str) -> bool:
 def _expected(folder: pathlib.Path) -> dict[str, str]:
   """The digests of a checkpoint's files by name. Raises CheckpointError when there is no such list."""
   try:
-    expected = json.loads((folder / DIGESTS).read_text(encoding='utf-8'))
-    if not isinstance(expected, dict) or not all(isinstance(digest, str) for digest in expected.values()):
-      raise ValueError('no list of digests')
+    expected = schemas.load(folder / DIGESTS, dict[str, str])
+    if wrong := [name for name, digest in expected.items() if not re.fullmatch('[0-9a-f]{64}', digest)]:
+      raise schemas.Misfit(f'{wrong[0]!r:.60}: expected a SHA-256, found {expected[wrong[0]]!r:.60}')
     return expected
-  except (OSError, ValueError, RecursionError) as error:
+  except FileNotFoundError as error:
     raise errors.CheckpointError(
       f'Checkpoint {folder} has no readable {DIGESTS}: it was not finished or is damaged.'
+    ) from error
+  except schemas.Misfit as error:
+    raise errors.CheckpointError(
+      f'Checkpoint {folder} has no readable {DIGESTS} ({error}): it was not finished or is damaged.'
     ) from error
 
 
@@ -328,10 +333,9 @@ def validation_psnr(directory: pathlib.Path, step: int) -> float | None:
   try:
     if not path.is_file() or sha256(path) != _expected(folder).get('metrics/metrics'):
       return None  # not validated, or damaged
-    psnr = json.loads(path.read_text(encoding='utf-8'))['psnr']
-  except (OSError, ValueError, KeyError, TypeError, errors.CheckpointError):
+    return schemas.load(path, _Scores).psnr
+  except (OSError, schemas.Misfit, errors.CheckpointError):
     return None
-  return psnr if isinstance(psnr, float | int) else None
 
 
 def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.ndarray]:
@@ -357,12 +361,35 @@ def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.n
     return flatten(reader.restore(path, args=args)[part])
 
 
-def read_meta(directory: pathlib.Path, step: int) -> dict:
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+  """What is saved of a validation."""
+
+  FOREIGN = True
+
+  psnr: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Meta:
+  """What programs ask the metadata for; versions up to 0.1 lack `updates`, mixtures lack all that tells of training."""
+
+  FOREIGN = True
+
+  step: schemas.Count
+  updates: schemas.Count | None = None
+  seconds: float | None = None
+  hardware: list[str] | None = None
+
+
+def read_meta(directory: pathlib.Path, step: int) -> dict[str, Any]:
   """Returns the JSON metadata of checkpoint `step`. Raises CheckpointError when it is damaged."""
   path = pathlib.Path(directory) / str(step) / _META
   try:
-    return dict(json.loads(path.read_text(encoding='utf-8')))
-  except (OSError, TypeError, ValueError) as error:
+    meta = schemas.load(path, dict[str, Any])
+    schemas.check(meta, _Meta)
+    return meta
+  except (FileNotFoundError, schemas.Misfit) as error:
     raise errors.CheckpointError(f'{path} is damaged ({errors.reason(error)}); use another --step.') from error
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 
 
 class _AtLeast(NamedTuple):
@@ -162,6 +162,20 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise errors.ConfigError(
       f'config.grad_accum={config.grad_accum} does not divide config.batch_size={config.batch_size}.'
     )
+
+
+def check_types(config: Mapping[str, Any]) -> None:
+  """Holds the fields of a config that a file gives to their types; null, and fields of other versions, pass.
+
+  Raises schemas.Misfit naming the field, its type and what it is.
+  """
+  for name, field in FIELDS.items():
+    value = config.get(name)
+    kind = {tuple: list, dict: dict[str, Any]}.get(type(field.default), type(field.default))
+    if value is not None:
+      schemas.check(value, kind, f'config.{name}')
+      if field.allowed and (problem := field.allowed.problem(value)):
+        raise schemas.Misfit(f'config.{name}: {problem}, found {value!r:.60}')
 
 
 def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

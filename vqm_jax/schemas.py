@@ -12,9 +12,11 @@ import io
 import json
 import math
 import pathlib
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Any, TypeVar
 
 T = TypeVar('T')
@@ -51,10 +53,10 @@ def load(path: pathlib.Path, kind: type[T]) -> T:
     kind: a type as of `check`.
 
   Raises:
-    OSError: the file cannot be read.
-    Misfit: it holds something else.
+    FileNotFoundError: there is none.
+    Misfit: it holds something else, or cannot be read.
   """
-  return check(parse(path.read_bytes()), kind)
+  return check(parse(content_of(path)), kind)
 
 
 def parse(content: bytes | str) -> Any:
@@ -74,9 +76,42 @@ def parse(content: bytes | str) -> Any:
   except RecursionError as error:
     raise Misfit(f'expected at most {_DEPTH} levels of nesting, found more') from error
   except ValueError as error:
-    raise Misfit(f'expected JSON, found {" ".join(str(error).split())[:120]}') from error
+    # Python refuses to make integers of more than 4300 digits.
+    long = 'int_max_str_digits' in str(error)
+    found = 'a number of thousands of digits' if long else ' '.join(str(error).split())[:120]
+    raise Misfit(f'expected JSON, found {found}') from error
   _check_nesting(value)
   return value
+
+
+def load_lines(path: pathlib.Path, read: Callable[[Any], T]) -> tuple[list[tuple[bytes, T]], str]:
+  """Reads a file that is written line by line, each of them JSON, by a program that may be killed at any moment.
+
+  Args:
+    path: of UTF-8; blank lines are left out.
+    read: what a line stands for, by the value that JSON gives; raises Misfit for other values.
+
+  Returns:
+    Every line as it is, without its end, beside what it stands for; and what is wrong with the last one, which is left
+    out then: it was cut off by a kill, or is still being written. '' if it is whole.
+
+  Raises:
+    FileNotFoundError: there is none.
+    Misfit: it cannot be read, or a line before the last one is damaged; names that line.
+  """
+  lines = content_of(path).split(b'\n')
+  filled = [number for number, line in enumerate(lines, start=1) if line.strip()]
+  found = []
+  for number in filled:
+    line = lines[number - 1]
+    try:
+      found.append((line, read(parse(line))))
+    except Misfit as error:
+      told = f'line {number} is damaged ({error})'
+      if number == filled[-1]:
+        return found, told
+      raise Misfit(told) from error
+  return found, ''
 
 
 def check(value: Any, kind: Any, where: str = '') -> Any:
@@ -122,7 +157,15 @@ def check(value: Any, kind: Any, where: str = '') -> Any:
   return _check_plain(value, kind, where)
 
 
-def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str = ',') -> list[dict[str, str]]:
+class Row(dict[str, str]):
+  """The fields of a line of a CSV file by column, and the number of that line, from 1 on."""
+
+  def __init__(self, fields: Mapping[str, str], line: int):
+    super().__init__(fields)
+    self.line = line
+
+
+def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str = ',') -> list[Row]:
   """Reads a CSV file with a header.
 
   Args:
@@ -131,34 +174,60 @@ def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str 
     delimiter: between the fields.
 
   Returns:
-    A dict of every line: all columns, as text. Blank lines are left out.
+    Every line: all columns, as text. Blank lines are left out.
 
   Raises:
-    OSError: the file cannot be read.
-    Misfit: another encoding, NUL characters, fields over 128 KiB, quotes that do not end, columns that are missing or
-      stand twice, or lines with more or fewer fields than columns.
+    FileNotFoundError: there is none.
+    Misfit: as of `read_table`; or columns are missing or stand twice, or a line has more or fewer fields than columns.
   """
-  return parse_csv(path.read_bytes(), columns, delimiter=delimiter)
+  (_, header), *rows = read_table(path, delimiter=delimiter) or [(1, [])]
+  if lost := [name for name in columns if name not in header]:
+    raise Misfit(f'expected columns {", ".join(columns)}, found no {", ".join(lost)} in {_quoted(",".join(header))}')
+  if (twice := _twice(header)) is not None:
+    raise Misfit(f'expected columns with different names, found {_quoted(twice)} twice')
+  for line, fields in rows:
+    if len(fields) != len(header):
+      raise Misfit(f'line {line}: expected {len(header)} fields, found {len(fields)}')
+  return [Row(zip(header, fields, strict=True), line) for line, fields in rows]
 
 
-def parse_csv(content: bytes, columns: Sequence[str] = (), *, delimiter: str = ',') -> list[dict[str, str]]:
-  """Parses what `read_csv` reads; arguments and errors as there."""
-  reader = csv.reader(io.StringIO(_text_of(content), newline=''), delimiter=delimiter, strict=True)
+def read_table(path: pathlib.Path, *, delimiter: str = ',') -> list[tuple[int, list[str]]]:
+  """Reads the lines of a CSV file, each with its number from 1 on, the header among them; blank ones are left out.
+
+  Arguments are those of `read_csv`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    Misfit: it cannot be read, or has another encoding, NUL characters, fields over 128 KiB, or quotes that do not end.
+  """
+  reader = csv.reader(io.StringIO(_text_of(content_of(path)), newline=''), delimiter=delimiter, strict=True)
   try:
-    header = next(reader, [])
-    if lost := [name for name in columns if name not in header]:
-      raise Misfit(f'expected columns {", ".join(columns)}, found no {", ".join(lost)} in {_quoted(header)}')
-    if twice := [name for name in header if header.count(name) > 1]:
-      raise Misfit(f'expected columns with different names, found {_quoted(twice[0])} twice')
-    rows = []
-    for fields in reader:
-      if fields and len(fields) != len(header):
-        raise Misfit(f'line {reader.line_num}: expected {len(header)} fields, found {len(fields)}')
-      if fields:
-        rows.append(dict(zip(header, fields, strict=True)))
-    return rows
+    return [(reader.line_num, fields) for fields in reader if fields]
   except csv.Error as error:
     raise Misfit(f'line {reader.line_num}: expected CSV, found {error}') from error
+
+
+def rate(text: str) -> Fraction:
+  """The frames per second that a field tells: 25, 23.976 or 30000/1001. Raises ValueError for anything else."""
+  # Fraction itself takes 1e999999999, and computes it.
+  if not re.fullmatch(r'[0-9]{1,9}(\.[0-9]{0,9}|/[0-9]{1,9})?', text.strip()):
+    raise ValueError('no rate')
+  numerator, _, denominator = text.strip().partition('/')
+  if not int(denominator or 1) or not (value := Fraction(numerator) / int(denominator or 1)):
+    raise ValueError('no rate')
+  return value
+
+
+def content_of(path: pathlib.Path) -> bytes:
+  """Reads a file whole. Raises FileNotFoundError where there is none, Misfit where it is a folder or unreadable."""
+  try:
+    return path.read_bytes()
+  except FileNotFoundError:
+    raise
+  except IsADirectoryError as error:
+    raise Misfit('expected a file, found a folder') from error
+  except OSError as error:
+    raise Misfit(f'expected a file that can be read, found: {error.strerror}') from error
 
 
 def _text_of(content: bytes) -> str:
@@ -321,10 +390,14 @@ def _constant(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = dict(pairs)
   if len(found) < len(pairs):
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    raise Misfit(f'{_plain(twice)}: expected once, found twice in one object')
+    raise Misfit(f'{_plain(_twice(name for name, _ in pairs))}: expected once, found twice in one object')
   return found
+
+
+def _twice(names: Iterable[str]) -> str | None:
+  """The first name that stands there a second time."""
+  seen = set()
+  return next((name for name in names if name in seen or seen.add(name)), None)
 
 
 def _check_nesting(value: Any) -> None:

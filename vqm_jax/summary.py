@@ -126,7 +126,7 @@ def read_summary(path: pathlib.Path) -> Summary:
     DataError: the file is damaged, something else, of a newer program, or scored with random weights.
   """
   try:
-    content = schemas.parse(path.read_bytes())
+    content = schemas.parse(schemas.content_of(path))
   except FileNotFoundError as error:
     raise errors.DataError(f'{path} is not there; evaluate first, or check the path.') from error
   except schemas.Misfit as error:

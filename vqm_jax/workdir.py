@@ -1,13 +1,13 @@
-"""The folder of a run: what stands in its config.json and rollbacks.json, and whether a second start may continue it.
+"""The folder of a run: what its config.json, rollbacks.json and metrics.jsonl hold, and whether a run may go on there.
 
 `checkpoints` has the weights in it, `summary` the scores.
 """
 
-import json
+import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -15,7 +15,7 @@ from absl import logging
 
 import vqm_jax
 from vqm_jax import config as configs
-from vqm_jax import errors, files, locks
+from vqm_jax import errors, files, locks, schemas
 
 ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 
@@ -23,9 +23,57 @@ ROLLBACK_FACTOR = 0.5  # of the learning rate, for every rollback
 _SHIFTED = frozenset(('gtq', 'tcl_edvr', 'jojo', 'boss_f1', 'boss_f2', 'boss_f3', 'boss_f4'))
 
 
-def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Reads the resolved config that `train` wrote to `workdir`. Raises CheckpointError when there is none."""
-  return _read(workdir)['config']
+@dataclasses.dataclass(frozen=True)
+class _Written:
+  """What `write_config` writes."""
+
+  FOREIGN = True  # of later versions
+
+  config: dict[str, Any]
+  version: str = ''
+  trained_on: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+  strength_by_qp: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rollback:
+  to_step: schemas.Count
+  lr_factor: float
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  FOREIGN = True  # the values, by names with a slash
+
+  step: schemas.Count
+
+
+class Record(NamedTuple):
+  """A line of metrics.jsonl: as it stands, without its end; the step; the values, 'group/name', of that step."""
+
+  line: bytes
+  step: int
+  values: dict[str, float]
+
+
+def read_config(workdir: str | pathlib.Path, needs: Sequence[str] = ('system', 'system_args')) -> dict[str, Any]:
+  """Reads the resolved config that `train` wrote to `workdir`, its fields held to their types.
+
+  Args:
+    workdir: the folder of a run.
+    needs: fields that have to be there; other versions may lack any.
+
+  Raises:
+    CheckpointError: there is none, or it is damaged.
+  """
+  config = _read(workdir).config
+  if lost := [name for name in needs if config.get(name) is None]:
+    raise errors.CheckpointError(
+      f'{pathlib.Path(workdir) / "config.json"} is damaged (config.{lost[0]}: expected a value, found none); '
+      'bring it back from a copy.'
+    )
+  return config
 
 
 def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
@@ -33,7 +81,7 @@ def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
 
   Errors as of `read_config`.
   """
-  return _read(workdir).get('trained_on', {})
+  return {kind: list(bounds) for kind, bounds in _read(workdir).trained_on.items()}
 
 
 def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
@@ -41,7 +89,7 @@ def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
 
   Errors as of `read_config`.
   """
-  return _read(workdir).get('strength_by_qp', [])
+  return [list(pair) for pair in _read(workdir).strength_by_qp]
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any], **more: Any) -> None:
@@ -50,23 +98,27 @@ def write_config(workdir: pathlib.Path, config: Mapping[str, Any], **more: Any) 
   files.write_json(workdir / 'config.json', content | more)
 
 
-def _read(workdir: str | pathlib.Path) -> dict[str, Any]:
+def _read(workdir: str | pathlib.Path) -> _Written:
   path = pathlib.Path(workdir) / 'config.json'
   try:
-    content = json.loads(path.read_text())
-    return content | {'config': _as_it_was(content['config'], content.get('version', ''))}
+    written = schemas.load(path, _Written)
+    configs.check_types(written.config)
+    return dataclasses.replace(written, config=_as_it_was(written.config, written.version))
   except FileNotFoundError as error:
     raise errors.CheckpointError(
       f'{workdir} is not a workdir: no config.json; train first, or check the path.'
     ) from error
-  except (ValueError, KeyError) as error:
-    raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON that train writes.') from error
+  except schemas.Misfit as error:
+    raise errors.CheckpointError(f'{path} is damaged ({error}); bring it back from a copy.') from error
 
 
 def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
   """Adds what the version that wrote a config left unsaid because there was one way only."""
   if version.startswith('0.1.'):
-    for system, args in [(config['system'], config['system_args']), *config['system_args'].get('members', ())]:
+    of_all = config.get('system_args') or {}
+    members = of_all.get('members') or []
+    schemas.check(members, list[tuple[str, dict[str, Any]]], 'config.system_args.members')
+    for system, args in [(config.get('system'), of_all), *members]:
       if system in _SHIFTED:
         args.setdefault('input_mean', 0.0)
   return config
@@ -105,11 +157,14 @@ def rollbacks(workdir: pathlib.Path) -> list[dict]:
   """Reads what `add_rollback` has written for this run, in order. Raises CheckpointError when the file is damaged."""
   path = workdir / 'rollbacks.json'
   try:
-    return json.loads(path.read_text())
+    return [dataclasses.asdict(rollback) for rollback in schemas.load(path, list[_Rollback])]
   except FileNotFoundError:
     return []
-  except ValueError as error:
-    raise errors.CheckpointError(f'{path} is damaged ({error}); expected the JSON list that train writes.') from error
+  except schemas.Misfit as error:
+    raise errors.CheckpointError(
+      f'{path} is damaged ({error}); expected the list of rollbacks that train writes: without it the learning rate '
+      'would be another. Bring it back from a copy.'
+    ) from error
 
 
 def add_rollback(
@@ -131,3 +186,27 @@ def add_rollback(
   if jax.process_index() == 0:
     files.write_json(workdir / 'rollbacks.json', all_of_them)
   return all_of_them
+
+
+def read_metrics(workdir: pathlib.Path) -> tuple[list[Record], str]:
+  """Reads metrics.jsonl, what training wrote down of its steps, line by line; nothing where there is no such file.
+
+  Returns:
+    The records, and what is wrong with a damaged last line, which a kill or a full disk leaves: it is left out.
+
+  Raises:
+    DataError: a line before the last one is damaged.
+  """
+  path = workdir / 'metrics.jsonl'
+  try:
+    lines, cut = schemas.load_lines(path, _values)
+  except FileNotFoundError:
+    return [], ''
+  except schemas.Misfit as error:
+    raise errors.DataError(f'{path}: {error}; remove it.') from error
+  return [Record(line, *found) for line, found in lines], cut
+
+
+def _values(content: Any) -> tuple[int, dict[str, float]]:
+  step = schemas.check(content, _Line).step
+  return step, schemas.check({name: value for name, value in content.items() if '/' in name}, dict[str, float])

@@ -11,9 +11,6 @@ from vqm_jax import errors
 # Trials of each kind; what is quick to read gets more of them.
 EACH = 3
 QUICK = ('png', 'jpeg', 'webp', 'bmp', 'names', 'safetensors', 'summary', 'columns', 'timing', 'pairing', 'study key')
-# Their readers check no shapes yet.
-LATER = ('config', 'history', 'stored scores', 'timing', 'study key', 'study answers', 'manifest of pairs')
-LATER += ('degrade.json',)
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +18,7 @@ def seeds(tmp_path_factory):
   return tmp_path_factory.mktemp('seeds')
 
 
-@pytest.mark.parametrize('name', [name for name in targets.TARGETS if name not in LATER])
+@pytest.mark.parametrize('name', targets.TARGETS)
 def test_damage_is_read_or_told(name, seeds, tmp_path):
   trials.prepare([name], seeds)
   for seed in range(3 * EACH if name in QUICK else EACH):

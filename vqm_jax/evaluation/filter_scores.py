@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vqm_jax import errors, files
+from vqm_jax import errors, files, schemas
 from vqm_jax.data import ClipReader, FrameStrip
 from vqm_jax.data.records import DataSource, Records, describe
 from vqm_jax.evaluation import filters, scoring
@@ -57,10 +56,11 @@ def score_filters(
 
   classic = filters.candidates()
   choice = folder / fingerprint({**identity, 'best of': list(classic)}) / 'best_filter.json'
-  if overwrite or not choice.exists():
+  best = None if overwrite else _read_choice(choice, classic)
+  if best is None:
     logging.info('Choosing among %d classic filters on these clips ...', len(classic))
-    files.write_json(choice, best_of(classic, reader, every=every))
-  best = json.loads(choice.read_text())
+    best = best_of(classic, reader, every=every)
+    files.write_json(choice, best)
   # Fitted when the first frame asks for it: not at all when every score is stored.
   weights = functools.cache(lambda: filters.fit_linear(training_pairs(tiles)))
   return {
@@ -73,6 +73,19 @@ def score_filters(
       classic[best], filter=best
     ),
   }
+
+
+def _read_choice(path: pathlib.Path, candidates: Mapping[str, Filter]) -> str | None:
+  try:
+    best = schemas.load(path, str)
+    if best not in candidates:
+      raise schemas.Misfit(f'expected one of {len(candidates)} filters, found {best!r:.60}')
+    return best
+  except FileNotFoundError:
+    return None
+  except schemas.Misfit as error:
+    logging.warning('%s is damaged (%s); it is chosen again.', path, error)
+    return None
 
 
 def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1) -> str:

@@ -7,12 +7,12 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from absl import logging
 
-from vqm_jax import files, pictures
+from vqm_jax import files, pictures, schemas
 from vqm_jax.data import ClipReader
 from vqm_jax.data.records import DataSource
 from vqm_jax.evaluation.patch_features import PatchFeatures
@@ -26,6 +26,9 @@ from vqm_jax.evaluation.scoring import (
   ticking,
 )
 from vqm_jax.metrics import Metric
+from vqm_jax.summary import Timing
+
+T = TypeVar('T')
 
 # Sub-folders of the frames that are kept.
 FRAMES = ('output', 'input', 'target')
@@ -83,7 +86,8 @@ def score_resumably(
   """
   metrics = fidelity() if metrics is None else metrics
   indices = {clip.name: clip.indices for clip in clips}
-  scores = {} if overwrite else {name: _stored(folder / f'{name}.json') for name in indices}
+  again = 'the clip is scored again'
+  scores = {} if overwrite else {name: _read(folder / f'{name}.json', ClipScores, again) for name in indices}
 
   pending = clips if overwrite else unscored(clips, folder, metrics, save_frames=save_frames, patches=patches)
   if len(pending) < len(clips):
@@ -150,28 +154,27 @@ def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrit
 
   `restore` takes the argument `devices`, as `restore_frames` does.
   """
-  if overwrite or not path.exists():
+  known = None if overwrite else _read(path, Timing, 'the network is timed again')
+  if known is None or known.frame_size is None:
     frame, _ = next(reader.frames(next(iter(reader.clips)), 0, 1))
     device = jax.local_devices()[0]
     kind = f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else device.device_kind
     seconds = seconds_per_frame(functools.partial(restore, devices=[device]), frame)
-    size = list(frame.shape[:2])
-    files.write_json(path, {'seconds_per_frame': seconds, 'device': kind, 'frame_size': size})
-  return json.loads(path.read_text())
+    height, width, _ = frame.shape
+    known = Timing(seconds, kind, (height, width))
+    files.write_json(path, dataclasses.asdict(known))
+  return dataclasses.asdict(known) | {'frame_size': list(known.frame_size)}
 
 
-def _stored(path: pathlib.Path) -> ClipScores | None:
-  """Scores from a file, None when there are none or they are damaged."""
+def _read(path: pathlib.Path, kind: type[T], instead: str) -> T | None:
+  """What a file holds; None where there is none or, with a warning that says what is done instead, a damaged one."""
   try:
-    scores = ClipScores(**json.loads(path.read_text()))
-    for side in (scores.output, scores.input, scores.target):
-      side.update({metric: [float(v) for v in values] for metric, values in side.items()})
+    return schemas.load(path, kind)
   except FileNotFoundError:
     return None
-  except (ValueError, TypeError) as error:
-    logging.warning('%s is damaged (%s); the clip is scored again.', path, error)
+  except schemas.Misfit as error:
+    logging.warning('%s is damaged (%s); %s.', path, error, instead)
     return None
-  return scores
 
 
 def frame_path(folder: pathlib.Path, side: str, clip: str, index: int) -> pathlib.Path:

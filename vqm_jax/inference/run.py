@@ -118,7 +118,7 @@ def read_workdir(
   `open_workdir`.
   """
   directory = pathlib.Path(workdir) / 'checkpoints'
-  config = workdirs.read_config(workdir)
+  config = workdirs.read_config(workdir, needs=('system', 'ema'))
   ema = ema and config['ema'] > 0
   step = checkpoints.select(directory, step)
   arrays = checkpoints.read_arrays(directory, step, 'ema' if ema else 'params')
@@ -142,7 +142,7 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
     CheckpointError: no workdir, no such checkpoint, damaged, or not of this network.
   """
   workdir = pathlib.Path(workdir)
-  config = workdirs.read_config(workdir)
+  config = workdirs.read_config(workdir, needs=('system', 'system_args', 'dtype', 'ema'))
   arrays, checkpoint, ema = read_workdir(workdir, 'best' if step is None else step, ema)
   # Built abstractly: published networks take seconds to initialise only to be overwritten.
   try:

@@ -5,6 +5,7 @@ names of `networks.parameters` beside `__meta__`, JSON: net, source (file name),
 version), digest (of the arrays).
 """
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 from vqm_jax.perceptual import networks, weight_files
 from vqm_jax.perceptual.networks import Weights
 
@@ -63,6 +64,18 @@ def path_of(net: str, path: str | os.PathLike | None = None) -> pathlib.Path:
   return path if path.suffix == '.npz' else path / f'{net}.npz'
 
 
+@dataclasses.dataclass(frozen=True)
+class _Meta:
+  """What `convert` writes beside the arrays: network, its own version, digests of source and arrays."""
+
+  FOREIGN = True
+
+  net: str
+  converter: int
+  sha256: str
+  digest: str
+
+
 def load(
   net: str,
   path: str | os.PathLike | None = None,
@@ -96,18 +109,18 @@ def load(
   stored = weight_files.read(path, lambda name: True)
   again = f'convert it again with python -m vqm_jax.perceptual.convert --net={net}'
   try:
-    meta = json.loads(str(stored.pop('__meta__')))
-    found, version, sha256, digest = (meta[key] for key in ('net', 'converter', 'sha256', 'digest'))
-  except (KeyError, TypeError, ValueError):
-    raise errors.DataError(f'{path}: not written by our converter; {again}.') from None
-  if (found, version) != (net, VERSION):
+    meta = schemas.check(schemas.parse(str(stored.pop('__meta__'))), _Meta)
+  except (KeyError, schemas.Misfit) as error:
+    raise errors.DataError(f'{path}: not written by our converter; {again}.') from error
+  if (meta.net, meta.converter) != (net, VERSION):
     raise errors.DataError(
-      f'{path}: expected {net} of converter version {VERSION}, found {found} of version {version}; {again}.'
+      f'{path}: expected {net} of converter version {VERSION}, found {meta.net:.60} of version {meta.converter}; '
+      f'{again}.'
     )
   expected = {p.name: p.shape for p in networks.parameters(net)}
-  if {name: array.shape for name, array in stored.items()} != expected or _digest(stored) != digest:
+  if {name: array.shape for name, array in stored.items()} != expected or _digest(stored) != meta.digest:
     raise errors.DataError(f'{path}: its arrays are not those that were written; {again}.')
-  return Weights(net, {name: jnp.asarray(stored[name]) for name in expected}, sha256)
+  return Weights(net, {name: jnp.asarray(stored[name]) for name in expected}, meta.sha256)
 
 
 def random(net: str, seed: int = 0) -> Weights:

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 
 import jax
 import numpy as np
+from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto.summary_pb2 import Summary
 
 from vqm_jax import errors, files, pictures
+from vqm_jax import workdir as workdirs
 
 
 class Writer:
@@ -27,6 +29,7 @@ class Writer:
 
   Raises:
     ConfigError: `wandb_project` without the wandb package.
+    DataError: a line of metrics.jsonl is damaged; one that a kill has cut off, the last, is dropped with a warning.
   """
 
   def __init__(self, workdir: pathlib.Path, last_step: int = 0, wandb_project: str | None = None):
@@ -36,7 +39,7 @@ class Writer:
     if not self._active:
       return
     self._path = workdir / 'metrics.jsonl'
-    _keep_until(self._path, last_step)
+    _keep_until(workdir, last_step)
     with files.filling(self._path):
       self._file = self._path.open('a')
       self._events = _Events(workdir, last_step)
@@ -110,14 +113,12 @@ class _Events:
     self._file.close()
 
 
-def _keep_until(path: pathlib.Path, last_step: int) -> None:
+def _keep_until(workdir: pathlib.Path, last_step: int) -> None:
+  path = workdir / 'metrics.jsonl'
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if json.loads(line)['step'] <= last_step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError):
-      continue  # a line cut off by a kill
-  files.write_text(path, ''.join(kept))
+  records, cut = workdirs.read_metrics(workdir)
+  if cut:
+    logging.warning('%s: %s; it is cut off.', path, cut)
+  with files.replacing(path) as partial:
+    partial.write_bytes(b''.join(record.line + b'\n' for record in records if record.step <= last_step))

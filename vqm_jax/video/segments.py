@@ -16,6 +16,7 @@ or a kill leaves unfinished has no .json beside it that fits, and is removed.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -31,7 +32,7 @@ import av
 import numpy as np
 from absl import logging
 
-from vqm_jax import errors, files, locks
+from vqm_jax import errors, files, locks, schemas
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video import streams
 from vqm_jax.video.codec import RAW_SUFFIX, Codec, Encoder, checked_suffix, container_options_of
@@ -65,6 +66,16 @@ class Segment(NamedTuple):
   start: int
   stop: int
   files: dict[str, tuple[int, str]]
+  notes: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+  """A `Segment` as JSON."""
+
+  start: schemas.Count
+  stop: schemas.Count
+  files: dict[str, tuple[schemas.Count, str]]
   notes: dict[str, Any]
 
 
@@ -228,8 +239,11 @@ class SegmentedOutput:
     if not record.exists():
       return None
     try:
-      segment = Segment(**_read_json(record))
-      intact = segment.start == self.done and all(
+      segment = Segment(**vars(schemas.load(record, _Written)))
+      paths = self._coding.paths(self.folder, number, segment.start, segment.stop)
+      expected = {path.relative_to(self.folder).as_posix() for path in paths}
+      fits = segment.start == self.done < segment.stop <= self._total and segment.files.keys() == expected
+      intact = fits and all(
         (path := self.folder / name).stat().st_size == size and _digest(path) == digest
         for name, (size, digest) in segment.files.items()
       )
@@ -317,8 +331,19 @@ def _folder_of(output: pathlib.Path) -> pathlib.Path:
   return output.with_name(f'.{output.name}.parts')
 
 
+def _is_name(text: str) -> bool:
+  return text not in ('', '.', '..') and '\0' not in text and pathlib.PurePath(text).name == text
+
+
 def _move(folder: pathlib.Path) -> None:
-  moves = _read_json(folder / 'complete')
+  try:
+    moves = schemas.load(folder / 'complete', list[tuple[str, str, str]])
+    if wrong := [name for move in moves for name in move if not _is_name(name)]:
+      raise schemas.Misfit(f'expected names of files, found {wrong[0]!r:.60}')
+  except (FileNotFoundError, schemas.Misfit) as error:
+    raise errors.VideoError(
+      f'{folder / "complete"} is damaged ({errors.reason(error)}); remove {folder}, then start the same command again.'
+    ) from error
   for parts, product, name in moves:
     made, place = folder.parent / parts / product, folder.parent / name
     if made.is_dir() and place.is_dir():
@@ -523,8 +548,8 @@ def _digest(path: pathlib.Path) -> str:
 
 def _read_json(path: pathlib.Path) -> Any:
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except ValueError:  # what a power cut leaves
+    return schemas.load(path, dict[str, Any])
+  except schemas.Misfit:  # what a power cut leaves
     return None
 
 

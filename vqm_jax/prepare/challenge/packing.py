@@ -12,7 +12,6 @@ that comes before it.
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import itertools
@@ -28,7 +27,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vqm_jax import cli, errors, names, zips
+from vqm_jax import cli, errors, names, schemas, zips
 from vqm_jax.video import VideoFile, VideoSource, images, list_videos, open_video
 from vqm_jax.video.images import ImageFrames
 from vqm_jax.video.sources import Readable
@@ -68,10 +67,10 @@ _SIDE_NAMES = {
 _SIDE_WORDS = {'lq': 'source', 'hq': 'target'}
 _NAME = re.compile(rf'({"|".join(_SPLIT_NAMES)})?(?:({"|".join(_SIDE_NAMES)})(?:domain)?(\d+[km]?)?)?')
 _TAR = re.compile(r'\.(tar(\.\w+)?|tgz|tbz2?|txz)$', re.IGNORECASE)
-# What zipfile, Pillow and csv raise for bytes that are not what the name says.
+# What zipfile and Pillow raise for bytes that are not what the name says.
 _UNREADABLE = (
   *(OSError, ValueError, SyntaxError, EOFError, LookupError, RuntimeError, ArithmeticError),
-  *(zipfile.BadZipFile, zlib.error, struct.error, csv.Error, Image.DecompressionBombError),
+  *(zipfile.BadZipFile, zlib.error, struct.error, Image.DecompressionBombError),
 )
 
 
@@ -417,22 +416,22 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[PackedClip] | None:
   """The clips of manifest.csv in order of the splits; None without one and, with a problem, for one of another kind."""
   if not path.is_file():
     return None
-  rows: list[dict[str, str]] | None = None
-  with notes.guard(path), path.open(newline='', encoding='utf-8-sig') as file:
-    lines = list(csv.DictReader(file))
+  rows: list[schemas.Row] | None = None
+  with notes.guard(path):
+    lines = schemas.read_csv(path)
     if not lines or not {'split', 'clip_id'} <= lines[0].keys():
       raise errors.DataError(f'{path}: expected a first line with {",".join(_COLUMNS)} and then a clip a line')
     rows = lines
   if rows is None:
     return None
   clips: dict[tuple[str, str], PackedClip] = {}
-  for number, row in enumerate(rows, start=2):
-    row = {key: (row.get(key) or '').strip() for key in _COLUMNS}
-    where = f'{path.name}, line {number}'
+  for line in rows:
+    row = {key: (line.get(key) or '').strip() for key in _COLUMNS}
+    where = f'{path.name}, line {line.line}'
     split, name = _SPLIT_NAMES.get(_plain(row['split'])), row['clip_id']
     if split is None or not name:
       notes.problems.append(
-        f'{where}: split={row["split"]!r}, clip_id={name!r}, expected {", ".join(SPLITS)} and a name'
+        f'{where}: split={row["split"]!r:.60}, clip_id={name!r:.60}, expected {", ".join(SPLITS)} and a name'
       )
       continue
     if wrong := names.problem(name):
@@ -443,7 +442,7 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[PackedClip] | None:
       continue
     fps = _rate(row['fps']) if row['fps'] else None
     if row['fps'] and fps is None:
-      notes.problems.append(f'{where}: fps={row["fps"]!r}, expected for example 25 or 30000/1001')
+      notes.problems.append(f'{where}: fps={row["fps"]!r:.60}, expected for example 25 or 30000/1001')
     lq, hq = (path.parent / row[side] if row[side] else None for side in ('lq', 'hq'))
     clips[split, name] = PackedClip(
       split=split, clip_id=name, lq=lq, hq=hq, fps=fps, category=row['category'], found=where
@@ -453,10 +452,9 @@ def _manifest(path: pathlib.Path, notes: _Notes) -> list[PackedClip] | None:
 
 def _rate(text: str) -> Fraction | None:
   try:
-    fps = Fraction(text)
-  except (ValueError, ZeroDivisionError):
+    return schemas.rate(text)
+  except ValueError:
     return None
-  return fps if fps > 0 else None
 
 
 def _examined(clip: PackedClip, exact: bool, notes: _Notes) -> PackedClip:

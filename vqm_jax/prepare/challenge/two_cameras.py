@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vqm_jax import errors, files
+from vqm_jax import errors, files, schemas
 from vqm_jax.prepare.challenge import packing, weak
 from vqm_jax.prepare.records import configs, tiles
 from vqm_jax.prepare.records.configs import ClipPair, Example, WindowsConfig
@@ -368,28 +368,52 @@ def _offsets(found: packing.Layout) -> dict[str, int]:
   return offsets
 
 
+_Row = tuple[schemas.Score, schemas.Score, schemas.Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+  """What `Pairing.to_json` writes."""
+
+  offset: int
+  ncc: schemas.Score
+  offset_remark: str
+  drift_per_minute: float | None
+  matrix: tuple[_Row, _Row, _Row]
+  inliers: schemas.Count
+  inlier_share: schemas.Score
+  matrix_remark: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  digest: str
+  pairing: _Written
+
+
 class StoredPairings:
   """Estimates kept beside the recordings in `pairing.json`, each with the digest of what it is an estimate of."""
 
   def __init__(self, folder: pathlib.Path):
     self.path = folder / 'pairing.json'
     self._entries: dict[str, Any] = {}
-    if self.path.is_file():
-      try:
-        self._entries = json.loads(self.path.read_text())
-        for entry in self._entries.values():
-          Pairing.from_json(entry['pairing'])
-          str(entry['digest'])
-      except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise errors.DataError(
-          f'{self.path}: is not what python -m vqm_jax.prepare.check writes ({type(error).__name__}: {error}); remove '
-          'it, the estimates are made again.'
-        ) from error
+    try:
+      self._entries = schemas.load(self.path, dict[str, Any])
+      schemas.check(self._entries, dict[str, _Entry])
+    except FileNotFoundError:
+      pass
+    except schemas.Misfit as error:
+      raise errors.DataError(
+        f'{self.path}: is not what python -m vqm_jax.prepare.check writes ({error}); remove it, the estimates are '
+        'made again.'
+      ) from error
 
   def get(self, pair: TwoCameras) -> Pairing | None:
     """The estimate for a clip, unless its files or the user's offset have changed since."""
     entry = self._entries.get(pair.clip_id)
-    return Pairing.from_json(entry['pairing']) if entry and entry['digest'] == _digest(pair) else None
+    if not entry or entry['digest'] != _digest(pair):
+      return None
+    return Pairing.from_json(vars(schemas.check(entry['pairing'], _Written)))
 
   def put(self, pair: TwoCameras) -> None:
     """Keeps the estimate of a clip; where nothing can be written, it warns."""

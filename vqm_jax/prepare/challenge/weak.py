@@ -6,10 +6,10 @@ estimate that cannot be trusted is replaced by the plain one (no offset, the res
 """
 
 import concurrent.futures
-import csv
 import dataclasses
 import itertools
 import os
+import pathlib
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -17,7 +17,7 @@ from typing import Self
 
 import numpy as np
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 from vqm_jax.prepare.records import tiles
 
 _THUMBNAIL = (64, 36)  # width and height in pixels
@@ -278,21 +278,20 @@ def read_offsets(path: str | os.PathLike) -> dict[str, int]:
   """
   offsets: dict[str, int] = {}
   try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      rows = csv.DictReader(file, strict=True)
-      if set(rows.fieldnames or ()) != {'clip', 'offset'}:
-        raise errors.DataError(f'{path}: expected a first line clip,offset, found {",".join(rows.fieldnames or ())!r}')
-      for row in rows:
-        where = f'{path}, line {rows.line_num}'
-        clip, offset = ((row[key] or '').strip() for key in ('clip', 'offset'))
-        if None in row or not clip or not re.fullmatch(r'[+-]?[0-9]+', offset):
-          found = ','.join([row['clip'] or '', row['offset'] or '', *(row.get(None) or [])])
-          raise errors.DataError(f'{where}: expected a clip and a whole number of frames, found {found!r}')
-        if clip in offsets:
-          raise errors.DataError(f'{where}: clip {clip!r} comes a second time; keep one of the lines')
-        offsets[clip] = int(offset)
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise errors.DataError(f'{path}: cannot be read as CSV ({error})') from error
+    (_, header), *rows = schemas.read_table(pathlib.Path(path)) or [(1, [])]
+  except (FileNotFoundError, schemas.Misfit) as error:
+    raise errors.DataError(f'{path}: cannot be read as CSV ({errors.reason(error)})') from error
+  if sorted(header) != ['clip', 'offset']:
+    raise errors.DataError(f'{path}: expected a first line clip,offset, found {",".join(header)!r:.120}')
+  for line, fields in rows:
+    row = dict(zip(header, [*fields, ''], strict=False))
+    clip, offset = (row[key].strip() for key in ('clip', 'offset'))
+    if len(fields) > 2 or not clip or not re.fullmatch('[+-]?[0-9]{1,9}', offset):
+      found = ','.join([clip, offset, *fields[2:]])
+      raise errors.DataError(f'{path}, line {line}: expected a clip and a whole number of frames, found {found!r:.120}')
+    if clip in offsets:
+      raise errors.DataError(f'{path}, line {line}: clip {clip!r:.120} comes a second time; keep one of the lines')
+    offsets[clip] = int(offset)
   return offsets
 
 

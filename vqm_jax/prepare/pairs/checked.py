@@ -7,7 +7,6 @@
 import collections
 import dataclasses
 import hashlib
-import json
 import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
-from vqm_jax import cli, files
+from vqm_jax import cli, files, schemas
 from vqm_jax.prepare.pairs import align, scenes
 from vqm_jax.video import VideoSource, mark_cuts
 from vqm_jax.video.images import ImageFrames
@@ -50,6 +49,15 @@ class Checked:
     found = values['alignment']
     alignment = found and align.Alignment(**{**found, 'shift': tuple(found['shift'])})
     return cls(tuple(map(int, values['cuts'])), alignment)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  """What `entry` makes of a pair."""
+
+  digest: str
+  cuts: list[schemas.Count]
+  alignment: align.Alignment | None
 
 
 def look(pair: 'ClipPair') -> Checked:
@@ -125,16 +133,15 @@ def _key(folder: pathlib.Path, lq: VideoSource) -> str:
 
 def _read(path: pathlib.Path, part: str = '') -> dict[str, Any]:
   """The entries in a file, or in a part of it; none without it."""
-  if not path.is_file():
-    return {}
   try:
-    entries = json.loads(path.read_text())
+    entries = schemas.load(path, dict[str, Any])
     entries = entries.get(part, {}) if part else entries
-    for known in entries.values():
-      Checked.from_json(known), str(known['digest'])
+    schemas.check(entries, dict[str, _Entry], part)
     return entries
-  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-    logging.warning('%s: is damaged (%s: %s); pairs are looked at again.', path, type(error).__name__, error)
+  except FileNotFoundError:
+    return {}
+  except schemas.Misfit as error:
+    logging.warning('%s: is damaged (%s); pairs are looked at again.', path, error)
     return {}
 
 

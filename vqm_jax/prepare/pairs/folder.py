@@ -1,12 +1,11 @@
 """The pairs in a folder: <split>/{lq,hq}/<clip> and, optionally, a manifest.csv with what is known of them."""
 
-import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
-from fractions import Fraction
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 from vqm_jax.prepare.records.configs import ClipPair
 from vqm_jax.video import list_videos, open_video
 from vqm_jax.video.sources import Readable
@@ -48,30 +47,33 @@ def opened(pair: Listed, manual_dir: pathlib.Path) -> ClipPair:
   Raises VideoError for what cannot be read exactly, DataError for what the manifest says in words not understood.
   """
   row = pair.row
-  fps = _parsed(Fraction, row, 'fps', None, manual_dir)
+  fps = _parsed(schemas.rate, row, 'fps', None, manual_dir)
   return ClipPair(
     clip_id=pair.name,
     # Sides are compared frame by frame, whenever the frames are shown.
     lq=open_video(pair.lq, fps=fps, variable_rate=True),
     hq=open_video(pair.hq, fps=fps, variable_rate=True),
     category=row.get('category') or '',
-    crf=_parsed(float, row, 'crf', float('nan'), manual_dir),
-    qp=_parsed(float, row, 'qp', float('nan'), manual_dir),
+    crf=_parsed(_finite, row, 'crf', float('nan'), manual_dir),
+    qp=_parsed(_finite, row, 'qp', float('nan'), manual_dir),
     scenes=_parsed(_scenes, row, 'scenes', (), manual_dir),
   )
 
 
-def manifest(manual_dir: pathlib.Path) -> list[dict[str, str]]:
+def manifest(manual_dir: pathlib.Path) -> list[schemas.Row]:
   """The lines of manifest.csv; none without one."""
   path = manual_dir / 'manifest.csv'
   if not path.is_file():
     return []
-  with path.open(newline='', encoding='utf-8-sig') as file:
-    rows = list(csv.DictReader(file))
-  for number, row in enumerate(rows, start=2):
+  try:
+    rows = schemas.read_csv(path)
+  except schemas.Misfit as error:
+    raise errors.DataError(f'{path}: cannot be read as CSV ({error}); save it again as CSV in UTF-8.') from error
+  for row in rows:
     if not row.get('split') or not row.get('clip'):
       raise errors.DataError(
-        f'{path}, line {number}: expected columns split, clip and, optionally, lq, hq, fps, category, crf, qp, scenes.'
+        f'{path}, line {row.line}: expected columns split, clip and, optionally, lq, hq, fps, category, crf, qp, '
+        'scenes.'
       )
   return rows
 
@@ -80,11 +82,18 @@ def _parsed(kind, row: dict[str, str], field: str, default, manual_dir: pathlib.
   text = (row.get(field) or '').strip()
   try:
     return kind(text) if text else default
-  except (ValueError, ZeroDivisionError) as error:
+  except ValueError as error:
     raise errors.DataError(
-      f'{manual_dir / "manifest.csv"}, clip {row["clip"]}: {field}={text!r} is not understood; expected for '
+      f'{manual_dir / "manifest.csv"}, clip {row["clip"]:.120}: {field}={text!r:.60} is not understood; expected for '
       'example fps=25 or 30000/1001, crf=33, qp=36.2, scenes=0-120;120-300.'
     ) from error
+
+
+def _finite(text: str) -> float:
+  value = float(text)
+  if not math.isfinite(value):
+    raise ValueError('not finite')
+  return value
 
 
 def _scenes(text: str) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,5 @@
 """Which videos a folder holds, what they are like, and which split each belongs to."""
 
-import csv
 import dataclasses
 import difflib
 import hashlib
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import errors, names
+from vqm_jax import errors, names, schemas
 from vqm_jax.prepare.pairs import scenes as scenes_lib
 from vqm_jax.video import VideoFile
 from vqm_jax.video.reader import is_video
@@ -114,10 +113,9 @@ def column(path: str, key: str, files: Mapping[str, pathlib.Path], optional: boo
   Raises ConfigError if a column is missing, or a name fits none or several of `files`.
   """
   try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      rows = list(csv.DictReader(file))
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise errors.ConfigError(f'{path}: cannot be read as CSV ({error})') from error
+    rows = schemas.read_csv(pathlib.Path(path))
+  except (FileNotFoundError, schemas.Misfit) as error:
+    raise errors.ConfigError(f'{path}: cannot be read as CSV ({errors.reason(error)})') from error
   if optional and rows and key not in rows[0]:
     return {}
   if not rows or not {'video', key} <= rows[0].keys():
@@ -129,7 +127,7 @@ def column(path: str, key: str, files: Mapping[str, pathlib.Path], optional: boo
     if not names:
       near = difflib.get_close_matches(str(wanted), [*files, *(p.name for p in files.values())], 1)
       hint = f'; did you mean {near[0]}?' if near else ''
-      raise errors.ConfigError(f'{path}: there is no video {wanted}{hint}')
+      raise errors.ConfigError(f'{path}: there is no video {str(wanted):.120}{hint}')
     if len(names) > 1:
       raise errors.ConfigError(f'{path}: {wanted} stands for {" and ".join(names)}; add the folder')
     values[names[0]] = (row[key] or '').strip()
@@ -174,7 +172,7 @@ def checked_splits(values: Mapping[str, str], names: Sequence[str], path: str) -
   """Clip name -> split of a --split_csv: unnamed clips are train, 'skip' leaves one out."""
   unknown = sorted(set(values.values()) - {*SPLITS, 'skip'})
   if unknown:
-    raise errors.ConfigError(f'{path}: split {unknown[0]!r} is unknown, expected one of {", ".join(SPLITS)}, skip')
+    raise errors.ConfigError(f'{path}: split {unknown[0]!r:.60} is unknown, expected one of {", ".join(SPLITS)}, skip')
   chosen = {name: values.get(name, 'train') for name in names}
   return {name: split for name, split in chosen.items() if split != 'skip'}
 
@@ -182,6 +180,6 @@ def checked_splits(values: Mapping[str, str], names: Sequence[str], path: str) -
 def checked_copies(values: Mapping[str, str], path: str) -> dict[str, int]:
   """Clip name -> copies of it, from the column of a --split_csv; clips with an empty cell are left out."""
   for name, text in values.items():
-    if text and not (text.isascii() and text.isdecimal() and int(text)):
-      raise errors.ConfigError(f'{path}: copies of {name} is {text!r}, expected a number from 1 or nothing')
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text)):
+      raise errors.ConfigError(f'{path}: copies of {name} is {text!r:.60}, expected a number from 1 or nothing')
   return {name: int(text) for name, text in values.items() if text}

@@ -15,6 +15,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
+import re
 import shutil
 import signal
 import threading
@@ -27,7 +28,7 @@ import numpy as np
 from absl import logging
 
 import vqm_jax
-from vqm_jax import cli, errors, files, locks
+from vqm_jax import cli, errors, files, locks, names, schemas
 from vqm_jax.prepare.pairs import align, calibrate, checked, degradation, footage, scenes, transcode
 from vqm_jax.prepare.pairs.degradation import Coding, Degradation
 from vqm_jax.video import VideoFile
@@ -38,7 +39,9 @@ COLUMNS = (
   *('split', 'clip', 'lq', 'hq', 'fps', 'category', 'crf', 'qp', 'scenes', 'frames', 'height', 'width'),
   *('psnr', 'sha256', 'source', 'start', 'lq_kbps', 'hq_kbps', 'degradation'),
 )
+_NUMBERS = ('frames', 'psnr', 'lq_kbps', 'hq_kbps')
 _OURS = (*footage.SPLITS, '.work', 'manifest.csv', 'degrade.json')
+_USED = ('split', 'clip', 'lq', 'hq', *_NUMBERS)  # other columns may be of other versions, or of the user
 _MAX_CALIBRATION = 16  # videos
 
 
@@ -167,10 +170,32 @@ def _looked_at(
 def read_manifest(output: pathlib.Path) -> list[dict[str, str]]:
   """The rows of `manifest.csv`; none if there is no such file."""
   path = output / 'manifest.csv'
-  if not path.exists():
+  try:
+    rows = schemas.read_csv(path, _USED)
+    for row in rows:
+      _check_row(row)
+    return rows
+  except FileNotFoundError:
     return []
-  with path.open(newline='') as file:
-    return list(csv.DictReader(file))
+  except schemas.Misfit as error:
+    raise errors.DataError(f'{path}: damaged ({error}); remove that line, or use --overwrite') from error
+
+
+def _check_row(row: schemas.Row) -> None:
+  """Raises Misfit for a line that is not ours."""
+  if row['split'] not in footage.SPLITS:
+    raise schemas.Misfit(
+      f'line {row.line}: split: expected one of {", ".join(footage.SPLITS)}, found {row["split"]!r:.60}'
+    )
+  if wrong := names.problem(row['clip']):
+    raise schemas.Misfit(f'line {row.line}: {names.refusal(row["clip"], wrong)}')
+  for side in ('lq', 'hq'):
+    if pathlib.PurePosixPath(row[side]).parent != pathlib.PurePosixPath(row['split'], side) or '\0' in row[side]:
+      expected = f'a file in {row["split"]}/{side}'
+      raise schemas.Misfit(f'line {row.line}: {side}: expected {expected}, found {row[side]!r:.60}')
+  for key in _NUMBERS:
+    if not re.fullmatch('[0-9]{1,9}' if key == 'frames' else r'[0-9]{1,9}(\.[0-9]{1,9})?|inf', row[key]):
+      raise schemas.Misfit(f'line {row.line}: {key}: expected a number, found {row[key]!r:.60}')
 
 
 def summary(output: pathlib.Path) -> str:
@@ -208,6 +233,36 @@ def _described(settings: Settings, files: Mapping[str, pathlib.Path]) -> dict[st
   return json.loads(json.dumps(values))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Video:
+  source: str
+  split: str
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Calibration:
+  probes: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+  target: float | None = None
+  clips: list[str] = dataclasses.field(default_factory=list)
+  crf: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+  """What `degrade.json` holds; what was found in pairs is checked where it is used."""
+
+  FOREIGN = True
+
+  settings: dict[str, Any]
+  footage: dict[str, footage.Footage]
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  videos: dict[str, _Video] | None = None
+  refused: dict[str, str] = dataclasses.field(default_factory=dict)
+  calibration: _Calibration | None = None
+  checked: dict[str, Any] | None = None
+
+
 class _Journal(dict):
   """`degrade.json`: a dict that can be saved."""
 
@@ -237,12 +292,13 @@ def _open_journal(output: pathlib.Path, settings: dict[str, Any], overwrite: boo
       shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
   if path.exists():
     try:
-      journal = _Journal(path, json.loads(path.read_text()))
+      journal = _Journal(path, schemas.load(path, dict[str, Any]))
+      schemas.check(dict(journal), _Kept)
       earlier = journal['settings']
-    except (ValueError, KeyError, TypeError) as error:
+    except schemas.Misfit as error:
       raise errors.DataError(f'{path}: damaged ({error}); delete it or use --overwrite') from error
     differing = [
-      f'{key} was {earlier.get(key)!r}, now {settings.get(key)!r}'
+      f'{key} was {earlier.get(key)!r:.60}, now {settings.get(key)!r:.60}'
       for key in sorted({*earlier, *settings})
       if earlier.get(key) != settings.get(key)
     ]
@@ -461,7 +517,8 @@ def _try(function: Callable[..., T], *args) -> tuple[T | None, str]:
 
 def _write_manifest(output: pathlib.Path, rows: list[Mapping[str, Any]]) -> None:
   text = io.StringIO()
-  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+  fields = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+  writer = csv.DictWriter(text, list(fields), lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
   files.write_text(output / 'manifest.csv', text.getvalue())

@@ -6,7 +6,6 @@ The same results give the same bytes: no dates, no random names.
 import collections
 import dataclasses
 import io
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from absl import logging
 from matplotlib import ticker, transforms
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vqm_jax import errors, files, metrics, pictures, published
+from vqm_jax import workdir as workdirs
 from vqm_jax.report import panels, saved_frames
 from vqm_jax.report.summaries import Block, Result
 from vqm_jax.summary import Scores, Summary
@@ -177,16 +178,16 @@ def runs(found: Sequence[Result]) -> list[Run]:
   """
   out = []
   for label, result in zip(saved_frames.short_labels(found), found, strict=True):
-    workdirs = [workdir for path in result.paths if (workdir := _workdir(path))]
-    if not workdirs:
+    folders = [folder for path in result.paths if (folder := _workdir(path))]
+    if not folders:
       continue
     curves = collections.defaultdict(list)
-    for workdir in workdirs:
-      for name, values in _read_metrics(workdir / 'metrics.jsonl').items():
+    for workdir in folders:
+      for name, values in _read_metrics(workdir).items():
         curves[name].append(_evened(values) if name == 'train/loss' else values)
-    config = _config_of(workdirs[0])
+    config = _config_of(folders[0])
     validation = '/'.join(str(config[key]) for key in ('dataset', 'val_config', 'val_split') if config.get(key))
-    staged = (workdirs[0] / 'stages').is_dir()
+    staged = (folders[0] / 'stages').is_dir()
     out.append(Run(label, curves, str(config.get('loss') or ''), staged, validation))
   if not out:
     raise Unavailable(
@@ -204,26 +205,21 @@ def _workdir(path: str) -> pathlib.Path | None:
 
 
 def _config_of(workdir: pathlib.Path) -> Mapping[str, Any]:
+  if not (workdir / 'config.json').exists():
+    return {}
   try:
-    return dict(json.loads((workdir / 'config.json').read_text())['config'])
-  except (OSError, ValueError, KeyError, TypeError):
+    return workdirs.read_config(workdir, needs=())
+  except errors.CheckpointError as error:
+    logging.warning('%s; the plot does not name its loss.', str(error).rstrip('.'))
     return {}
 
 
-def _read_metrics(path: pathlib.Path) -> dict[str, dict[int, float]]:
-  """{name: {step: value}} of the lines that training wrote."""
-  lines, curves = path.read_text(encoding='utf-8').splitlines(), collections.defaultdict(dict)
-  for number, line in enumerate(lines, start=1):
-    try:
-      record = json.loads(line)
-      step = int(record['step'])
-      values = {name: float(value) for name, value in record.items() if '/' in name}
-    except (KeyError, TypeError, ValueError) as error:
-      if number == len(lines):
-        break  # a line cut off by a kill, or still being written
-      raise errors.DataError(f'{path}: line {number} is damaged ({error}); remove it.') from error
-    for name, value in values.items():
-      curves[name][step] = value
+def _read_metrics(workdir: pathlib.Path) -> dict[str, dict[int, float]]:
+  """{name: {step: value}} of the lines that training wrote; the last one may still be being written."""
+  curves = collections.defaultdict(dict)
+  for record in workdirs.read_metrics(workdir)[0]:
+    for name, value in record.values.items():
+      curves[name][record.step] = value
   return curves
 
 

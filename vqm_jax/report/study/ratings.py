@@ -2,14 +2,13 @@
 
 import collections
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from vqm_jax import errors, names
+from vqm_jax import errors, names, schemas
 from vqm_jax.report.study import making, trials
 
 CHOICES = ('left', 'same', 'right')
@@ -80,17 +79,80 @@ class Rater:
     return float(np.median([vote.ms for vote in self.votes])) / 1000 if self.votes else float('nan')
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+  method: str
+  clip: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+  kind: str
+  media: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+  """What is read of a key."""
+
+  FOREIGN = True  # texts of the page, seed, date
+
+  study: str
+  mode: Literal['pair', 'mos']
+  methods: list[str]
+  clips: list[str]
+  media: dict[str, _Shown]
+  orders: list[list[_Trial]]
+  target: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Export:
+  """What is read of a rater's answers; each of these is looked at by `_check_answers`."""
+
+  FOREIGN = True  # times, screen and browser
+
+  study: str
+  participant: str
+  slot: int
+  order: str
+  digest: str
+  answers: list[Any]
+
+
 def read_key(path: pathlib.Path) -> dict[str, Any]:
   """The key of a study. Raises DataError when it is damaged or something else."""
   key = _read(path, making.KEY, 'give the ..._KEY_keep_private.json that study wrote')
   needed = {'study': str, 'mode': str, 'methods': list, 'clips': list, 'media': dict, 'orders': list}
   if wrong := [name for name, kind in needed.items() if not isinstance(key.get(name), kind) or not key[name]]:
     raise errors.DataError(f'{path} is damaged: {", ".join(wrong)} is missing; take the copy that study wrote.')
+  try:
+    _check_key(schemas.check(key, _Key))
+  except schemas.Misfit as error:
+    raise errors.DataError(f'{path} is damaged ({error}); take the copy that study wrote.') from error
   names.check(key['clips'], path)
   for method in key['methods']:
-    if not isinstance(method, str) or (wrong := names.label_problem(method)):
-      raise errors.DataError(f'{path}: method {method!r} {wrong if isinstance(method, str) else "is no text"}.')
+    if wrong := names.label_problem(method):
+      raise errors.DataError(f'{path}: method {method!r:.120} {wrong}.')
   return key
+
+
+def _check_key(key: _Key) -> None:
+  """Raises Misfit where the parts of a key do not fit each other."""
+  methods = {*key.methods, trials.DAMAGED, making.TARGET, *filter(None, [key.target])}
+  for token, shown in key.media.items():
+    if shown.method not in methods:
+      raise schemas.Misfit(f'media.{token!r:.40}.method: expected one of methods, found {shown.method!r:.60}')
+    if shown.clip not in key.clips:
+      raise schemas.Misfit(f'media.{token!r:.40}.clip: expected one of clips, found {shown.clip!r:.60}')
+  sides = 2 if key.mode == 'pair' else 1
+  for slot, order in enumerate(key.orders):
+    for place, trial in enumerate(order):
+      where = f'orders[{slot}][{place}]'
+      if len(trial.media) != sides:
+        raise schemas.Misfit(f'{where}.media: expected {sides} for mode {key.mode}, found {len(trial.media)}')
+      if lost := [token for token in trial.media if token not in key.media]:
+        raise schemas.Misfit(f'{where}.media: expected names in media, found {lost[0]!r:.60}')
 
 
 def find(paths: Iterable[str]) -> list[pathlib.Path]:
@@ -148,16 +210,16 @@ def screened(raters: Sequence[Rater], max_failed: float, min_seconds: float) -> 
 
 def _read(path: pathlib.Path, kind: str, remedy: str) -> dict[str, Any]:
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = schemas.parse(schemas.content_of(path))
   except FileNotFoundError as error:
     raise errors.DataError(f'{path}: no such file; {remedy}.') from error
-  except ValueError as error:
+  except schemas.Misfit as error:
     raise errors.DataError(f'{path} is damaged ({error}); {remedy}.') from error
   if not isinstance(value, dict) or value.get('format') != kind:
     raise errors.DataError(f'{path} is no {kind}; {remedy}.')
   if value.get('version') != making.FORMAT:
     raise errors.DataError(
-      f'{path} has version {value.get("version")!r}, expected {making.FORMAT}; use the program that made the study.'
+      f'{path} has version {value.get("version")!r:.60}, expected {making.FORMAT}; use the program that made the study.'
     )
   return value
 
@@ -166,9 +228,13 @@ def _rater(key: Mapping[str, Any], export: Mapping[str, Any], path: pathlib.Path
   """One export, checked. Every mistake has its own message, since the remedies differ."""
   study, name, slot, answers = (export.get(field) for field in ('study', 'participant', 'slot', 'answers'))
   if study != key['study']:
-    raise errors.DataError(f'{path} is of study {study}, the key of {key["study"]}')
+    raise errors.DataError(f'{path} is of study {study!s:.60}, the key of {key["study"]:.60}')
   if not isinstance(name, str) or not name or not isinstance(answers, list):
     raise errors.DataError(f'{path} has no participant or no list of answers')
+  try:
+    schemas.check(export, _Export)
+  except schemas.Misfit as error:
+    raise errors.DataError(f'{path} is damaged ({error})') from error
   if wrong := names.problem(name):
     raise errors.DataError(f'{path}: {names.refusal(name, wrong, "participant")}')
   if slot != trials.slot_of(name, len(key['orders'])):
@@ -197,7 +263,7 @@ def _check_answers(mode: str, order: Sequence[Mapping[str, Any]], answers: Seque
       raise errors.DataError(f'{path}: answer {place + 1} is incomplete')
     trial = answer['trial']
     if type(trial) is not int or not 0 <= trial < len(order):
-      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial!r}, which does not exist')
+      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial!r:.60}, which does not exist')
     seen[trial] += 1
     if seen[trial] > 1:
       raise errors.DataError(f'{path}: question {trial + 1} is answered twice')
@@ -205,11 +271,10 @@ def _check_answers(mode: str, order: Sequence[Mapping[str, Any]], answers: Seque
       raise errors.DataError(f'{path}: answer {place + 1} is to question {trial + 1}, answers were moved or lost')
     if answer['media'] != order[trial]['media']:
       raise errors.DataError(f'{path}: question {trial + 1} shows other videos than in the key')
-    if answer['answer'] not in (CHOICES if mode == 'pair' else SCALE) or isinstance(answer['answer'], bool | float):
-      raise errors.DataError(
-        f'{path}: the answer {answer["answer"]!r} to question {trial + 1} is none that can be given'
-      )
-    if any(type(answer[name]) is not int or answer[name] < 0 for name in ('ms', 'plays')):
+    given = answer['answer']
+    if type(given) is not (str if mode == 'pair' else int) or given not in (CHOICES if mode == 'pair' else SCALE):
+      raise errors.DataError(f'{path}: the answer {given!r:.60} to question {trial + 1} is none that can be given')
+    if any(type(answer[name]) is not int or not 0 <= answer[name] < 2**53 for name in ('ms', 'plays')):
       raise errors.DataError(f'{path}: question {trial + 1} has no proper times')
 
 
