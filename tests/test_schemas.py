@@ -301,3 +301,11 @@ def test_rates():
   assert [str(schemas.rate(text)) for text in ('25', ' 23.976', '30000/1001', '0.5')] == [
     '25', '2997/125', '30000/1001', '1/2',
   ]  # fmt: skip
+
+
+def test_paths_that_are_no_text_survive(tmp_path):
+  config = CONFIG['config'] | {'data_dir': 'caf\udce9'}  # as Python names a folder in Latin-1
+  put(tmp_path, 'config.json', CONFIG | {'config': config})
+  assert workdir.read_config(tmp_path)['data_dir'] == 'caf\udce9'
+  with pytest.raises(schemas.Misfit, match='half a surrogate pair'):
+    schemas.parse('["caf\\udce9"]')

@@ -45,22 +45,27 @@ Count = Annotated[int, Least(0)]
 Score = Annotated[float, Null]
 
 
-def load(path: pathlib.Path, kind: type[T]) -> T:
+def load(path: pathlib.Path, kind: type[T], *, paths: bool = False) -> T:
   """Reads a JSON file as `kind`.
 
   Args:
     path: of UTF-8, or of UTF-16 or 32 with a byte order mark.
     kind: a type as of `check`.
+    paths: as of `parse`.
 
   Raises:
     FileNotFoundError: there is none.
     Misfit: it holds something else, or cannot be read.
   """
-  return check(parse(content_of(path)), kind)
+  return check(parse(content_of(path), paths=paths), kind)
 
 
-def parse(content: bytes | str) -> Any:
+def parse(content: bytes | str, *, paths: bool = False) -> Any:
   """Parses JSON (RFC 8259) into dicts, lists, strings, numbers, booleans and None.
+
+  Args:
+    content: the text, or its bytes in UTF-8, 16 or 32.
+    paths: whether texts may be paths whose bytes are no UTF-8, for which Python has halves of surrogate pairs.
 
   Raises:
     Misfit: no JSON, invalid bytes, a number beyond float64, half a surrogate pair, a name that stands twice in an
@@ -80,7 +85,7 @@ def parse(content: bytes | str) -> Any:
     long = 'int_max_str_digits' in str(error)
     found = 'a number of thousands of digits' if long else ' '.join(str(error).split())[:120]
     raise Misfit(f'expected JSON, found {found}') from error
-  _check_nesting(value)
+  _check_nesting(value, 'surrogateescape' if paths else 'strict')
   return value
 
 
@@ -400,7 +405,7 @@ def _twice(names: Iterable[str]) -> str | None:
   return next((name for name in names if name in seen or seen.add(name)), None)
 
 
-def _check_nesting(value: Any) -> None:
+def _check_nesting(value: Any, halves: str) -> None:
   """Refuses what `json` takes, but neither terminals, files nor programs that walk it do."""
   level = [value]
   for _ in range(_DEPTH + 1):
@@ -412,7 +417,7 @@ def _check_nesting(value: Any) -> None:
         below += item
       elif isinstance(item, str) and not item.isascii():
         try:
-          item.encode('utf-8')
+          item.encode('utf-8', halves)
         except UnicodeEncodeError as error:
           raise Misfit(f'expected text, found half a surrogate pair in {ascii(item)[:_SHOWN]}') from error
     if not below:

@@ -101,7 +101,7 @@ def write_config(workdir: pathlib.Path, config: Mapping[str, Any], **more: Any) 
 def _read(workdir: str | pathlib.Path) -> _Written:
   path = pathlib.Path(workdir) / 'config.json'
   try:
-    written = schemas.load(path, _Written)
+    written = schemas.load(path, _Written, paths=True)
     configs.check_types(written.config)
     return dataclasses.replace(written, config=_as_it_was(written.config, written.version))
   except FileNotFoundError as error:

@@ -9,7 +9,6 @@ Formats: https://docs.pytorch.org/docs/stable/notes/serialization.html and https
 
 import collections
 import contextlib
-import json
 import math
 import pathlib
 import pickle
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vqm_jax import errors
+from vqm_jax import errors, schemas
 
 _DTYPES = {
   **{'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype(jnp.bfloat16)},
@@ -192,7 +191,7 @@ def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np
 
 def _read_safetensors(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
   """The header's length (uint64), the header (JSON), then the numbers."""
-  header = json.loads(file.read(int.from_bytes(file.read(8), 'little')))
+  header = schemas.parse(file.read(int.from_bytes(file.read(8), 'little')))
   start, arrays = file.tell(), {}
   for name, entry in header.items():
     if name != '__metadata__' and wanted(name):

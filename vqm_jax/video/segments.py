@@ -239,7 +239,7 @@ class SegmentedOutput:
     if not record.exists():
       return None
     try:
-      segment = Segment(**vars(schemas.load(record, _Written)))
+      segment = Segment(**vars(schemas.load(record, _Written, paths=True)))
       paths = self._coding.paths(self.folder, number, segment.start, segment.stop)
       expected = {path.relative_to(self.folder).as_posix() for path in paths}
       fits = segment.start == self.done < segment.stop <= self._total and segment.files.keys() == expected
@@ -337,7 +337,7 @@ def _is_name(text: str) -> bool:
 
 def _move(folder: pathlib.Path) -> None:
   try:
-    moves = schemas.load(folder / 'complete', list[tuple[str, str, str]])
+    moves = schemas.load(folder / 'complete', list[tuple[str, str, str]], paths=True)
     if wrong := [name for move in moves for name in move if not _is_name(name)]:
       raise schemas.Misfit(f'expected names of files, found {wrong[0]!r:.60}')
   except (FileNotFoundError, schemas.Misfit) as error:
@@ -548,7 +548,7 @@ def _digest(path: pathlib.Path) -> str:
 
 def _read_json(path: pathlib.Path) -> Any:
   try:
-    return schemas.load(path, dict[str, Any])
+    return schemas.load(path, dict[str, Any], paths=True)
   except schemas.Misfit:  # what a power cut leaves
     return None
 

@@ -134,7 +134,7 @@ def _key(folder: pathlib.Path, lq: VideoSource) -> str:
 def _read(path: pathlib.Path, part: str = '') -> dict[str, Any]:
   """The entries in a file, or in a part of it; none without it."""
   try:
-    entries = schemas.load(path, dict[str, Any])
+    entries = schemas.load(path, dict[str, Any], paths=True)
     entries = entries.get(part, {}) if part else entries
     schemas.check(entries, dict[str, _Entry], part)
     return entries

@@ -292,7 +292,7 @@ def _open_journal(output: pathlib.Path, settings: dict[str, Any], overwrite: boo
       shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
   if path.exists():
     try:
-      journal = _Journal(path, schemas.load(path, dict[str, Any]))
+      journal = _Journal(path, schemas.load(path, dict[str, Any], paths=True))
       schemas.check(dict(journal), _Kept)
       earlier = journal['settings']
     except schemas.Misfit as error:
