@@ -86,10 +86,12 @@ def score_resumably(
   """
   metrics = fidelity() if metrics is None else metrics
   indices = {clip.name: clip.indices for clip in clips}
-  again = 'the clip is scored again'
-  scores = {} if overwrite else {name: _read(folder / f'{name}.json', ClipScores, again) for name in indices}
+  scores = {} if overwrite else {name: _stored(folder, name) for name in indices}
 
-  pending = clips if overwrite else unscored(clips, folder, metrics, save_frames=save_frames, patches=patches)
+  def complete(clip):
+    return _complete(clip, scores[clip.name], folder, metrics, save_frames, patches)
+
+  pending = clips if overwrite else [clip for clip in clips if not complete(clip)]
   if len(pending) < len(clips):
     logging.info('%d of %d clips are scored already.', len(clips) - len(pending), len(clips))
 
@@ -126,12 +128,17 @@ def unscored(
 ) -> list[ClipFrames]:
   """The clips that `score_resumably` would still have to score; arguments are those of its."""
 
-  def complete(clip):
-    frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
-    stored = _stored(folder / f'{clip.name}.json')
-    return not _missing(metrics, stored) and frames and (patches is None or patches.path(folder, clip).exists())
+  stored = {clip.name: _stored(folder, clip.name) for clip in clips}
+  return [clip for clip in clips if not _complete(clip, stored[clip.name], folder, metrics, save_frames, patches)]
 
-  return [clip for clip in clips if not complete(clip)]
+
+def _complete(clip, stored, folder, metrics, save_frames, patches):
+  frames = not save_frames or frame_path(folder, 'output', clip.name, clip.indices[-1]).exists()
+  return not _missing(metrics, stored) and frames and (patches is None or patches.path(folder, clip).exists())
+
+
+def _stored(folder: pathlib.Path, name: str) -> ClipScores | None:
+  return _read(folder / f'{name}.json', ClipScores, 'the clip is scored again')
 
 
 def _missing(metrics: Sequence[Metric], stored: ClipScores | None) -> list[Metric]:
