@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from vqm_jax import errors, zips
+from vqm_jax.files import filling
 from vqm_jax.report import frame_folders
 
 README = 'readme.txt'
@@ -190,7 +191,7 @@ def pack(
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   try:
-    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_STORED) as archive:
+    with filling(path), zipfile.ZipFile(partial, 'w', zipfile.ZIP_STORED) as archive:
       for name in progress(sorted([*frames, README])):
         content = readme.text().encode() if name == README else frames[name].read_bytes()
         if name != README:
