@@ -98,7 +98,7 @@ def test_nothing_is_restored_where_nothing_is(tmp_path):
     (lambda folder: (folder / 'digests.json').write_text('[]'), 'no readable digests.json'),
     (lambda folder: (folder / 'digests.json').write_text('{}'), 'has no digest in digests.json'),
     (lambda folder: (folder / 'meta' / 'metadata').write_text('{}'), 'meta/metadata does not match its SHA-256'),
-    (lambda folder: (folder / 'meta' / 'metadata').unlink(), 'meta/metadata is missing'),
+    (lambda folder: (folder / 'meta' / 'metadata').unlink(), 'meta/metadata.? is missing'),
     (lambda folder: (folder / 'state' / 'more').write_text('x'), 'state/more has no digest'),
   ],
 )

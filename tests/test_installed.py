@@ -20,7 +20,7 @@ def load(text):
   """The config of an experiment as `--config=text` gives it."""
   from ml_collections.config_flags import config_flags
 
-  return cli._Experiment(config_flags.ConfigFileFlagParser('config')).parse(text)
+  return cli._Experiment(config_flags.ConfigFileFlagParser('config'), 'config').parse(text)
 
 
 CONFIG = "from experiments import common\ndef get_config(size='full'):\n  return {'who': common.WHO, 'size': size}\n"

@@ -104,10 +104,11 @@ def test_whatever_stands_in_the_file_of_a_lock_the_refusal_is_a_line(tmp_path, c
   assert len(errors.one_line(str(caught.value))) <= errors.LONGEST and 'is at work on it' in str(caught.value)
 
 
-def test_evaluations_and_mixes_are_refused_in_a_line(command, tmp_path):
+def test_evaluations_and_mixes_are_refused_in_a_line(command, micro_data, tmp_path):
   told = f'process {os.getpid()} on {socket.gethostname()} is at work on it; wait until it ends, or end it first\n'
   with locks.folder(tmp_path / 'scores' / 'eval'):
-    done = command('eval', '--weights=web-small', f'--out={tmp_path / "scores"}')
+    flags = ['--dataset=vqm_demo/micro_frames', f'--data_dir={micro_data}', f'--out={tmp_path / "scores"}']
+    done = command('eval', '--weights=web-small', *flags)
   assert done.returncode == 1 and done.stderr.endswith(f'error: {tmp_path / "scores" / "eval"}: {told}'), done.output
   with locks.beside(tmp_path / 'mix'):
     done = command('combine', f'--members={tmp_path / "a"},{tmp_path / "b"}', f'--workdir={tmp_path / "mix"}')

@@ -61,11 +61,12 @@ def test_no_reader_of_data_takes_a_path_for_a_name(name, micro_data, tmp_path):
 
   key = {'format': making.KEY, 'version': making.FORMAT, 'study': 's', 'mode': 'mos', 'methods': ['m'], 'clips': [name]}
   path = tmp_path / 'key.json'
-  path.write_text(json.dumps(key | {'media': {'t': {}}, 'orders': [[1]]}))
+  shown = {'media': {'t': {'method': 'm', 'clip': name}}, 'orders': [[{'kind': 'rated', 'media': ['t']}]]}
+  path.write_text(json.dumps(key | shown))
   with pytest.raises(errors.DataError, match='key.json: clip '):
     ratings.read_key(path)
   export = {'format': making.ANSWERS, 'version': making.FORMAT, 'study': 's', 'participant': name, 'answers': []}
-  path.write_text(json.dumps(export))
+  path.write_text(json.dumps(export | {'slot': 0, 'order': 'x', 'digest': 'x'}))
   with pytest.raises(errors.DataError, match='key.json: participant '):
     ratings.read({'study': 's', 'orders': [[]]}, [path])
 

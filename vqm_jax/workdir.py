@@ -115,7 +115,9 @@ def _read(workdir: str | pathlib.Path) -> _Written:
 def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
   """Adds what the version that wrote a config left unsaid because there was one way only."""
   if version.startswith('0.1.'):
-    of_all = config.get('system_args') or {}
+    if config.get('system_args') is None:
+      config['system_args'] = {}
+    of_all = config['system_args']
     members = of_all.get('members') or []
     schemas.check(members, list[tuple[str, dict[str, Any]]], 'config.system_args.members')
     for system, args in [(config.get('system'), of_all), *members]:

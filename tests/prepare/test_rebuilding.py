@@ -54,7 +54,7 @@ def own(tmp_path):
 
 def said(error: str) -> list[str]:
   """The flags of the command that a message ends in."""
-  text = re.findall('`([^`]*)`', errors.one_line(error))[-1]
+  text = re.findall('`([^`]*)`', error)[-1]
   python, dash, module, *flags = shlex.split(text)
   assert (python, dash, module) == ('python', '-m', 'vqm_jax.prepare.build'), text
   return flags

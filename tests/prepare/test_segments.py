@@ -95,6 +95,8 @@ def test_borders_are_keyframes_of_lq_and_lengths_are_known(records):
   # Of keyframes 0, 12, 24, 35, 47, 59: the last ones in reach; 35 would leave 5 frames of the first scene of `a`.
   assert starts == {'a': [0, 24, 40, 44, 59], 'b': [0, 24]}
   table = records.dataset_info.metadata['videos']['train']
+  # 'a' is damaged where its QP would be looked up.
+  assert 30 < table['b'].pop('qp') < 51
   assert table == {
     'a': dict(first_record=0, num_records=5, num_frames=[24, 16, 4, 15, 11], height=48, width=64, crf=40.0),
     'b': dict(first_record=5, num_records=2, num_frames=[24, 21], height=48, width=64),

@@ -169,7 +169,7 @@ def test_flipped_bits_are_refused_by_name_and_the_checkpoint_before_is_used(whol
 def test_a_missing_file_and_a_missing_digest_are_noticed(whole, tmp_path):
   _, copy = copy_until(whole, tmp_path, 6)
   (copy / 'checkpoints' / '6' / 'state' / '_METADATA').unlink()
-  with pytest.raises(errors.CheckpointError, match='state/_METADATA is missing'):
+  with pytest.raises(errors.CheckpointError, match='state/_METADATA.? is missing'):
     checkpoints.verify(copy / 'checkpoints', 6)
   (copy / 'checkpoints' / '4' / 'digests.json').unlink()
   with pytest.raises(errors.CheckpointError, match='no readable digests.json'):

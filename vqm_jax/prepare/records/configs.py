@@ -6,6 +6,7 @@ Those of two cameras that film the same are in `two_cameras`.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import math
@@ -297,11 +298,13 @@ def _cuts(pair: ClipPair) -> list[int]:
 def coding(pair: ClipPair) -> dict[str, float]:
   """Returns how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp.
 
-  A QP that is not given is looked up in the stream.
+  A QP that is not given is looked up in the stream; a stream that is damaged there tells none.
   """
   found = {'crf': pair.crf, 'qp': pair.qp}
-  if math.isnan(pair.qp) and (compression := video.compression_of(getattr(pair.lq, 'coded', pair.lq))):
-    found['qp'] = round(compression.qp, 2)
+  if math.isnan(pair.qp):
+    with contextlib.suppress(errors.VideoError):
+      compression = video.compression_of(getattr(pair.lq, 'coded', pair.lq))
+      found['qp'] = round(compression.qp, 2) if compression else math.nan
   return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
