@@ -167,7 +167,7 @@ _QUICK = ('ecnu', 'gil', 'tcl_edvr', 'tcl_unet', 'seventh', 'none')
 def test_published_networks(system):
   counted = cost.describe(system)
   ratios = np.divide([counted.macs_naive / 1e9, counted.macs_cached / 1e9], PUBLISHED[system])
-  assert (ratios < 1.01).all() and (ratios > (0.92 if system in _SHARING else 0.99)).all(), ratios
+  assert (ratios < 1.01).all() and (ratios > (0.86 if system in _SHARING else 0.99)).all(), ratios
 
 
 @pytest.mark.parametrize(
