@@ -389,18 +389,19 @@ def two(program: Program, folder: pathlib.Path, expected: Any, seconds: float, r
 
 def disk(program: Program, folder: pathlib.Path, expected: Any, seconds: float, rng: random.Random) -> str:
   """Has it write to a file system that is too small, then to one that is not."""
+  import full_disk
+
   del seconds
   size = rng.randrange(16, 600)  # KiB
-  subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}k', 'tmpfs', folder], check=True)
-  try:
+  with full_disk.small_disk(folder, f'{size}k') as mounted:
+    if not mounted:
+      return 'skipped: making a small file system takes root'
     ended = run(program.args(folder))
     if ended.code and (wrong := _complaint(ended)):
       return f'{size} KiB: {wrong}'
     subprocess.run(['mount', '-o', 'remount,size=500m', folder], check=True)
     ended = run(program.args(folder))
     return _same(program, folder, expected) if ended.code == 0 else f'{size} KiB: does not go on: {ended.output[-300:]}'
-  finally:
-    subprocess.run(['umount', folder], check=True)
 
 
 _DISTURBANCES = {
@@ -409,17 +410,6 @@ _DISTURBANCES = {
   'clock': (clock, 'SIGKILL, then files from ten years ahead'),
   'two': (two, 'two processes at once'),
 }
-
-
-def can_mount() -> bool:
-  """Whether small file systems can be made here."""
-  with tempfile.TemporaryDirectory() as folder:
-    try:
-      subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16k', 'tmpfs', folder], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-      return False
-    subprocess.run(['umount', folder], check=True)
-    return True
 
 
 def disturb(parts: Sequence[str], names: Sequence[str], rng: random.Random) -> list[tuple[str, str, str]]:
@@ -440,10 +430,7 @@ def disturb(parts: Sequence[str], names: Sequence[str], rng: random.Random) -> l
         folder.mkdir()
         function, text = _DISTURBANCES[part]
         text = text.format(kills=_KILLS.value)
-        if part == 'disk' and not can_mount():
-          wrong = 'skipped: making a small file system takes root'
-        else:
-          wrong = function(program, folder, expected, ended.seconds, rng)
+        wrong = function(program, folder, expected, ended.seconds, rng)
         found.append((text, name, wrong))
         print(f'{name}: {text}: {wrong or "the same in the end"}', flush=True)
         shutil.rmtree(folder)
