@@ -55,6 +55,12 @@ def apply(network, *inputs):
   return _apply(*nnx.split(network), inputs)
 
 
+def call(function, network, *inputs):
+  """function(network, *inputs), compiled each time: for what a network is compared with."""
+  graphdef, state = nnx.split(network)
+  return quick_jit(lambda state, inputs: function(nnx.merge(graphdef, state), *inputs))(state, inputs)
+
+
 @functools.partial(quick_jit, static_argnums=0)
 def _gradients(graphdef, state, inputs):
   return jax.grad(lambda s: jnp.square(nnx.merge(graphdef, s)(*inputs)).mean())(state)

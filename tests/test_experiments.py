@@ -94,8 +94,8 @@ def _trained_here(name):
   return not config.stage_names and config.system not in enhancers.METHODS
 
 
-# The others take as long each, and are the same but for their networks: `./run.sh test -m slow`.
-_QUICK = ('ecnu', 'tcl_edvr', 'web_small')
+# The others take up to a minute each, and are the same but for their networks: `./run.sh test -m slow`.
+_QUICK = ('ecnu', 'web_small')
 _TRAINED = [
   name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in filter(_trained_here, EXPERIMENTS)
 ]

@@ -38,6 +38,7 @@ def wait_for_checkpoint(process, workdir, beyond=0):
     time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_and_terminated_runs_end_in_the_same_parameters(binary, arguments, tmp_path):
   flags, config = arguments
   workdir = tmp_path / 'killed'

@@ -75,9 +75,9 @@ def test_blocks_equal_features_side_by_side(name, dtype, tolerance):
   make, plain = BLOCKS[name]
   block = networks.random(functools.partial(make, dtype=dtype))
   x = jax.random.normal(jax.random.key(1), (1, 6, 7, WIDTH))
-  expected = plain(block, x.astype(dtype))
-  close(block(x.astype(dtype)), expected, tolerance)
-  close(frozen(block)(x.astype(dtype)), expected, tolerance)
+  expected = networks.call(plain, block, x.astype(dtype))
+  close(networks.apply(block, x.astype(dtype)), expected, tolerance)
+  close(networks.apply(frozen(block), x.astype(dtype)), expected, tolerance)
 
 
 @pytest.mark.parametrize('name', BLOCKS)
@@ -86,7 +86,8 @@ def test_gradients_equal_those_of_features_side_by_side(name):
   block = networks.random(functools.partial(make, dtype=jnp.float32))
   x = jax.random.normal(jax.random.key(1), (1, 6, 7, WIDTH))
   found, expected = (
-    nnx.grad(lambda block, call=call: jnp.square(call(block, x)).sum())(block) for call in (type(block).__call__, plain)
+    networks.call(nnx.grad(lambda block, call=call: jnp.square(call(block, x)).sum()), block)
+    for call in (type(block).__call__, plain)
   )
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   jax.tree.map(lambda a, b: close(a, b, 1e-4), found, expected)
@@ -99,12 +100,13 @@ def frames(key, size=8):
 def test_pcd_equals_each_neighbour_beside_the_centre():
   pcd = networks.random(functools.partial(PCD, WIDTH, 2, dtype=jnp.float32))
   pyramid = [frames(k, 16 // 2**k) for k in range(3)]
-  found = pcd(pyramid)
-  close(pcd(pyramid, pcd.own(pyramid)), found, 1e-6)
-  for t in range(3):
+  found = networks.apply(pcd, pyramid)
+  close(networks.call(lambda pcd: pcd(pyramid, pcd.own(pyramid)), pcd), found, 1e-6)
+
+  @networks.quick_jit
+  def alone(neighbours, centres):
     coarser = None
-    for level, x in reversed(list(zip(pcd.levels, pyramid, strict=True))):
-      neighbour, reference = x[:, t], x[:, 1]
+    for level, neighbour, reference in reversed(list(zip(pcd.levels, neighbours, centres, strict=True))):
       offset = leaky_relu(level.offset1(side_by_side(neighbour, reference)))
       if coarser is not None:
         offset = leaky_relu(level.offset_merge(side_by_side(offset, 2 * bilinear_up2(coarser[0]))))
@@ -114,17 +116,25 @@ def test_pcd_equals_each_neighbour_beside_the_centre():
         aligned = level.merge(side_by_side(aligned, bilinear_up2(coarser[1])))
       coarser = offset, leaky_relu(aligned) if level.activate else aligned
     aligned = coarser[1]
-    offset = leaky_relu(pcd.cascade2(leaky_relu(pcd.cascade1(side_by_side(aligned, pyramid[0][:, 1])))))
-    close(found[:, t], leaky_relu(pcd.cascade_warp(aligned, offset)), 1e-4)
+    offset = leaky_relu(pcd.cascade2(leaky_relu(pcd.cascade1(side_by_side(aligned, centres[0])))))
+    return leaky_relu(pcd.cascade_warp(aligned, offset))
+
+  for t in range(3):
+    close(found[:, t], alone([x[:, t] for x in pyramid], [x[:, 1] for x in pyramid]), 1e-4)
 
 
 def test_gtqs_alignment_equals_each_neighbour_beside_the_centre():
   stage = networks.random(functools.partial(AlignmentStage, WIDTH, 2, 'stage', dtype=jnp.float32))
   neighbours, centre = frames(0), frames(1)[:, :1]
-  found = stage(neighbours, centre)
+  found = networks.apply(stage, neighbours, centre)
+
+  @networks.quick_jit
+  def alone(neighbour):
+    guide = stage.hffb(leaky_relu(stage.fuse(side_by_side(neighbour, centre[:, 0]))))
+    return stage.warp(neighbour, guide)
+
   for t in range(3):
-    guide = stage.hffb(leaky_relu(stage.fuse(side_by_side(neighbours[:, t], centre[:, 0]))))
-    close(found[:, t], stage.warp(neighbours[:, t], guide), 1e-4)
+    close(found[:, t], alone(neighbours[:, t]), 1e-4)
 
 
 def test_jojos_exchange_equals_the_maximum_beside_each_frame():

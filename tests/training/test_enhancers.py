@@ -143,6 +143,7 @@ def test_a_run_is_evaluated_and_used_on_a_video(name, runs, tmp_path, binary, co
   assert 'measures whole frames' in done.output and done.returncode == 2
 
 
+@pytest.mark.slow
 def test_stages_of_dacal_hand_on_all_players_and_start_their_critics_weights_anew(runs):
   config, workdir, state = runs('dacal')
   first = workdir / 'stages' / 'quarter'
@@ -157,6 +158,7 @@ def test_stages_of_dacal_hand_on_all_players_and_start_their_critics_weights_ane
   assert 0 < max(moved) < 0.1  # by one update of each player, not by other initial values
 
 
+@pytest.mark.slow
 def test_state_is_carried_through_a_clip_and_dropped_at_a_cut(runs):
   from vqm_jax import video
 

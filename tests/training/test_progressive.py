@@ -1,4 +1,7 @@
-"""Stages: one program trains them in order, a grown network starts as its parent, and mismatches are errors."""
+"""Stages: one program trains them in order, a grown network starts as its parent, and mismatches are errors.
+
+Compiling three stages takes a minute and more: those tests run with `./run.sh test -m slow`.
+"""
 
 import json
 import shutil
@@ -43,6 +46,7 @@ def changed(config, **changes):
   return config
 
 
+@pytest.mark.slow
 def test_every_stage_is_a_run_and_the_last_one_is_the_workdir(whole, config):
   folder, state = whole
   assert int(state.step) == 4
@@ -54,6 +58,7 @@ def test_every_stage_is_a_run_and_the_last_one_is_the_workdir(whole, config):
   assert counts == sorted(counts) and len(set(counts)) == 3
 
 
+@pytest.mark.slow
 def test_what_was_copied_and_what_is_new_is_written_down(whole):
   folder, _ = whole
   assert not (folder / 'stages' / '1a' / 'growth.json').exists()
@@ -65,6 +70,7 @@ def test_what_was_copied_and_what_is_new_is_written_down(whole):
   assert {leaf.split('/')[2] for leaf in growth['new']} == {'1', '2'} and 'fusion/embed/kernel' in growth['copied']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('index', [1, 2])
 def test_a_grown_network_is_its_parent_before_the_first_update(whole, config, index):
   folder, _ = whole
@@ -77,6 +83,7 @@ def test_a_grown_network_is_its_parent_before_the_first_update(whole, config, in
   np.testing.assert_allclose(jax.jit(network)(clip), jax.jit(parent)(clip), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resuming_within_any_stage_is_exact(whole, config, tmp_path):
   folder, state = whole
   for stage, step in (('stages/1a', 2), ('.', 2)):
@@ -100,6 +107,7 @@ def test_a_stop_in_one_stage_does_not_begin_the_next(config, tmp_path, monkeypat
   assert not (tmp_path / 'run' / 'stages' / '1b').exists()
 
 
+@pytest.mark.slow
 def test_a_single_last_stage_grows_out_of_another_run(whole, config, tmp_path):
   folder, _ = whole
   alone = changed(
@@ -110,6 +118,7 @@ def test_a_single_last_stage_grows_out_of_another_run(whole, config, tmp_path):
   assert len(json.loads((tmp_path / 'run' / 'growth.json').read_text())['new']) == 8
 
 
+@pytest.mark.slow
 def test_a_parent_of_another_network_is_refused_by_leaf(whole, config, tmp_path):
   folder, _ = whole
   stage = progressive.stages(config, folder)[1]
@@ -129,6 +138,7 @@ def test_a_parent_of_another_network_is_refused_by_leaf(whole, config, tmp_path)
   assert not (tmp_path / 'growth.json').exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_grow_says_so(config, whole, tmp_path):
   other = ecnu.get_config('tiny')
   other.init_from = str(whole[0])
@@ -153,6 +163,7 @@ def test_stages_that_do_not_fit_are_refused_before_anything_is_written(config, t
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_every_new_leaf_moves_with_the_second_update(whole, config):
   """The first one cannot reach what lies before weights of zero."""
   stage = progressive.stages(config, whole[0])[1]

@@ -55,7 +55,7 @@ def test_first_step_is_the_textbook_update(tiny_config, one_device):
   def loss(params):
     return losses.l2(nnx.merge(graphdef, params)(batch['lq'] / 255.0), batch['hq'][:, 0] / 255.0)
 
-  value, grads = jax.value_and_grad(loss)(params)
+  value, grads = jax.jit(jax.value_and_grad(loss))(params)
   state, scalars = trainer.update(trainer.init(params), batch, 0)
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
   assert_close(state.params, expected, atol=1e-6)
@@ -140,3 +140,13 @@ def test_without_ema_the_raw_weights_are_used(tiny_config):
   state = trainer.init(trainer.fresh())
   assert state.ema is None
   np.testing.assert_array_equal(trainer.network(state).head.v[...], state.params['head']['v'])
+
+
+def test_a_network_is_made_once_for_its_structure_and_once_for_its_values(tiny_config, monkeypatch):
+  made, create = [], inference.create_network
+  monkeypatch.setattr(inference, 'create_network', lambda *args: made.append(args) or create(*args))
+  trainer = Supervised(tiny_config, jax.devices()[:1])
+  trainer.abstract_network(), trainer.abstract_state()
+  assert len(made) == 1
+  trainer.fresh()
+  assert len(made) == 2

@@ -66,7 +66,7 @@ class Supervised:
     self._config = config
     self._optimizer, self._rates = optimizer.create(config)
     self._loss = losses.pixel_loss(config.loss, **config.loss_args)
-    self._graphdef = nnx.graphdef(self.abstract_network())
+    self._graphdef, self._abstract = nnx.split(nnx.eval_shape(self._create))  # a large network takes seconds to make
     mapped = functools.partial(parallel.data_parallel, mesh=self.mesh)
     self._step = mapped(self._whole_step, shared=2, donate=(0,))
     self._zeros = jax.jit(
@@ -80,7 +80,7 @@ class Supervised:
 
   def abstract_network(self) -> nnx.Module:
     """Returns the network without arrays: shapes, counts and attributes only."""
-    return nnx.eval_shape(self._create)
+    return nnx.merge(self._graphdef, self._abstract)
 
   def fresh(self) -> Any:
     """Returns newly initialised parameters, a pure dict of arrays."""
@@ -102,7 +102,7 @@ class Supervised:
 
   def abstract_state(self) -> TrainState:
     """Returns shapes, dtypes and shardings of the state without computing it."""
-    params = jax.eval_shape(self.fresh)
+    params = nnx.to_pure_dict(self._abstract)
     ema = params if self._config.ema else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, params, jax.eval_shape(self._optimizer.init, params), ema)
