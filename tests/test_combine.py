@@ -74,8 +74,8 @@ def test_a_searched_mix_opens_like_any_run(command, members, tmp_path):
   assert summary['method'] == 'tcl (step 2)' and summary['n_frames'] == 2
 
 
-@pytest.mark.parametrize('weights', [(1.0, 0.0), (0.0, 1.0), (0.25, 0.75)])
-def test_the_mix_is_the_weighted_mean_of_the_unclipped_members(members, tmp_path, weights):
+def test_the_mix_is_the_weighted_mean_of_the_unclipped_members(members, tmp_path):
+  weights = (0.25, 0.75)
   write(members, tmp_path / 'mix', weights)
   one = jax.devices()[:1]
   outputs = [

@@ -319,6 +319,7 @@ def test_videos_of_varying_rate_are_compared_frame_by_frame(triples):
   assert np.isinf(scoring.score_clip(clips[0], scoring.fidelity()).output['psnr']).all()
 
 
+@pytest.mark.slow
 def test_describe_needs_neither_run_nor_codec_nor_data(binary, tmp_path):
   process = binary('eval', '--describe', f'--out={tmp_path}', blocked=('av', 'cv2'))
   output = process.communicate(timeout=300)[0]

@@ -125,8 +125,9 @@ def test_streaming_encode_and_restore_is_the_bare_network_where_no_padding_is_ne
 
 @pytest.mark.parametrize(
   ('system', 'size', 'length'),
-  [(system, (17, 23), 2) for system in [*RUN, 'tcl']]
-  + [(system, (33, 64), 1) for system in RUN if system not in ('jojo', 'boss_f2')],  # which pad as tcl_edvr does
+  [(system, (17, 23), 2) for system in RUN]
+  + [pytest.param('tcl', (17, 23), 2, marks=pytest.mark.slow)]
+  + [pytest.param(system, (33, 64), 1, marks=pytest.mark.slow) for system in RUN],
 )
 def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windows_are(system, size, length):
   network = tiny(system)
@@ -135,7 +136,11 @@ def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windo
   assert_same(restored, whole(network, frames))
 
 
-@every_network
+# Compiling all cells of GIL's two stages takes twenty seconds.
+@pytest.mark.parametrize(
+  'system',
+  [pytest.param(system, marks=[pytest.mark.slow] * (system == 'gil')) for system in RUN if system != 'none'],
+)
 def test_every_parameter_gets_gradient(system):
   network = tiny(system)
   found = networks.by_path(networks.gradients(network, clip(network)))
