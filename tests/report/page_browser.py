@@ -19,6 +19,36 @@ MARKS = [
 ]
 
 
+def start(profile, *arguments, **preferences):
+  """Starts Chromium; `profile` is a folder for its files, empty or used before. What pages log and ask for is kept."""
+  options = webdriver.ChromeOptions()
+  options.binary_location = CHROMIUM
+  always = ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', f'--user-data-dir={profile}')
+  for argument in (*always, *arguments):
+    options.add_argument(argument)
+  if preferences:
+    options.add_experimental_option('prefs', preferences)
+  options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+  return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+def requests(driver):
+  """Addresses that the page asked for since this was last called; the browser has requests of its own."""
+  events = [json.loads(entry['message'])['message'] for entry in driver.get_log('performance')]
+  sent = [event['params'] for event in events if event['method'] == 'Network.requestWillBeSent']
+  return [params['request']['url'] for params in sent if params['documentURL'].startswith('file:')]
+
+
+def wait(driver, condition, what):
+  """Waits until the JavaScript expression is true; returns its value."""
+  end = time.monotonic() + 20
+  while time.monotonic() < end:
+    if value := driver.execute_script(f'return {condition}'):
+      return value
+    time.sleep(0.02)
+  raise AssertionError(f'waited in vain for {what}: {driver.find_element("tag name", "body").text[:400]}')
+
+
 class Browser:
   """One window; `profile` is an empty folder for its files."""
 
@@ -27,13 +57,7 @@ class Browser:
     from selenium.webdriver.support.select import Select
 
     self.keys, self.select_of = Keys, Select
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
-                     '--hide-scrollbars', f'--user-data-dir={profile}', '--force-color-profile=srgb'):  # fmt: skip
-      options.add_argument(argument)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    self.driver = start(profile, '--disable-gpu', '--hide-scrollbars', '--force-color-profile=srgb')
     self.driver.execute_cdp_cmd('Network.enable', {})
     offline = {'offline': True, 'latency': 0, 'downloadThroughput': 0, 'uploadThroughput': 0}
     self.driver.execute_cdp_cmd('Network.emulateNetworkConditions', offline)
@@ -54,13 +78,7 @@ class Browser:
     return self.driver.execute_script(script, *arguments)
 
   def wait(self, condition, what):
-    """Waits until the JavaScript expression is true; returns its value."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-      if value := self.run(f'return {condition}'):
-        return value
-      time.sleep(0.02)
-    raise AssertionError(f'waited in vain for {what}')
+    return wait(self.driver, condition, what)
 
   def settled(self):
     """Waits until the chosen pictures are on the canvas."""
@@ -108,6 +126,4 @@ class Browser:
     return [entry['message'] for entry in self.driver.get_log('browser')]
 
   def requests(self):
-    events = [json.loads(entry['message'])['message'] for entry in self.driver.get_log('performance')]
-    sent = [event['params'] for event in events if event['method'] == 'Network.requestWillBeSent']
-    return [params['request']['url'] for params in sent if params['documentURL'].startswith('file:')]
+    return requests(self.driver)

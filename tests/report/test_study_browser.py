@@ -4,22 +4,17 @@ Needs Chromium, its driver and the package selenium; without them these tests ar
 """
 
 import json
-import shutil
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from report import page_browser
 
 from vqm_jax.report.study import making, ratings, trials
 
-webdriver = pytest.importorskip('selenium.webdriver')
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-DRIVER = shutil.which('chromedriver')
-pytestmark = [
-  pytest.mark.browser,
-  pytest.mark.skipif(not (CHROMIUM and DRIVER), reason='needs chromium and chromedriver'),
-]
+pytestmark = page_browser.MARKS
+webdriver = page_browser.webdriver
 
 QUALITY = {'target': 5, 'good': 4, 'middling': 3, 'poor': 2, trials.DAMAGED: 1}
 
@@ -31,15 +26,8 @@ class Page:
     from selenium.webdriver.common.keys import Keys
 
     self.keys = Keys
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'):
-      options.add_argument(argument)
-    options.add_argument(f'--user-data-dir={profile}')
-    options.add_argument(f'--window-size={size[0]},{size[1]}')
-    options.add_experimental_option('prefs', {'download.default_directory': str(downloads)})
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    preferences = {'download.default_directory': str(downloads)}
+    self.driver = page_browser.start(profile, '--disable-gpu', f'--window-size={size[0]},{size[1]}', **preferences)
 
   def open(self, folder):
     self.driver.get((folder / 'index.html').as_uri())
@@ -51,13 +39,7 @@ class Page:
     webdriver.ActionChains(self.driver).send_keys(key).perform()
 
   def wait(self, condition, what):
-    """Waits until the JavaScript expression is true; returns its value."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-      if value := self.driver.execute_script(f'return {condition}'):
-        return value
-      time.sleep(0.02)
-    raise AssertionError(f'waited in vain for {what}: {self.driver.find_element("tag name", "body").text[:400]}')
+    return page_browser.wait(self.driver, condition, what)
 
   def ready(self, heading):
     """Waits until the question under this heading can be answered."""
@@ -68,10 +50,7 @@ class Page:
     )
 
   def requests(self):
-    """Addresses that the page asked for; the browser has requests of its own."""
-    events = [json.loads(entry['message'])['message'] for entry in self.driver.get_log('performance')]
-    sent = [event['params'] for event in events if event['method'] == 'Network.requestWillBeSent']
-    return [params['request']['url'] for params in sent if params['documentURL'].startswith('file:')]
+    return page_browser.requests(self.driver)
 
   def close(self):
     if self.driver:
