@@ -1,6 +1,7 @@
 """Imports point one way: from the programs down to leaves that know nothing of networks."""
 
 import ast
+import functools
 import pathlib
 
 import pytest
@@ -52,8 +53,10 @@ FENCED = {
 }
 
 
+@functools.cache  # every test asks
 def modules():
-  """Path, room and imported modules of every file."""
+  """(path, room, imported modules) of every file."""
+  every = []
   for path in sorted(ROOT.rglob('*.py')):
     room = path.relative_to(ROOT).parts[0].removesuffix('.py')
     if room == '__init__':
@@ -64,7 +67,8 @@ def modules():
         found += [(alias.name, node.lineno) for alias in node.names]
       elif isinstance(node, ast.ImportFrom):
         found += [(f'{node.module}.{alias.name}', node.lineno) for alias in node.names]
-    yield path, room, found
+    every.append((path, room, found))
+  return every
 
 
 @pytest.mark.parametrize('room', sorted(RANK))
