@@ -105,7 +105,7 @@ def left_out(features: np.ndarray, qp: np.ndarray, clips: np.ndarray, ridge: flo
 
 
 def show(y: np.ndarray) -> list[float]:
-  """What luma (H, W) shows of its compression."""
+  """Measures signs of compression in luma (H, W)."""
   said = []
   energies = []
   for shift in (0, 4):

@@ -62,7 +62,7 @@ def naive(x, offset, mask, kernel, bias):
 
 
 def grid_sample_form(x, offset, mask, kernel, bias, stride=1, dilation=1):
-  """The fastest form in plain PyTorch; arguments and result as in `modulated_deform_conv2d`, as tensors."""
+  """The fastest form in plain PyTorch: the arguments of `modulated_deform_conv2d` as tensors -> (N, h, w, cout)."""
   import torch
 
   n, h, w, c = x.shape
@@ -98,7 +98,7 @@ def _torchvision_form(x, offset, mask, kernel, bias):
 
 
 def _jax_form(function: Callable, inputs: list[np.ndarray], backward: bool) -> tuple[Callable[[], None], int]:
-  """What to call and its temporary bytes."""
+  """Returns the compiled function and its temporary bytes."""
 
   def loss(*args):
     return jnp.square(function(*args)).sum()

@@ -100,7 +100,7 @@ class _Worker:
     self.connection.send(job)
 
   def outcome(self) -> tuple[str, str] | None:
-    """What became of the trial; None while it runs."""
+    """Returns how the trial ended; None while it runs."""
     if self.connection.poll():
       with contextlib.suppress(EOFError, ConnectionResetError):
         return self.connection.recv()
@@ -329,7 +329,7 @@ def _packets_of(folder: pathlib.Path) -> list[bytes]:
 
 
 def _same(program: Program, folder: pathlib.Path, expected: Any) -> str:
-  """What differs from the undisturbed run; '' if nothing."""
+  """Names the first difference from the undisturbed run; '' if there is none."""
   try:
     return '' if program.result(folder) == expected else 'ends in something else'
   except Exception as error:

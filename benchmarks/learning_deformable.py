@@ -1,4 +1,4 @@
-"""What makes a deformable network learn? One change at a time, from a start that does not learn and from one that does.
+"""Finds out why a deformable network learns: one change at a time, from a start that learns and one that does not.
 
 python benchmarks/learning_deformable.py --data_dir=DIR [--dataset=vqm_demo] [--only=RE] [--out=DIR] [--docs=FILE]
 

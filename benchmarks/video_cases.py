@@ -54,7 +54,7 @@ _REMEDIES = {
 
 
 class Seen(NamedTuple):
-  """What libav makes of a file.
+  """Frames and times of a file as libav decodes it.
 
   Attributes:
     kind: container, codec, pixel format.
@@ -252,7 +252,7 @@ def table(lines: list[dict[str, str]], before: dict[str, str]) -> str:
 
 
 def sentence(line: dict[str, str]) -> str:
-  """What became of a file."""
+  """Says in a sentence how a file was handled."""
   if 'frames' not in line:
     text = line['output']
   else:

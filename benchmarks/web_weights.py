@@ -1,4 +1,4 @@
-"""What do weights do to web video? Gain in PSNR over the compressed input, clip by clip, beside simple filters.
+"""Measures the gain of weights on web video: in PSNR over the compressed input, clip by clip, beside simple filters.
 
 python benchmarks/web_weights.py --clips=FOLDER --match='davis|birds' [--weights=web-small,runs/mine] [--crf=20,30,35]
 
@@ -79,7 +79,7 @@ def program_filter(description: str):
 
 
 def methods():
-  """What is compared: {name: a function from frames and their QP to every `--every`-th, restored}."""
+  """Returns all methods: {name: a function from frames and their QP to every `--every`-th, restored}."""
   every = _EVERY.value
 
   def single(restore):

@@ -1,4 +1,4 @@
-"""What several experiments share. The fields that each has, with their defaults, are in `vqm_jax/config.py`."""
+"""Recipes that several experiments share. The fields that each has, with their defaults, are in `vqm_jax/config.py`."""
 
 import ml_collections
 
@@ -53,7 +53,7 @@ TINY_EDVR = dict(width=48, num_frames=3, num_front=1, groups=4, tail_width=16)
 
 
 def bossgao_recipe(config: ml_collections.ConfigDict, size: str) -> None:
-  """What the experiments of team BossGao share: the front and EDVR's recipe, or their small versions for 'tiny'."""
+  """Sets the front and the recipe of team BossGao, or their small versions for 'tiny'."""
   config.system_args.update(width=128, num_frames=5, num_front=5, groups=8, input_mean=0.5)
   config.num_frames = 5
   edvr_recipe(config)

@@ -363,7 +363,7 @@ def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.n
 
 @dataclasses.dataclass(frozen=True)
 class _Scores:
-  """What is saved of a validation."""
+  """Scores of a validation."""
 
   FOREIGN = True
 
@@ -372,7 +372,7 @@ class _Scores:
 
 @dataclasses.dataclass(frozen=True)
 class _Meta:
-  """What programs ask the metadata for; versions up to 0.1 lack `updates`, mixtures lack all that tells of training."""
+  """Fields of the metadata that programs use; versions up to 0.1 lack `updates`, mixtures all that tells of training."""
 
   FOREIGN = True
 
@@ -402,7 +402,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 def warm_start(new: Any, old: dict[str, np.ndarray]) -> tuple[Any, dict[str, list[str]]]:
   """Returns `new` with every leaf that `old` has under the same path and shape, and a report.
 
-  The report lists paths under 'copied', 'new' (absent in `old`), 'misfit' (other shape, left as in `new`) and
+  The report lists paths under 'copied', 'new' (absent in `old`), 'misfit' (other shape, `new` keeps its own) and
   'unused' (only in `old`).
   """
   source = dict(old)

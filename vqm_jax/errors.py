@@ -52,7 +52,7 @@ class BusyError(VqmError):
 
 
 def reason(error: BaseException, longest: int = 160) -> str:
-  """What an exception of another library says, as a part of a line: its first line, plain, or else its type."""
+  """Returns the message of another library's exception for use within a line: its first line, or else its type."""
   lines = str(error).strip().splitlines()
   return one_line(lines[0], longest) if lines and lines[0].strip() else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""What clips, methods and raters may be called: names come out of data and end in names of files, so no paths."""
+"""Rules for the names of clips, methods and raters: they come out of data and end in names of files, so no paths."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ _RESERVED = re.compile(r'(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?|
 
 
 def problem(name: Any) -> str | None:
-  """What is wrong with the name of a clip, method or rater, 'is empty' for example; None if nothing is."""
+  """Says why this is no name for a clip, method or rater, 'is empty' for example; None if it is one."""
   if not isinstance(name, str):
     return f'is no text but {type(name).__name__}'
   if unseen := label_problem(name):
@@ -30,7 +30,7 @@ def problem(name: Any) -> str | None:
 
 
 def label_problem(text: str) -> str | None:
-  """What is wrong with a text that is only shown, and may be a path; None if nothing is."""
+  """Says why this text, which may be a path, cannot be shown; None if it can."""
   if not text.strip():
     return 'is empty'
   if any(unicodedata.category(letter) in _UNSEEN or letter in _TURNING for letter in text):

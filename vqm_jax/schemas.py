@@ -1,4 +1,4 @@
-"""What JSON and CSV files hold, checked once, where they are read: dataclasses say the shape.
+"""Checks JSON and CSV files once, where they are read: dataclasses say the shape.
 
 Files come from strangers: cut off, of another program, edited, hostile. Whatever does not fit ends in a `Misfit` that
 names the field, what was expected and what was found; callers add the file and the remedy. Plain dataclasses do:
@@ -50,8 +50,8 @@ def load(path: pathlib.Path, kind: type[T], *, paths: bool = False) -> T:
 
   Args:
     path: of UTF-8, or of UTF-16 or 32 with a byte order mark.
-    kind: a type as of `check`.
-    paths: as of `parse`.
+    kind: a type that `check` knows: a dataclass, `dict[str, list[int]]`, `Count` ...
+    paths: whether texts may be paths whose bytes are no UTF-8.
 
   Raises:
     FileNotFoundError: there is none.
@@ -183,7 +183,7 @@ def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str 
 
   Raises:
     FileNotFoundError: there is none.
-    Misfit: as of `read_table`; or columns are missing or stand twice, or a line has more or fewer fields than columns.
+    Misfit: it cannot be read; columns are missing or stand twice; a line has more or fewer fields than columns.
   """
   (_, header), *rows = read_table(path, delimiter=delimiter) or [(1, [])]
   if lost := [name for name in columns if name not in header]:

@@ -61,7 +61,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-  """What `summary.json` holds.
+  """The content of `summary.json`.
 
   Attributes:
     dataset, split: what was scored; for folders the path of the targets, and ''.

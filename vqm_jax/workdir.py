@@ -25,7 +25,7 @@ _SHIFTED = frozenset(('gtq', 'tcl_edvr', 'jojo', 'boss_f1', 'boss_f2', 'boss_f3'
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-  """What `write_config` writes."""
+  """The content of `config.json`."""
 
   FOREIGN = True  # of later versions
 
@@ -79,7 +79,8 @@ def read_config(workdir: str | pathlib.Path, needs: Sequence[str] = ('system', '
 def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
   """Reads how strongly what the run saw was compressed, {'crf': [lowest, highest], 'qp': [...]}; {} if not noted.
 
-  Errors as of `read_config`.
+  Raises:
+    CheckpointError: config.json is missing or damaged.
   """
   return {kind: list(bounds) for kind, bounds in _read(workdir).trained_on.items()}
 
@@ -87,7 +88,8 @@ def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
 def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
   """Reads which strength suits which QP, [[qp, strength], ...], as the run's first weights had it; [] if not noted.
 
-  Errors as of `read_config`.
+  Raises:
+    CheckpointError: config.json is missing or damaged.
   """
   return [list(pair) for pair in _read(workdir).strength_by_qp]
 

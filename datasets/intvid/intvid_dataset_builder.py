@@ -21,20 +21,20 @@ class IntvidTiles(TilesConfig):
 
 @dataclasses.dataclass(kw_only=True)
 class IntvidSegments(SegmentsConfig):
-  """`source_suffix` as in `IntvidTiles`."""
+  """`source_suffix` chooses between source folders that differ in their bitrate, such as '500k'."""
 
   source_suffix: str = ''
 
 
 @dataclasses.dataclass(kw_only=True)
 class IntvidFrames(FramesConfig):
-  """`source_suffix` as in `IntvidTiles`."""
+  """`source_suffix` chooses between source folders that differ in their bitrate, such as '500k'."""
 
   source_suffix: str = ''
 
 
 class Builder(VqmBuilder):
-  """What `vqm_jax.prepare.challenge.packing` finds in <manual_dir> or <manual_dir>/intvid."""
+  """Builds the clips that `vqm_jax.prepare.challenge.packing` finds in <manual_dir> or <manual_dir>/intvid."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'Initial release.'}

@@ -15,7 +15,7 @@ FLAGS = (*_OF_ALL, 'per_video', 'seed')
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """What `prepare.build` was told, as the metadata of the records have it under 'origin'.
+  """The arguments of `prepare.build`, stored under 'origin' in the metadata of the records.
 
   Attributes:
     dataset: a data set of ours by name, or the folder of another builder.
@@ -59,12 +59,13 @@ def again(folder: pathlib.Path) -> str:
 
 
 def missing(root: pathlib.Path, dataset: str, config: str, beside: pathlib.Path | None = None) -> str:
-  """The same for a config that is not there.
+  """Returns the command that builds a config that is not there, and what it leaves open.
 
   Args:
     root: the data_dir.
-    dataset, config: names as for `open_source`; '...' for a config that is to be chosen.
-    beside: folder of another config of this data set, as of `read`.
+    dataset: name of the data set, such as 'mine'.
+    config: name of the builder config, such as 'frames'; '...' for one that is to be chosen.
+    beside: `<data_dir>/<dataset>/<config>/<version>` of another config of this data set, if there is one.
   """
   origin = read(beside) if beside else None
   if origin:
@@ -88,7 +89,7 @@ def _how(origin: Origin | None, name: str, config: str, root: pathlib.Path, *mor
 
 
 def _likely(name: str) -> tuple[Origin, str]:
-  """What can be said of a data set by its name alone, and which words of it are to be filled in."""
+  """Guesses the origin of a data set from its name; the text says which words the user has to fill in."""
   builders = {path.parent.name: path for path in installed.builders_folder().glob('*/*_dataset_builder.py')}
   if name not in builders:
     known = ', '.join(sorted(builders))

@@ -27,7 +27,7 @@ _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 @dataclasses.dataclass(frozen=True)
 class ClipEntry:
-  """What the metadata tell of a clip of whole frames; `cuts` are frames that start a scene, None if none is told."""
+  """Metadata of a clip of whole frames; `cuts` are frames that start a scene, None where the records do not tell."""
 
   FOREIGN = True
 
@@ -42,7 +42,7 @@ class ClipEntry:
 
 @dataclasses.dataclass(frozen=True)
 class VideoEntry:
-  """What they tell of a video that windows were cut out of; `num_frames` are those of each record of `segments`."""
+  """Metadata of a video that windows were cut out of; `num_frames` is one number for each record of `segments`."""
 
   FOREIGN = True
 
@@ -57,7 +57,7 @@ class VideoEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-  """What a build wrote down of the records of a config: its settings, and {split: {name: entry}} of what is in them."""
+  """Metadata of the records of a config: settings of the build, and {split: {name: entry}} for its clips or videos."""
 
   FOREIGN = True
 

@@ -50,8 +50,10 @@ def open_training(
   """Opens what `train_batches` samples from: split train, or train_source and train_target.
 
   Args:
-    dataset, config, data_dir: as for `open_source`.
-    sampling: one of SAMPLINGS, see the module.
+    dataset: name of the prepared data set, such as 'mine'.
+    config: name of the builder config, such as 'tiles_t1p256'.
+    data_dir: folder of all data sets; TFDS's own by default.
+    sampling: one of SAMPLINGS: paired, weak, unpaired or clip.
 
   Raises:
     ConfigError: unknown sampling.

@@ -62,7 +62,8 @@ def create(
     name: a key of METHODS.
     generator_args: constructor arguments of the generator.
     patch: side of the training crops.
-    rngs, dtype: as of `create_generator`.
+    rngs: for the parameters; every call draws one key of `nnx.Rngs`.
+    dtype: compute dtype; parameters stay float32.
     axis_name: mesh axis over which batch statistics are taken together.
     **loss_args: what the method leaves to choose: weights of its losses, sizes of its critics.
 

@@ -93,7 +93,9 @@ class Enhancer(nnx.Module):
     """The loss of the critics.
 
     Args:
-      x, y, keys: as of `generator_loss`.
+      x: source clips (B, T, H, W, 3) float32 in [0, 1].
+      y: target clips of the same shape, not aligned with `x`.
+      keys: (B,) random keys, one for each sample.
       weights: of the gradient penalties, by the names of `adaptive_weights`.
 
     Returns:

@@ -218,7 +218,9 @@ class Critic(nnx.Module):
 
   Args:
     width: channels of the first convolution; twice and four times as many follow.
-    features, projections, gain: as of `SlicedHead`.
+    features: length of the vector that the head sees.
+    projections: the number of orthogonal matrices of the head.
+    gain: factor on the mean over its critics.
 
   Call: (B, H, W, 3) of any size -> (B,), float32.
   """

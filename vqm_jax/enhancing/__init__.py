@@ -1,1 +1,1 @@
-"""What `vqm_jax.enhance` does, by purpose: one video, a folder of them, a forecast, a preview."""
+"""The work of `vqm_jax.enhance`, by purpose: one video, a folder of them, a forecast, a preview."""

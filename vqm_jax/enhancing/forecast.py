@@ -1,4 +1,4 @@
-"""What enhancing a video will take: time, memory, room on the disk; and which streams come along."""
+"""Forecasts the cost of enhancing a video: time, memory, room on the disk; and which streams come along."""
 
 import contextlib
 import pathlib
@@ -93,7 +93,7 @@ def forecast(
 
 
 def lines(found: Forecast, source: video.VideoSource, output: pathlib.Path) -> Iterator[str]:
-  """What to print of it."""
+  """Yields the lines to print: time, size, memory and the other streams."""
   yield time_line(found.seconds, found.frames, found.whole)
   folder = next(parent for parent in output.resolve().parents if parent.is_dir())
   size, needed, free = map(files.size_text, (found.size, found.needed, shutil.disk_usage(folder).free))
@@ -104,7 +104,7 @@ def lines(found: Forecast, source: video.VideoSource, output: pathlib.Path) -> I
 
 
 def stream_lines(source: video.VideoSource, output: pathlib.Path) -> Iterator[str]:
-  """What to print of the other streams. Raises VideoError for sound that the output cannot hold."""
+  """Yields the lines to print about the other streams. Raises VideoError for sound that the output cannot hold."""
   kept, left_out = other_streams(source, output)
   if kept:
     yield f'streams kept: {"; ".join(kept)}'

@@ -31,11 +31,11 @@ class Restoring:
     run: the network and where it came from.
     name: of its weights, where they ship with the package.
     strength: of the correction; None for what suits the QP of each input.
-    self_ensemble: as of `inference.restore_frames`.
-    tile: as of `inference.restore_frames`.
-    overlap: as of `inference.restore_frames`.
+    self_ensemble: how many flips and transposes are averaged, 1 or 8.
+    tile: (height, width) of tiles to work in; None for whole frames.
+    overlap: pixels that a tile sees beyond itself.
     cuts: whether to look for scene cuts.
-    devices: as of `inference.restore_frames`.
+    devices: of this process, each of which gets a frame at a time; all by default.
   """
 
   run: inference.Run
@@ -77,7 +77,7 @@ class Restoring:
     return strength
 
   def at(self, strength: float) -> Restore:
-    """What restores frames at this strength."""
+    """Returns the function that restores frames at this strength."""
 
     def restore(read, first, cuts):
       return inference.restore_from(
@@ -88,7 +88,7 @@ class Restoring:
     return restore
 
   def job(self, source: video.VideoSource, strength: float) -> dict[str, Any]:
-    """What the restored frames depend on."""
+    """Returns all that the restored frames depend on, as JSON values."""
     options = {'self_ensemble': self.self_ensemble, 'tile': self.tile, 'overlap': self.overlap, 'cuts': self.cuts}
     return {
       'version': vqm_jax.__version__, 'input': identity(source), 'network': self.digest, 'strength': strength,
@@ -108,7 +108,7 @@ class Restoring:
 
 
 def identity(source: video.VideoSource) -> list[Any]:
-  """What tells an input from others, and itself after a change: frames, size, rate, bytes and time of its files."""
+  """Returns JSON values that change with the input: frames, size, rate, bytes and time of its files."""
   paths = source.files if isinstance(source, ImageFrames) else [source.path]
   lines = []
   for path in paths:

@@ -1,4 +1,4 @@
-"""What to make of one video, from the first check to the last line."""
+"""The work on one video, from the first check to the last line."""
 
 import contextlib
 import dataclasses

@@ -30,7 +30,7 @@ Progress = Callable[..., Iterable[int]]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What an evaluation found.
+  """The results of an evaluation.
 
   Attributes:
     summaries: of the network, then of the filters beside it; of folders those of the methods, in their order.
@@ -263,7 +263,7 @@ def _weights_identity(run: inference.Run) -> dict[str, Any]:
 
 
 def _cuts_identity(run, reader, source, cuts: bool, aligned: bool) -> dict[str, bool]:
-  """What scores depend on through scene cuts; says so where several frames are seen and no cuts are known."""
+  """Returns the part of the fingerprint that scene cuts decide; warns where they matter and are not known."""
   several = inference.sees_several(run.network)
   if several and cuts and aligned and any(clip.cuts is None for clip in reader.clips.values()):
     logging.warning(
@@ -274,7 +274,7 @@ def _cuts_identity(run, reader, source, cuts: bool, aligned: bool) -> dict[str, 
 
 
 def _scores(clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choice, **how: Any) -> dict[str, Any]:
-  """The scores of a summary, taken now or found in `folder`; `how` as in `score_resumably`."""
+  """The scores of a summary, taken now or found in `folder`; `how` are options of `score_resumably`."""
   scores = score_resumably(clips, folder, choice.metrics, patches=choice.patches, **how)
   # Of metrics that were taken earlier only those that are asked for now are shown.
   found = scoring.summarise(scores, [metric.name for metric in choice.metrics])
@@ -294,7 +294,7 @@ def _scores(clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choic
 
 
 def _of_filter(method: str, scores: Mapping[str, scoring.ClipScores]) -> dict[str, Any]:
-  """What tells the summary of a simple filter from that of the network beside it."""
+  """Returns the fields in which the summary of a simple filter differs from that of the network beside it."""
   return {'method': method, 'params': None, 'timing': None, **scoring.summarise(scores)}
 
 

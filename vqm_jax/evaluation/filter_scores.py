@@ -89,7 +89,13 @@ def _read_choice(path: pathlib.Path, candidates: Mapping[str, Filter]) -> str | 
 
 
 def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1) -> str:
-  """The name of the candidate, functions as for `frame_by_frame`, with the highest mean PSNR on these very clips."""
+  """Returns the name of the candidate with the highest mean PSNR on these very clips.
+
+  Args:
+    candidates: by name, functions of float32 frames (B, H, W, 3) in [0, 1] to the like.
+    reader: of the clips.
+    every: score every n-th frame only.
+  """
 
   def psnr(name: str) -> float:
     restore = frame_by_frame(candidates[name], every)

@@ -174,7 +174,7 @@ def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrit
 
 
 def _read(path: pathlib.Path, kind: type[T], instead: str) -> T | None:
-  """What a file holds; None where there is none or, with a warning that says what is done instead, a damaged one."""
+  """Reads a file; None without it, or where it is damaged, with a warning that says what is done `instead`."""
   try:
     return schemas.load(path, kind)
   except FileNotFoundError:

@@ -35,8 +35,9 @@ def restore_at(
     network: a restorer or the generator of an enhancer.
     source: any length.
     indices: of frames of `source`.
-    strengths: as `strength` of `restore_frames`.
-    find_cuts: as of `restore_frames`; a few frames more are read around each excerpt, for it to judge by.
+    strengths: factors on the correction, 0 to 1.5.
+    find_cuts: yields (frame, whether it starts a scene) of frames; a few more are read around each excerpt, for it to
+      judge by.
     **options: `self_ensemble`, `tile`, `overlap`, `devices` of `stream_frames`.
 
   Raises:

@@ -38,13 +38,13 @@ Source = Run | nnx.Module
 
 # {dtype of the numbers in a file: what the format calls it, and NumPy}; the format is little-endian.
 _STORED = {'float32': ('F32', '<f4'), 'float16': ('F16', '<f2')}
-# What of the metadata is JSON; all else are names.
+# Fields of the metadata that are JSON; all others are names.
 _JSON = ('system_args', 'num_frames', 'value_range', 'step', 'ema', 'training')
 
 
 @dataclasses.dataclass(frozen=True)
 class _Known:
-  """What of the metadata a network is built from, and what `Run` tells of it."""
+  """The fields of the metadata that a network and its `Run` are built from."""
 
   FOREIGN = True
 
@@ -125,9 +125,11 @@ def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
 
 
 def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:
-  """Returns what `load_safetensors` does and the metadata, decoded: system, system_args, dtype, step, ema, ...
+  """Returns the network and the metadata, decoded: system, system_args, dtype, step, ema, ...
 
-  Errors as of `load_safetensors`.
+  Raises:
+    DataError: damaged, another kind of file, without a system, or of another network than its system and arguments say.
+    OSError: it cannot be opened.
   """
   path = pathlib.Path(path)
   arrays = weight_files.read(path, lambda name: True)
@@ -192,7 +194,7 @@ def export_onnx(source: Source, size: tuple[int, int]) -> bytes:
   """Returns the network as an ONNX model: input `clip` (T, H, W, 3) float32 -> `restored` (H, W, 3) float32.
 
   Args:
-    source: as of `export_stablehlo`.
+    source: a run, or a network alone; a restorer, or an enhancer of single frames.
     size: (H, W), multiples of the network's size_multiple.
 
   Raises:

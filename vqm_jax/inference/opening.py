@@ -69,7 +69,13 @@ def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bo
 def load(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> nnx.Module:
   """Returns the network of a run with its trained weights, ready to call: clip (B, T, H, W, 3) -> (B, H, W, 3).
 
-  Same arguments and errors as `open_run`.
+  Args:
+    workdir: the folder given to `train`, or the name of weights that ship.
+    step: a number, 'latest', or 'best' by validation PSNR (the default). Weights that ship are of one step.
+    ema: whether to take the moving average, where there is one.
+
+  Raises:
+    CheckpointError: no workdir and no such name, no such checkpoint, damaged, or not of this network.
   """
   return open_run(workdir, step, ema).network
 
@@ -102,7 +108,15 @@ def load_params(
 ) -> tuple[dict[str, np.ndarray], int, bool]:
   """Returns the parameters of a network by path, their checkpoint, and whether they are the moving average.
 
-  Of an enhancer those of the generator, its running statistics among them. Arguments and errors as of `open_run`.
+  Of an enhancer those of the generator, its running statistics among them.
+
+  Args:
+    workdir: the folder given to `train`, or the name of weights that ship.
+    step: a number, 'latest', or 'best' by validation PSNR.
+    ema: whether to take the moving average, where there is one.
+
+  Raises:
+    CheckpointError: no workdir and no such name, no such checkpoint, or damaged.
   """
   name = shipped_name(workdir)
   _say(workdir, name)

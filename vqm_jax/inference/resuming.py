@@ -50,8 +50,8 @@ def restore_from(
     cuts: where scenes start, as far as an earlier run has found; more are added as they are found. A recurrent
       generator goes again through the scene in which `start` lies, from the last of them.
     reach: how many frames before it tell whether one starts a scene, with `find_cuts`.
-    tile: as of `restore_frames`, to begin with.
-    find_cuts: as of `restore_frames`.
+    tile: (height, width) of the tiles to begin with; None for whole frames.
+    find_cuts: yields (frame, whether it starts a scene) of frames; None looks across cuts.
     **options: the others of `restore_frames`, but `every`.
 
   Raises:
@@ -91,7 +91,7 @@ def restore_from(
 def first_needed(network: nnx.Module, start: int, cuts: list[int], reach: int) -> int:
   """The first frame to read, so that frame `start` and those after it come out as if all had been read.
 
-  `cuts` are those before `start`, in order; `reach` as of `restore_from`.
+  `cuts` are those before `start`, in order; `reach` is how many frames before it tell whether one starts a scene.
   """
   if isinstance(network, enhancers.RecurrentGenerator):
     scene = max((cut for cut in cuts if cut <= start), default=0)

@@ -43,7 +43,8 @@ class Entry:
     file: name of the file in `FOLDER`.
     sha256: of the file, in hexadecimal digits.
     bytes: its size.
-    system, system_args: the network, as of `restorers.create`.
+    system: name of the network, a key of `restorers.NETWORKS`.
+    system_args: its constructor arguments.
     params: trainable scalars.
     device: what the network is made for, 'cpu' or 'gpu'; it runs on both.
     description: one line.
@@ -51,7 +52,7 @@ class Entry:
     licence: of the weights.
     model_card: path from the checkout of the page that tells the rest, such as 'docs/model_cards/web-small.md'.
     pixels_per_second: typical on such a device, or None where it was not measured.
-    strength_by_qp: as of `Run`: how much of the correction suits input of a QP, measured; empty for all of it.
+    strength_by_qp: [[qp, strength], ...], measured: the strength that suits input of this QP; empty for 1 throughout.
   """
 
   name: str
@@ -71,7 +72,11 @@ class Entry:
 
 
 def names() -> list[str]:
-  """The names of all weights that ship, in the order of the index; empty when none do. Errors as of `describe`."""
+  """Lists the names of all weights that ship, in the order of the index.
+
+  Raises:
+    CheckpointError: the index is missing or damaged.
+  """
   return [entry.name for entry in _entries()]
 
 
@@ -184,7 +189,7 @@ def add(
   Args:
     name: small letters and digits, with hyphens between.
     path: the file. Parameters, system and arguments are taken from it.
-    device, description, trained_on, licence, model_card, pixels_per_second, strength_by_qp: as of `Entry`.
+    device, description, trained_on, licence, model_card, pixels_per_second, strength_by_qp: fields of the `Entry`.
 
   Raises:
     ConfigError: an argument is not as `Entry` says, or the model card is not in the checkout.

@@ -46,7 +46,7 @@ def reflect_index(index: int, length: int) -> int:
 
 
 def known_cuts(starts: Iterable[int]) -> FindCuts:
-  """What `find_cuts` of `restore_frames` asks for, where it is known which frames of the clip start a scene."""
+  """Makes a `find_cuts` of the frames that are known to start a scene."""
   starts = frozenset(starts)
   return lambda frames: ((frame, index in starts) for index, frame in enumerate(frames))
 

@@ -41,7 +41,7 @@ def taps(kind: str = 'dped', sigma: float = 3.0) -> np.ndarray:
 def blur(images: jax.Array, kind: str = 'dped', sigma: float = 3.0) -> jax.Array:
   """Blurs (..., H, W, C), any H and W; beyond the border pixels are mirrored with the edge, so constants stay.
 
-  Arguments as of `taps`. float32 in and out.
+  float32 in and out; `kind` is one of BLURS, `sigma` the standard deviation in pixels of kind 'sigma'.
   """
   height, width = (_matrix(size, kind, sigma) for size in images.shape[-3:-1])
   rows = jnp.einsum('ij,...jwc->...iwc', height, images, precision=jax.lax.Precision.HIGHEST)

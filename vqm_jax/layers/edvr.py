@@ -158,7 +158,7 @@ class PCD(nnx.Module):
     self.cascade_warp = DeformConv(width, width, width, groups, label='pcd_cascade', **how)
 
   def own(self, pyramid: Pyramid) -> Pyramid:
-    """What the features of each frame give for its offsets, whatever the centre: shapes as they came."""
+    """Computes the part of the offsets that each frame alone decides, whatever the centre: shapes as they came."""
     return [part_of(level.offset1, x) for level, x in zip(self.levels, pyramid, strict=True)]
 
   def __call__(self, pyramid: Pyramid, own: Pyramid | None = None) -> jax.Array:

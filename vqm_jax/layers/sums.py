@@ -16,7 +16,7 @@ from vqm_jax.layers.conv_gradient import convolution
 
 
 def part_of(layer: nnx.Conv, x: jax.Array, first: int = 0) -> jax.Array:
-  """What x adds to `layer`'s output if its channels are the input's from channel `first` on; without the bias.
+  """Computes the share of x in `layer`'s output, without bias; its channels are the input's from channel `first` on.
 
   Args:
     layer: of `conv`, with stride and dilation 1.
@@ -73,7 +73,7 @@ class Sums:
 
 
 def wide_kernels(layers: Sequence[nnx.Conv], first: int | None = None) -> list[jax.Array]:
-  """What `Sums` convolves the parts with: (kh, kw, channels, couts of all layers that see the part).
+  """Makes the kernels of `Sums`, one a part: (kh, kw, channels, couts of all layers that see the part).
 
   Args:
     layers: of `Sums`, each of which sees one part more than the one before.
@@ -95,14 +95,14 @@ def dense(
   """Densely connected layers: each sees x and what the layers before it gave, activated.
 
   Args:
-    layers: as of `Sums`.
+    layers: of `conv`, with stride and dilation 1, one kernel size and one dtype.
     x: (B, H, W, channels).
     activation: of all but the last.
     kernels: of `wide_kernels`, when the layers are frozen. Without them the parts are put side by side, as the
       gradients of sums take CPUs 10 to 20 % longer.
 
   Returns:
-    What the last layer sees, part by part, and what it gives.
+    The input of the last layer, part by part, and its output.
   """
   seen, sums = [x], Sums(layers, kernels)
   for k, layer in enumerate(layers):

@@ -83,10 +83,17 @@ def psnr(pred: np.ndarray, target: np.ndarray, protocol: str = 'ntire') -> np.nd
 def ssim(pred: np.ndarray, target: np.ndarray, protocol: str = 'ntire') -> np.ndarray:
   """Structural similarity of each frame: mean over channels and pixels with a whole window.
 
-  Arguments and errors as of `psnr`; frames must be no smaller than the window (11x11 or 7x7).
+  Args:
+    pred: uint8 RGB (..., H, W, 3), NumPy or JAX, no smaller than the window (11x11 or 7x7).
+    target: as `pred`.
+    protocol: one of `PROTOCOLS`.
 
   Returns:
     float64 (...), 1 for identical frames; float32 moments, within 1e-5 of float64.
+
+  Raises:
+    DataError: the arrays are not uint8 RGB of one shape, or smaller than border and window.
+    ConfigError: unknown protocol.
   """
   how, pred, target = _checked(pred, target, protocol, whole_window=True)
   return _per_frame(lambda a, b: _mean_ssim(np.asarray(a), np.asarray(b), how), pred, target)

@@ -31,13 +31,18 @@ class LpipsWeights(NamedTuple):
 def lpips_weights(
   net: str = 'alex', path: str | os.PathLike | None = None, *, setting: str = '', allow_random: bool = False
 ) -> LpipsWeights:
-  """Reads converted weights; errors as of `perceptual.load`.
+  """Reads converted weights of a feature network and its head.
 
   Args:
     net: 'alex', 'vgg' or 'squeeze'.
     path: folder of the npz files; the default one of `perceptual.load` when not given.
     setting: the flag or field that `path` came from, for messages.
     allow_random: for tests: random weights where files are missing.
+
+  Raises:
+    ConfigError: unknown net.
+    MissingWeightsError: there is no such file; says where to get it and how to convert it.
+    DataError: a file is damaged, was changed, or holds another network.
   """
   heads = f'lpips-{net}'
   if heads not in perceptual.HEADS:

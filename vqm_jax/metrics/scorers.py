@@ -116,7 +116,7 @@ class FrameScorer(BaseScorer):
       compare: (candidate, reference), both as `prepare` returns them -> value.
       prepare: applied once to each frame.
       smallest: height and width that frames must have.
-      reference: as of `BaseScorer`.
+      reference: what candidates are compared with: 'target' or 'input'.
     """
     super().__init__(name, reference, smallest)
     self._compare, self._prepare = compare, prepare

@@ -46,7 +46,7 @@ class Conv:
 
   @property
   def tap(self) -> str:
-    """What its output is called among the features of the network."""
+    """The name of its output among the features of the network."""
     return self.name.replace('conv', 'relu')
 
   @property
@@ -86,7 +86,7 @@ class Fire:
 
   @property
   def tap(self) -> str:
-    """What its output is called among the features of the network."""
+    """The name of its output among the features of the network."""
     return self.name
 
   @property

@@ -66,7 +66,7 @@ def path_of(net: str, path: str | os.PathLike | None = None) -> pathlib.Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Meta:
-  """What `convert` writes beside the arrays: network, its own version, digests of source and arrays."""
+  """Facts that `convert` writes beside the arrays: network, its own version, digests of source and arrays."""
 
   FOREIGN = True
 
@@ -89,7 +89,7 @@ def load(
 
   Args:
     net: one of `NETS`.
-    path: as of `path_of`.
+    path: an npz file, or a folder that holds `<net>.npz`; $VQM_JAX_PERCEPTUAL_DIR or the user's cache when not given.
     needed_by: who asks, for the message when there are none: "WESPE's content loss".
     setting: the flag or config field that `path` came from: '--config.perceptual_dir'.
     instead: what does without these weights: 'content_loss=pixel'.

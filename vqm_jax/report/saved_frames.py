@@ -41,7 +41,8 @@ def read_results(paths: Iterable[str], split: str = 'test') -> tuple[Block, dict
   """The block that all results belong to, and their summaries by path.
 
   Args:
-    paths, split: as of `summaries.find`.
+    paths: of summary.json files, of folders that hold one or more, or of workdirs.
+    split: wanted of workdirs.
 
   Raises:
     DataError: there are none, or they are of more than one test set; the message names both.
@@ -86,7 +87,8 @@ class SavedFrames:
   Of several seeds of one experiment the first is shown, and its label says so.
 
   Args:
-    block, raw: as of `read_results`.
+    block: the results that are shown.
+    raw: their summaries by path.
 
   Attributes:
     input: of the unprocessed frames; None where there were none.

@@ -67,7 +67,7 @@ class Block:
   """Results that may be compared.
 
   Attributes:
-    dataset, split, protocol, frames, aligned: as in `summary.json`, the same for all.
+    dataset, split, protocol, frames, aligned: fields of `summary.json`, the same for all.
     n_frames: scored frames of all clips; None if no summary says.
     clips: their names.
     category: by clip, where it has one.

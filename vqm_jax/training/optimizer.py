@@ -25,7 +25,13 @@ def muon(
 
   All directions of a kernel's update are equally large, so that a direction in which features have a mean, which would
   otherwise outweigh all others, does not move what it feeds faster than they do. Rates are comparable to Adam's (Liu
-  et al. 2025: root mean square 0.2). Arguments as of `optax.contrib.muon`.
+  et al. 2025: root mean square 0.2).
+
+  Args:
+    rate: learning rate by update.
+    consistent_rms: root mean square of an update at rate 1.
+    eps: added to norms before division.
+    **args: others of `optax.contrib.muon`.
   """
 
   def as_matrices(params: Any) -> Any:

@@ -82,9 +82,9 @@ def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Sta
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, **options: Any) -> Any:
-  """Trains `config` with or without stages, or continues; returns the last state. Arguments as of `loop.train`.
+  """Trains `config` with or without stages, or continues; returns the last state.
 
-  A stage whose successor has begun stays as it is, also when `steps` was raised.
+  A stage whose successor has begun stays as it is, also when `steps` was raised. `options` are those of `loop.train`.
   """
   if not config.stage_names:
     return loop.train(config, workdir, **options)

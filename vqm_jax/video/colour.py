@@ -111,7 +111,7 @@ def colour_of(frame: av.VideoFrame, path: str | os.PathLike | None = None) -> Co
 
 
 def check_opaque(frame: av.VideoFrame, path: str | os.PathLike | None = None) -> None:
-  """Raises VideoError if a pixel is transparent; `path` as in `colour_of`."""
+  """Raises VideoError if a pixel is transparent; `path` is the file that the message names."""
   if any(component.is_alpha for component in frame.format.components):
     if frame.reformat(format='rgba').to_ndarray()[..., 3].min() < 255:
       opaque = coded_format(frame.height, frame.width, frame.format.name, deep=True)

@@ -137,7 +137,7 @@ def advice(compression: Compression | None, qp_range: tuple[float, float]) -> st
 def stated(source: VideoSource, num_frames: int = 24) -> float | None:
   """The mean of what the stream states, in its codec's own units (see `SCALES`); None if it states nothing.
 
-  Frames and errors as for `compression_of`.
+  Looks at `num_frames` frames, in up to three runs. Raises VideoError if the file is damaged at one of these.
   """
   if not isinstance(source, VideoFile) or source.codec not in SCALES:
     return None

@@ -126,7 +126,7 @@ def _unreadable(path: pathlib.Path, error: Exception) -> str:
 
 
 class Packets(NamedTuple):
-  """What one pass over the packets of a file tells: of each packet of its video, in the order of the file.
+  """Facts from one pass over a file: of each packet of its video, in the order of the file.
 
   Attributes:
     pts, dts: int64, in units of `time_base`; `NO_TIME` where there is none. pos: where it lies in the file, or -1.
@@ -240,7 +240,7 @@ def messages(level: int) -> collections.abc.Iterator[list[tuple[int, str, str]]]
 
 
 def _truncated(path, container, stream, table, end) -> str:
-  """What is missing at the end of a file, by what its header says; only where the file is too short for its content."""
+  """Says how much is missing at the end of a file that is shorter than its header says; '' if nothing is."""
   found = table.shape[1]
   if container.format.name == 'avi':
     # Its header counts chunks; empty ones, which repeat a frame, are not among the packets.

@@ -43,7 +43,7 @@ class ImageFrames:
     self.height, self.width = _read_image(files[0]).shape[:2]
 
   def beside(self, index: int) -> dict[str, Any]:
-    """What image `index` holds beside its pixels and what they mean, its colour profile first, as Pillow saves it."""
+    """Returns colour profile, resolution and EXIF of image `index`, as arguments of Pillow's `save`."""
     with _reading(self.files[index]), self.files[index].open('rb') as stream, Image.open(stream) as image:
       found = {name: image.info[name] for name in ('icc_profile', 'dpi') if image.info.get(name)}
       exif = image.getexif()

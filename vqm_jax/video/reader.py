@@ -356,7 +356,7 @@ class VideoFile:
     return decoding.read_packets(self.path)
 
   def _checked_shown(self) -> survey.Shown:
-    """What is shown; raises VideoError for damage that is known of, unless it is to be concealed."""
+    """Returns which frames are shown. Raises VideoError for damage that is known of, unless it is to be concealed."""
     if self._shown is None:
       # A frame of two fields may come in two packets.
       sure = self._keep_going or self._has_fields
@@ -571,7 +571,7 @@ def is_known(stream: av.stream.Stream) -> bool:
 
 
 def coding_of(stream: av.stream.Stream) -> tuple[str, str]:
-  """What libav calls the coding of a stream ('none' where it does not know), and its letters in the file, if any."""
+  """Returns libav's name of a stream's coding ('none' where it does not know), and its letters in the file, if any."""
   level = av.logging.get_level()
   # It is told in a message only. For a moment all threads talk at this level.
   av.logging.set_level(av.logging.INFO)

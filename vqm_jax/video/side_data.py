@@ -1,4 +1,4 @@
-"""What a decoded frame carries beside its pixels: closed captions and 3D layouts, which are kept, and what is not.
+"""Data beside the pixels of a decoded frame: closed captions and 3D layouts, which are kept, and others, which are not.
 
 Display matrices are in `rotation`. PyAV reads this data but cannot write it, so that captions go into the coded stream
 as a message of their own (ANSI/SCTE 128, 8.1, in H.264 D.1.6 or H.265 D.2.6).
@@ -72,7 +72,7 @@ def _stereo(frame: av.VideoFrame) -> bytes:
 
 
 def lost(kinds: set[str]) -> list[str]:
-  """What of these is lost, in words."""
+  """Names in words those of the kinds that are lost."""
   return list(dict.fromkeys(word for name, word in _LOST.items() if name in kinds))
 
 

@@ -1,4 +1,4 @@
-"""What every clip of frames is, whatever it was read from."""
+"""The protocol of every clip of frames, whatever it was read from."""
 
 import collections.abc
 import os

@@ -1,4 +1,4 @@
-"""What a video file holds beside its main video, on the way into another container.
+"""Streams beside the main video of a file, on their way into another container.
 
 `plan` asks libavformat, stream by stream, what the container takes; nothing is decoded for it, so that a misfit is
 known before any work is done. `StreamCopy` then adds the streams to the output and feeds their packets as they are:
@@ -47,7 +47,7 @@ How = Literal['same tag', 'packets', 'text', 'attachment']
 
 
 class Plan(NamedTuple):
-  """What becomes of the other streams of a file in one kind of container.
+  """A decision on each of the other streams of a file, for one kind of container.
 
   Attributes:
     suffix: of the output, `.mp4`.
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 def plan(source: VideoFile, suffix: str) -> Plan:
-  """What of `source` comes along into a file with `suffix`, one of `FORMATS`.
+  """Decides which streams of `source` come along into a file with `suffix`, one of `FORMATS`.
 
   Raises VideoError for sound that this container cannot hold and another one could.
   """

@@ -52,7 +52,7 @@ class Shown:
 
 
 def by_packets(packets: Packets) -> Shown | None:
-  """What is shown as far as packets tell it; None where it takes decoding."""
+  """Finds the frames that are shown from packets alone; None where it takes decoding."""
   if not packets.packet_is_frame or packets.damaged or packets.truncated or packets.reported:
     return None
   (order,) = np.nonzero(~packets.is_hidden)
@@ -69,7 +69,7 @@ def by_packets(packets: Packets) -> Shown | None:
 
 
 def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None) -> Shown:
-  """What is shown, seen by decoding all of the file; `watch(frames, number)` passes on what it gets.
+  """Finds the frames that are shown by decoding all of the file; `watch(frames, number)` passes on the frames it gets.
 
   Raises VideoError if no frame can be decoded.
   """
@@ -90,7 +90,7 @@ def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None
 
 
 class TakesTooLong(Exception):
-  """What `for_a_while` raises. `frames`: how many were seen."""
+  """Raised by `for_a_while`. `frames`: how many were seen."""
 
   def __init__(self, frames: int):
     super().__init__(frames)
@@ -107,7 +107,7 @@ def for_a_while(items: collections.abc.Iterator, seconds: float) -> collections.
 
 
 class _Seen:
-  """What a decoder gave: numbers of packets."""
+  """The output of a decoder: numbers of packets."""
 
   def __init__(self, path: pathlib.Path, packets: Packets, watch: Watch, careful: bool, strict: bool = True):
     self.numbers: list[int] = []

@@ -34,7 +34,7 @@ IMAGES = {
 
 
 class FrameWriter(Protocol):
-  """What `open_writer` gives."""
+  """The writer of `open_writer`."""
 
   def write(self, rgb: np.ndarray) -> None:
     """Appends a frame, (H, W, 3) RGB."""
@@ -203,7 +203,7 @@ def open_encoder(
 
 
 def to_image(source: VideoSource | None) -> collections.abc.Callable[[np.ndarray], np.ndarray]:
-  """What makes an image, uint8 and the right way up, of a frame of `source`."""
+  """Returns a function that turns a frame of `source` into an image, uint8 and the right way up."""
   matrix = source.display_matrix if isinstance(source, VideoFile) else None
   return lambda rgb: np.ascontiguousarray(rotation.upright(colour_lib.to_eight_bits(rgb), matrix))
 
@@ -239,7 +239,7 @@ class _Writer:
 
 
 def image_names(source: VideoSource | None) -> list[str] | None:
-  """What images made of the frames of `source` are called, without a suffix; None where they are numbered."""
+  """Returns the names of images made of the frames of `source`, without a suffix; None where they are numbered."""
   return [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
 
 
@@ -258,7 +258,7 @@ def check_one_frame(path: pathlib.Path, source: VideoSource | None) -> None:
 
 
 def beside(source: VideoSource | None, index: int) -> dict[str, Any]:
-  """What the image of frame `index` should hold beside its pixels: what that of the source does."""
+  """Returns the data beside the pixels of image `index` of the source, which its restored image keeps."""
   return source.beside(index) if isinstance(source, ImageFrames) else {}
 
 

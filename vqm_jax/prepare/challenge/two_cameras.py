@@ -373,7 +373,7 @@ _Row = tuple[schemas.Score, schemas.Score, schemas.Score]
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-  """What `Pairing.to_json` writes."""
+  """The JSON of a `Pairing`."""
 
   offset: int
   ncc: schemas.Score

@@ -272,7 +272,7 @@ def _scale(matrix: np.ndarray, height: int, width: int) -> float:
 
 
 def read_offsets(path: str | os.PathLike) -> dict[str, int]:
-  """Clip name -> offset in frames, as in `Offset`, of a CSV file with the columns clip,offset.
+  """Reads {clip: offset} from a CSV file with the columns clip,offset: HQ frame t + offset shows what LQ frame t shows.
 
   Raises DataError, naming the line, for what is not a clip and a whole number, and for a clip that comes twice.
   """
@@ -345,7 +345,8 @@ def place(
   warped centre of the tile, moved by the jitter.
 
   Args:
-    offset, matrix: as in `Offset` and `Homography`.
+    offset: HQ frame t + offset shows what LQ frame t shows.
+    matrix: (3, 3) float, from LQ to HQ pixels (x, y, 1).
     hq_shape: (frames, height, width) of the HQ video.
   Raises ValueError if the strip is larger than the video.
   """

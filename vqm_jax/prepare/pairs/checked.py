@@ -1,4 +1,4 @@
-"""What looking at every frame of a pair tells, remembered beside the pairs: whether it fits, and its scene cuts.
+"""Facts from every frame of a pair, remembered beside the pairs: whether it fits, and its scene cuts.
 
 `checked.json` in the folder of the pairs has an entry for each pair, which counts as long as its files are the same;
 `degrade.json` has one for each pair that degrade made.
@@ -45,7 +45,7 @@ class Checked:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> 'Checked':
-    """What `to_json` wrote; raises KeyError or TypeError for anything else."""
+    """Reads the values of `to_json`. Raises KeyError or TypeError for anything else."""
     found = values['alignment']
     alignment = found and align.Alignment(**{**found, 'shift': tuple(found['shift'])})
     return cls(tuple(map(int, values['cuts'])), alignment)
@@ -53,7 +53,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-  """What `entry` makes of a pair."""
+  """The entry of a pair in the file."""
 
   digest: str
   cuts: list[schemas.Count]
@@ -77,7 +77,7 @@ def look(pair: 'ClipPair') -> Checked:
 
 
 def checked(folder: pathlib.Path, pairs: Sequence['ClipPair']) -> list[Checked]:
-  """What is known of each pair; the pairs that nobody has looked at yet are looked at, and remembered as they come."""
+  """Returns the facts of each pair; decodes those that nobody has looked at yet, and remembers them as they come."""
   memory = Memory(folder)
   found = [memory.get(pair) for pair in pairs]
   missing = [k for k, known in enumerate(found) if known is None]
@@ -95,12 +95,12 @@ def with_scenes(pair: 'ClipPair', found: Checked) -> 'ClipPair':
 
 
 def entry(folder: pathlib.Path, lq: VideoSource, hq: VideoSource | None, found: Checked) -> dict[str, Any]:
-  """What to remember of a pair: {where it is in `folder`: what was found, and a digest of its files}."""
+  """Makes the entry of a pair: {its place in `folder`: the facts, and a digest of its files}."""
   return {_key(folder, lq): {'digest': _digest(lq, hq), **found.to_json()}}
 
 
 class Memory:
-  """What is known of the pairs in `folder`."""
+  """The remembered facts of the pairs in `folder`."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder, self._path = folder, folder / FILE
@@ -109,7 +109,7 @@ class Memory:
     self._warned = False
 
   def get(self, pair: 'ClipPair') -> Checked | None:
-    """What was found, unless the files have changed since."""
+    """Returns the facts of a pair; None if there are none or its files have changed since."""
     key, digest = _key(self._folder, pair.lq), _digest(pair.lq, pair.hq)
     known = [entries[key] for entries in (self._entries, self._made) if key in entries]
     return next((Checked.from_json(entry) for entry in known if entry['digest'] == digest), None)

@@ -250,7 +250,7 @@ class _Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-  """What `degrade.json` holds; what was found in pairs is checked where it is used."""
+  """The content of `degrade.json`; `checked` is held to its shape where it is used."""
 
   FOREIGN = True
 

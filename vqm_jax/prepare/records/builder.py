@@ -243,7 +243,7 @@ def _made(example: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-  """What is known of a finished file: its records, their bytes, those of the file, and (clip, records, facts)."""
+  """Facts of a finished file: its records, their bytes, those of the file, and (clip, records, facts)."""
 
   records: schemas.Count
   bytes: schemas.Count
@@ -271,7 +271,7 @@ class Shard:
     return self.note(folder) is not None
 
   def note(self, folder: pathlib.Path) -> Note | None:
-    """What was written down of the file in `folder`; None if it is not finished, or was changed since."""
+    """Reads the note of the file in `folder`; None if it is not finished, or was changed since."""
     try:
       found = schemas.load(folder / f'{self.name}.json', Note)
       return found if (folder / self.name).stat().st_size == found.size else None

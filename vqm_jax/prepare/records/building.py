@@ -22,7 +22,7 @@ from vqm_jax.prepare.records.builder import VqmBuilder
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-  """What became of one config.
+  """The outcome for one config.
 
   Attributes:
     name: of the data set, as it is stored.

@@ -123,7 +123,12 @@ def along_frames(
 
 
 def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]]) -> Figure:
-  """A metric along the frames, a panel for each clip; `name` and `curves` as of `along_frames`."""
+  """Draws a metric along the frames, a panel for each clip.
+
+  Args:
+    name: of the metric.
+    curves: {clip: {label: (frames, values)}}, as `along_frames` returns them.
+  """
   columns = 1 if len(curves) == 1 else 2
   rows = -(-len(curves) // columns)
   with matplotlib.rc_context(_STYLE):

@@ -296,7 +296,8 @@ def choose(
   """The pictures that fit into `room` bytes of a page that may have `max_mb`.
 
   Args:
-    saved, scores: as of `saved_frames.SavedFrames` and `frame_scores`.
+    saved: the frames that the evaluations kept.
+    scores: PSNR of the kept frames, {label: {clip: {frame: value}}}; {} without alignment.
     clips: to show.
     aligned: whether there are error maps.
     frames: how many of each clip, or which.

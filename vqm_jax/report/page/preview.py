@@ -35,7 +35,7 @@ class Preview:
     after: the same by strength.
     strength: the one that is shown first, a key of `after`.
     seconds: that a frame takes.
-    commands: what enhances the whole video, by strength; keys as of `after`.
+    commands: that enhance the whole video, by strength; the keys of `after`.
   """
 
   video: str
@@ -65,7 +65,7 @@ def write(out: pathlib.Path, preview: Preview, max_mb: float = MAX_MB) -> None:
 
 
 def render(preview: Preview, max_mb: float = MAX_MB) -> str:
-  """The page as text; errors as of `write`."""
+  """Returns the page as text. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
   room = max_mb * 1e6 - len(_document(preview, [], []).encode())
 
   def stills(rung: tuple[int | None, int]) -> Iterator[media.Still]:

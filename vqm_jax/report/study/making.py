@@ -41,7 +41,9 @@ class Study:
     fps: of the videos.
     first, frames: the first frame, from 0, and how many from there on.
     crop: largest width and height, cut out of the middle.
-    slots, max_trials, seed: as of `trials.orders`.
+    slots: how many orders of questions.
+    max_trials: questions of an order beside repeats, checks and training.
+    seed: of the orders.
   """
 
   methods: Mapping[str, frame_folders.Clips]

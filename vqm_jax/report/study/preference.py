@@ -94,7 +94,7 @@ def davidson(table: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
   Of strengths p, i wins with weight p_i, j with p_j, and they tie with weight v sqrt(p_i p_j).
 
   Args:
-    table: votes (2, methods, methods), as of `counts`, summed over raters.
+    table: int (2, methods, methods): [0, i, j] how often i was preferred to j, [1, i, j] ties; summed over raters.
     start: parameters to start from.
 
   Returns:

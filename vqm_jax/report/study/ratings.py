@@ -93,7 +93,7 @@ class _Trial:
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
-  """What is read of a key."""
+  """The fields of a key that are read."""
 
   FOREIGN = True  # texts of the page, seed, date
 
@@ -108,7 +108,7 @@ class _Key:
 
 @dataclasses.dataclass(frozen=True)
 class _Export:
-  """What is read of a rater's answers; each of these is looked at by `_check_answers`."""
+  """The fields of a rater's answers that are read; `_check_answers` looks at each answer."""
 
   FOREIGN = True  # times, screen and browser
 
