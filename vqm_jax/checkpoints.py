@@ -372,7 +372,7 @@ class _Scores:
 
 @dataclasses.dataclass(frozen=True)
 class _Meta:
-  """Fields of the metadata that programs use; versions up to 0.1 lack `updates`, mixtures all that tells of training."""
+  """Metadata that programs use; versions up to 0.1 lack `updates`, mixtures all that tells of training."""
 
   FOREIGN = True
 

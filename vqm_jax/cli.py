@@ -55,7 +55,7 @@ class _Experiment(flags.ArgumentParser):
     self.of_files = of_files
     self.flag = flag
 
-  def parse(self, argument: str):
+  def parse(self, argument: str) -> ml_collections.ConfigDict:
     name, *size = argument.split(':', 1)
     file = installed.experiment_file(name)
     with installed.importable_experiments(file):

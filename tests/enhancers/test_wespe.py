@@ -509,13 +509,6 @@ def test_weights_of_another_network_are_refused(tmp_path):
     wespe.WESPE(**TINY, rngs=ParameterKeys(0), perceptual_dir=str(tmp_path))
 
 
-def test_the_origin_of_the_weights_is_told(monkeypatch, with_vgg19):
-  assert with_vgg19.content_sha256 is None and pixel().content_sha256 is None
-  known = perceptual.Weights('vgg19', random_vgg19().arrays, 'dcbb9e9d')
-  monkeypatch.setattr(perceptual, 'load', lambda *args, **kwargs: known)
-  assert wespe.WESPE(**TINY, rngs=ParameterKeys(0)).content_sha256 == 'dcbb9e9d'
-
-
 def test_a_residual_generator_starts_near_the_identity():
   generator = wespe.Generator(width=8, num_blocks=1, residual=True, rngs=nnx.Rngs(0))
   frames = jax.random.uniform(jax.random.key(0), (1, 20, 24, 3))

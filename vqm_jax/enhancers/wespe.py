@@ -210,9 +210,6 @@ class WESPE(Enhancer):
     perceptual_dir: folder of the converted VGG-19 weights; '' is the usual one, see `perceptual.path_of`.
     allow_random: for tests: random weights where there are none. No flag or config may set it.
 
-  Attributes:
-    content_sha256: of the published file of VGG-19 weights; None when random, or not used.
-
   Raises:
     ConfigError: an argument is out of range, or `patch` too small for the discriminators.
     MissingWeightsError, DataError: VGG-19's weights are not there, or damaged, or another network's.
@@ -260,7 +257,6 @@ class WESPE(Enhancer):
     # First of all players: who lacks the weights should know at once.
     features = _load_vgg19(perceptual_dir, allow_random) if content_loss == 'vgg19' else None
     self.vgg19 = VGG19(features) if features else None
-    self.content_sha256 = features.sha256 if features else None
     how = dict(dtype=dtype, rngs=rngs)
     self.generator = Generator(**generator_args, **how)
     self.inverse = Generator(**generator_args, **how)

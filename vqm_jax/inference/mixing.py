@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,8 @@ class Search:
 class _Outputs(Mixture):
   """Both members' outputs side by side in the channels, (B, H, W, 6), so that one stream gives the two."""
 
-  def restore(self, features):
+  def restore(self, features: Any) -> jax.Array:
+    """Returns both outputs for the features of a window."""
     return jnp.concatenate(self.outputs(features), axis=-1)
 
 

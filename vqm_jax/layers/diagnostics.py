@@ -1,7 +1,7 @@
-"""Numbers that a network tells about its inside, such as the size of its offsets, while somebody listens.
+"""Scalars from within a network, such as the size of its offsets, for the log.
 
-Layers call `record`; a train step wraps the forward pass in `recording` and returns what came with its scalars. With
-nobody listening nothing is computed. This happens while the step is traced, so it costs nothing when it runs.
+Layers call `record`; a train step wraps the forward pass in `recording` and returns the scalars with its own. Without
+`recording` nothing is computed. Both are decided while the step is traced.
 """
 
 import contextlib

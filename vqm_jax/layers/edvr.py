@@ -118,7 +118,9 @@ class PCDLevel(nnx.Module):
     self.merge = None if coarsest else conv(2 * width, width, kernel_init=dirac(), **how)
     self.activate = activate
 
-  def __call__(self, neighbours, own, centre, coarser):
+  def __call__(
+    self, neighbours: jax.Array, own: jax.Array, centre: jax.Array, coarser: tuple[jax.Array, jax.Array] | None
+  ) -> tuple[jax.Array, jax.Array]:
     """Features of this level, (offset features, aligned features) of the coarser one -> those of this one.
 
     All are (B, T, h, w, C) but `centre`, which is (B, 1, h, w, C); `own` is what the neighbours add to `offset1`.

@@ -9,7 +9,7 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -238,7 +238,7 @@ class _Meter:
   def reset(self) -> None:
     self._start, self._waited, self._updates = time.monotonic(), 0.0, 0
 
-  def draw(self, batches) -> dict:
+  def draw(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """Returns the next batch, on the clock."""
     asked = time.monotonic()
     batch = next(batches)

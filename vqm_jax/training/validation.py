@@ -6,6 +6,7 @@ import functools
 import jax
 import ml_collections
 import numpy as np
+from flax import nnx
 from jax.experimental import multihost_utils
 
 from vqm_jax import data, enhancers, inference, metrics, pictures
@@ -51,7 +52,7 @@ class Validation:
     else:
       self._metrics = scoring.fidelity()
 
-  def __call__(self, network) -> Found:
+  def __call__(self, network: nnx.Module) -> Found:
     """Scores `network` and makes sample pictures from the first frames of up to three clips."""
     mine = self._clips[jax.process_index() :: jax.process_count()]
     shown, animations = {}, {}
