@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1] / 'vqm_jax'
+TESTS = pathlib.Path(__file__).parent
+ROOT = TESTS.parent / 'vqm_jax'
 
 # A room may import what stands below it, never beside or above it.
 ORDER = (
@@ -118,3 +119,15 @@ def test_programs_only_turn_flags_into_arguments():
   assert not {name: length for name, length in lengths.items() if length >= 150}
   others = [path for path, room, _ in modules() if path not in programs and room != 'cli']
   assert not [path for path in others if 'flags.DEFINE' in path.read_text(encoding='utf-8')]
+
+
+def test_every_module_has_a_test_file_of_its_name():
+  """tests/a/test_b.py tests vqm_jax/a/b.py; that programs start, tests/test_help.py; packages hold no code."""
+  tests = {path.relative_to(TESTS) for path in TESTS.rglob('test_*.py')}
+  untested = [
+    str(path.relative_to(ROOT))
+    for path, _, _ in modules()
+    if path.name != '__init__.py' and not path.read_text(encoding='utf-8').endswith('\n  cli.run(main)\n')
+    if path.relative_to(ROOT).with_name(f'test_{path.name}') not in tests
+  ]
+  assert not untested

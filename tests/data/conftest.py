@@ -6,6 +6,8 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
+from vqm_jax import data
+
 # lq and source hold (y, x, 8 * record + t), hq and target 255 minus that.
 BUILDER = """
 import io
@@ -142,3 +144,9 @@ def data_dir(tmp_path_factory):
     sys.path.remove(str(code))
     sys.modules.pop('vqm_tiny', None)
   return folder
+
+
+@pytest.fixture(scope='module')
+def source(data_dir):
+  """The training records of 'tiles'."""
+  return data.open_source('vqm_tiny', 'tiles', 'train', str(data_dir))

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from windows import assert_equal, draw, place
+from data.windows import assert_equal, draw, place
 
 from vqm_jax import data, errors
 

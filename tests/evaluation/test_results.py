@@ -8,7 +8,6 @@ import pytest
 import summaries
 
 from vqm_jax.evaluation import results
-from vqm_jax.formats import format_params
 from vqm_jax.summary import Column
 
 
@@ -53,14 +52,6 @@ def test_csv_has_full_precision():
   assert (read[0]['gain_low'], read[0]['gain_high']) == ('0.1', '0.3')
   assert read[1]['params'] == '' and read[1]['ssim'] == '' and len(read) == 3
   assert results.csv_text(ROWS).endswith('\r\n')
-
-
-@pytest.mark.parametrize(
-  ('count', 'text'),
-  [(0, '0'), (228, '228'), (114_413, '114.4k'), (19_760_000, '19.76M')],
-)
-def test_format_params(count, text):
-  assert format_params(count) == text
 
 
 def summary(protocol='ntire', no_processing=True, **more):

@@ -3,44 +3,18 @@
 import dataclasses
 import functools
 import itertools
-import json
 import time
 
 import numpy as np
 import pytest
+from evaluation.reader import LENGTHS, Reader, identity
 from flax import nnx
 from inference.window import Window
 
 from vqm_jax import errors, metrics
-from vqm_jax.data.clips import Clip
-from vqm_jax.evaluation import filter_scores, scoring, stored_scores
+from vqm_jax.evaluation import scoring
 from vqm_jax.inference import restore_frames
 from vqm_jax.restorers.seventh import NoProcessing
-
-LENGTHS = {'cat': 5, 'dog': 3}
-
-
-class Reader:
-  """A ClipReader over noise that counts the frames it hands out."""
-
-  def __init__(self, withheld=False):
-    rng = np.random.default_rng(0)
-    self.clips, self.pairs, self.read = {}, {}, []
-    for first, (name, frames) in enumerate(LENGTHS.items()):
-      self.clips[name] = Clip(name, 10 * first, frames, 12, 16, 25.0, 'pet' if first else 'cats')
-      hq = rng.integers(20, 230, (frames, 12, 16, 3), dtype=np.uint8)
-      lq = (hq + rng.integers(-9, 10, hq.shape)).astype(np.uint8)
-      self.pairs[name] = lq, None if withheld else hq
-
-  def frames(self, name, start=0, stop=None):
-    lq, hq = self.pairs[name]
-    for t in range(start, len(lq) if stop is None else stop):
-      self.read.append((name, t))
-      yield lq[t], None if hq is None else hq[t]
-
-
-def identity(frames):
-  return frames
 
 
 def test_scores_are_those_of_the_metrics():
@@ -133,65 +107,6 @@ def test_summary_means_and_categories():
   assert summary['per_category']['pet']['psnr'] == pytest.approx(np.mean(dog))
 
 
-def test_killed_after_one_clip_it_goes_on_with_the_next(tmp_path):
-  reader = Reader()
-
-  def killed(frames):
-    if ('dog', 0) in reader.read or len(reader.read) == 5:
-      raise KeyboardInterrupt
-    yield from frames
-
-  with pytest.raises(KeyboardInterrupt):
-    stored_scores.score_resumably(scoring.restored_clips(killed, reader), tmp_path)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['cat.json', 'pictures']
-  reader.read.clear()
-  clips = scoring.restored_clips(identity, reader)
-  resumed = stored_scores.score_resumably(clips, tmp_path)
-  assert {name for name, _ in reader.read} == {'dog'}
-  whole = scoring.evaluate_clips(identity, Reader())
-
-  def without_time(scores):
-    return {name: dataclasses.replace(s, seconds=0) for name, s in scores.items()}
-
-  assert without_time(resumed) == without_time(whole)
-  reader.read.clear()
-  stored_scores.score_resumably(clips, tmp_path)
-  assert reader.read == []
-  stored_scores.score_resumably(clips, tmp_path, overwrite=True)
-  assert len(reader.read) == 8
-
-
-def test_damaged_scores_and_missing_frames_are_made_again(tmp_path):
-  reader = Reader()
-  clips = scoring.restored_clips(identity, reader)
-  stored_scores.score_resumably(clips, tmp_path)
-  (tmp_path / 'cat.json').write_text('{"psnr": [')
-  reader.read.clear()
-  stored_scores.score_resumably(clips, tmp_path)
-  assert {name for name, _ in reader.read} == {'cat'}
-  stored_scores.score_resumably(clips, tmp_path, save_frames=True)
-  assert len(list(tmp_path.glob('output/*/*.png'))) == 8
-  assert len(list(tmp_path.glob('pictures/*.png'))) == 2
-  reader.read.clear()
-  stored_scores.score_resumably(clips, tmp_path, save_frames=True)
-  assert reader.read == []
-
-
-def test_infinite_scores_survive_the_file(tmp_path):
-  reader = Reader()
-  reader.pairs['cat'] = reader.pairs['cat'][1], reader.pairs['cat'][1]
-  clips = scoring.restored_clips(identity, reader)
-  stored_scores.score_resumably(clips, tmp_path)
-  assert json.loads((tmp_path / 'cat.json').read_text())['output']['psnr'] == ['inf'] * 5
-  assert stored_scores.score_resumably(clips, tmp_path)['cat'].output['psnr'] == [np.inf] * 5
-
-
-def test_fingerprint_depends_on_every_value():
-  one = {'step': 3, 'clips': {'a': 1}}
-  assert stored_scores.fingerprint(one) == stored_scores.fingerprint(dict(reversed(one.items())))
-  assert stored_scores.fingerprint(one) != stored_scores.fingerprint(one | {'step': 4})
-
-
 def test_seconds_per_frame_is_the_steady_state():
   def restore(frames):
     for index, frame in enumerate(frames):
@@ -203,24 +118,6 @@ def test_seconds_per_frame_is_the_steady_state():
   started = time.perf_counter()
   scoring.seconds_per_frame(restore, frame, frames=10**6, budget=0.1)
   assert time.perf_counter() - started < 3
-
-
-def test_best_filter_is_the_one_with_the_highest_psnr():
-  reader = Reader()
-  candidates = {
-    'worse': lambda frames: frames * 0.9,
-    'same': lambda frames: frames,
-    'dark': lambda frames: frames * 0.0,
-  }
-  assert filter_scores.best_of(candidates, reader) == 'same'
-
-
-def test_filters_are_rounded_half_to_even_and_clipped():
-  frame = np.array([[[1, 3, 255]] * 12] * 12, np.uint8)
-  half = filter_scores.frame_by_frame(lambda frames: frames / 2)
-  assert next(iter(half([frame])))[0, 0].tolist() == [0, 2, 128]
-  double = filter_scores.frame_by_frame(lambda frames: 2 * frames - 1)
-  assert next(iter(double([frame])))[0, 0].tolist() == [0, 0, 255]
 
 
 @pytest.mark.parametrize('every', [1, 2])
@@ -244,10 +141,3 @@ def test_windows_end_at_the_cuts_that_the_records_know(every):
   scoring.evaluate_clips(restore, reader, every=every, cuts=False, on_frame=keep)
   assert all((seen['cat', t] == whole[t]).all() for t in scored)
   assert any((apart[t] != whole[t]).any() for t in scored)
-
-
-def test_filters_take_clips_with_cuts():
-  reader = Reader()
-  reader.clips['cat'] = dataclasses.replace(reader.clips['cat'], cuts=(2,))
-  halve = filter_scores.frame_by_frame(lambda frames: frames / 2)
-  assert list(scoring.evaluate_clips(halve, reader)) == list(LENGTHS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import skimage.data
 import skimage.metrics
-import test_fidelity
+from metrics import test_fidelity
 
 from vqm_jax import metrics
 

@@ -6,9 +6,9 @@ import shutil
 from fractions import Fraction
 
 import av
-import generated_video
 import numpy as np
 import pytest
+from prepare import generated_video
 
 from vqm_jax import errors, locks, metrics
 from vqm_jax.prepare.pairs import align, footage, making, transcode
@@ -258,78 +258,6 @@ def test_any_file_of_any_rate(tmp_path):
   for side in (lq, hq):
     np.testing.assert_allclose([float(1000 * time * side.time_base) for time in side.timestamps], times, atol=0.01)
   assert 20 < float(row['psnr']) < 45
-
-
-def test_odd_420_is_cropped_without_loss(tmp_path):
-  # H.264 stores no odd 4:2:0, VP9 does.
-  images = generated_video.scene(3, 20, 65, 97)
-  with av.open(tmp_path / 'odd.webm', 'w') as container:
-    stream = container.add_stream('libvpx-vp9', rate=25, options={'cpu-used': '8'})
-    stream.height, stream.width, stream.pix_fmt = 65, 97, 'yuv420p'
-    for image in images:
-      frame = av.VideoFrame.from_ndarray(image, format='rgb24')
-      container.mux(stream.encode(frame.reformat(format='yuv420p')))
-    container.mux(stream.encode(None))
-  video = VideoFile(tmp_path / 'odd.webm')
-  for old, new in zip(video.yuv_frames(), transcode.hq_frames(video), strict=True):
-    assert (new.height, new.width, new.format.name) == (64, 96, 'yuv420p')
-    for a, b, (height, width) in zip(old.planes, new.planes, ((64, 96), (32, 48), (32, 48)), strict=True):
-      a, b = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width] for plane in (a, b))
-      np.testing.assert_array_equal(a, b)
-
-
-def test_split_is_by_category_and_seed():
-  categories = {f'{kind}_{k:02}': kind for kind in ('city', 'sea', 'talk') for k in range(10)}
-  drawn = footage.splits(categories, dict(val=3, test=6, holdout=3), seed=0)
-  assert drawn == footage.splits(dict(reversed(categories.items())), dict(val=3, test=6, holdout=3), seed=0)
-  assert drawn != footage.splits(categories, dict(val=3, test=6, holdout=3), seed=1)
-  for split, per_category in dict(val=1, test=2, holdout=1, train=6).items():
-    for kind in ('city', 'sea', 'talk'):
-      names = [name for name in drawn if drawn[name] == split and categories[name] == kind]
-      assert len(names) == per_category
-  assert sorted(footage.splits(dict.fromkeys('ab', ''), {}, 0).values()) == ['train', 'val']
-  assert list(footage.splits({'a': ''}, {}, 0).values()) == ['train']
-  with pytest.raises(errors.ConfigError, match='only 2 usable videos'):
-    footage.splits(dict.fromkeys('ab', ''), dict(val=3), 0)
-
-
-def test_csv_files(tmp_path):
-  files = {'city_a': tmp_path / 'city' / 'a.mp4', 'sea_a': tmp_path / 'sea' / 'a.mp4', 'b': tmp_path / 'b.mp4'}
-  path = tmp_path / 'split.csv'
-  path.write_text('video,split\ncity/a.mp4,test\nb.mp4,skip\n')
-  values = footage.column(str(path), 'split', files)
-  assert values == {'city_a': 'test', 'b': 'skip'}
-  assert footage.checked_splits(values, list(files), 'x') == {'city_a': 'test', 'sea_a': 'train'}
-  for text, message in (
-    ('video,split\na.mp4,test\n', 'a.mp4 stands for city_a and sea_a'),
-    ('video,split\nbb.mp4,test\n', 'no video bb.mp4; did you mean b.mp4'),
-    ('video,set\nb.mp4,test\n', 'columns video,split'),
-  ):
-    path.write_text(text)
-    with pytest.raises(errors.ConfigError, match=message):
-      footage.column(str(path), 'split', files)
-  with pytest.raises(errors.ConfigError, match="split 'tset' is unknown"):
-    footage.checked_splits({'b': 'tset'}, list(files), 'x')
-  with pytest.raises(errors.ConfigError, match='cannot be read'):
-    footage.column(str(tmp_path / 'none.csv'), 'split', files)
-
-
-@pytest.mark.parametrize('rate', ['crf', 'crf=0', 'crf=60', 'crf=38:28', 'bitrate=5', 'bitrate=k', 'qp=3', 'crf=x'])
-def test_bad_rates(rate):
-  with pytest.raises(errors.ConfigError, match='expected crf=33'):
-    making.Settings(rate=rate)
-
-
-def test_rates():
-  assert making.parse_rate('crf=28:38.5') == ('crf', 28, 38.5)
-  assert making.parse_rate('bitrate=500k') == ('bitrate', 5e5, 5e5)
-  assert making.parse_rate('bitrate=1.5M') == ('bitrate', 1.5e6, 1.5e6)
-  with pytest.raises(errors.ConfigError, match='set one of'):
-    making.Settings()
-  with pytest.raises(errors.ConfigError, match='set one of'):
-    making.Settings(rate='crf=33', target_psnr=30.0)
-  with pytest.raises(errors.ConfigError, match='exclude each other'):
-    making.Settings(rate='crf=33', split_csv='x', counts=dict(val=1))
 
 
 def test_command_line_with_workers(videos, tmp_path, binary):

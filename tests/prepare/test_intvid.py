@@ -4,12 +4,12 @@ import shutil
 import zipfile
 from fractions import Fraction
 
-import generated_video
 import make_dummy_data
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from prepare import generated_video
 
 from intvid import intvid_dataset_builder
 from vqm_jax import cli, errors, video

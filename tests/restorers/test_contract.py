@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from inference.whole import assert_same, whole
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax import errors, restorers
 from vqm_jax.inference import restore_frames, stream_frames

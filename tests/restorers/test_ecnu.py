@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 from flax import nnx
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax import restorers
 from vqm_jax.restorers.ecnu import AdaptiveWDSRBlock, C2CNet, WNConv

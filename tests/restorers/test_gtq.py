@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 from flax import nnx
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax.layers import conv as conv_module
 from vqm_jax.layers import initializers

@@ -7,7 +7,7 @@ import networks
 import numpy as np
 import pytest
 from flax import nnx
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax import errors, restorers
 from vqm_jax.restorers.mixture import Mixture

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 from flax import nnx
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax.restorers import seventh
 

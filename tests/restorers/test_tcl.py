@@ -9,7 +9,7 @@ import networks
 import numpy as np
 import pytest
 from flax import nnx
-from sizes import TINY
+from restorers.sizes import TINY
 
 from vqm_jax import restorers
 from vqm_jax.layers.resample import bilinear_up2, pixel_shuffle

@@ -1,0 +1,15 @@
+"""The plot of a study."""
+
+import math
+
+import pytest
+
+
+def test_plot_is_the_same_each_time(tmp_path):
+  pytest.importorskip('matplotlib')
+  from vqm_jax.report.study import forest
+
+  estimates = {'$a_b$': (0.5, 0.3, 0.8), 'b': (-0.5, math.nan, math.nan), 'none': (math.nan,) * 3}
+  paths = [forest.save(tmp_path / name, estimates, 'Log-strength', 0.0) for name in 'xy']
+  assert [path.read_bytes() for path in paths[0]] == [path.read_bytes() for path in paths[1]]
+  assert paths[0][1].read_text().startswith('<?xml')
