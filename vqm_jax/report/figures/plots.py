@@ -122,17 +122,18 @@ def along_frames(
   return name, curves
 
 
-def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]]) -> Figure:
+def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]], columns: int = 2) -> Figure:
   """Draws a metric along the frames, a panel for each clip.
 
   Args:
     name: of the metric.
     curves: {clip: {label: (frames, values)}}, as `along_frames` returns them.
+    columns: of panels, 1 or 2.
   """
-  columns = 1 if len(curves) == 1 else 2
+  columns = min(columns, len(curves))
   rows = -(-len(curves) // columns)
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(_COLUMN if columns == 1 else _PAGE, 0.5 + 1.7 * rows))
+    figure = Figure(figsize=(_width(columns), 0.5 + 1.7 * rows))
     for k, (clip, lines) in enumerate(curves.items()):
       axes = figure.add_subplot(rows, columns, k + 1)
       styles = _styles([label for label in lines if label != saved_frames.INPUT])
@@ -243,8 +244,8 @@ def _evened(curve: Mapping[int, float]) -> dict[int, float]:
   return {step: value for step, _, value in out}
 
 
-def training(found: Sequence[Run]) -> Figure:
-  """Validation score, a panel for each data set, and loss over the steps.
+def training(found: Sequence[Run], columns: int = 2) -> Figure:
+  """Validation score, a panel for each data set, and loss over the steps, in 1 or 2 columns.
 
   Of several seeds the mean and a band of one standard deviation.
   """
@@ -256,12 +257,12 @@ def training(found: Sequence[Run]) -> Figure:
   sets = list(dict.fromkeys(run.validation for run in found))
   drawn = [(score, names[score], [run for run in found if run.validation == one]) for one in sets]
   drawn.append(('train/loss', loss, found))
-  rows = -(-len(drawn) // 2)
+  rows = -(-len(drawn) // columns)
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(_PAGE, 0.3 + 2.3 * rows))
+    figure = Figure(figsize=(_width(columns), 0.3 + 2.3 * rows))
     styles = _styles([run.label for run in found])
     for k, (name, title, shown) in enumerate(drawn):
-      axes = figure.add_subplot(rows, 2, k + 1)
+      axes = figure.add_subplot(rows, columns, k + 1)
       if name == score and len(sets) > 1:
         axes.set_title(shown[0].validation or 'another data set', loc='left')
       for run in shown:
@@ -349,22 +350,24 @@ def published_points() -> list[Point]:
   ]
 
 
-def tradeoff(own: Sequence[Point], original: bool) -> Figure:
+def tradeoff(own: Sequence[Point], original: bool, columns: int = 2) -> Figure:
   """Gain against seconds per frame and against parameters.
 
   Args:
     own: what was measured here.
     original: whether it was measured on the paper's test set: only then do the paper's teams share its axes.
+    columns: of panels, 1 or 2.
   """
   paper = published_points()
   rows = [('Measured here', own), ('Published (NTIRE 2020 test set)', paper)]
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(_PAGE, 2.7 if original else 4.8))
+    lines = (len(rows) - original) * 2 // columns
+    figure = Figure(figsize=(_width(columns), 0.6 + 2.1 * lines))
     styles = _styles([point.label for point in own])
     for k, (title, found) in enumerate(rows):
       for j, (field, name) in enumerate((('seconds', 'Seconds per frame'), ('params', 'Parameters'))):
         shared = original and k == 1
-        axes = figure.axes[j] if shared else figure.add_subplot(len(rows) - original, 2, 2 * k + j + 1)
+        axes = figure.axes[j] if shared else figure.add_subplot(lines, columns, 2 * k + j + 1)
         for point in found:
           if getattr(point, field):
             style = {'color': _GREY, 'marker': 'o', 'fillstyle': 'none'} if k else styles[point.label]
@@ -373,7 +376,7 @@ def tradeoff(own: Sequence[Point], original: bool) -> Figure:
         if not shared:
           axes.set_xscale('log')
           axes.set_xlabel(name)
-          axes.set_ylabel('Gain (dB)' if j == 0 else '')
+          axes.set_ylabel('Gain (dB)' if j == 0 or columns == 1 else '')
           axes.margins(0.16, 0.2)
           if j == 0:
             axes.set_title('Measured here; grey: published, same test set' if original else title, loc='left')
@@ -425,6 +428,10 @@ def _overlap(one, other) -> float:
 
 
 # What all of them share.
+
+
+def _width(columns: int) -> float:
+  return _COLUMN if columns == 1 else _PAGE
 
 
 def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:

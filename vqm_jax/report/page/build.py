@@ -1,6 +1,7 @@
 """A results page from evaluations: what is on it, and the file; `vqm_jax.report.page` is the program."""
 
 import datetime
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -151,11 +152,11 @@ def _plots(block: Block, raw: Mapping[str, Summary], clips: Sequence[str]):
     name, curves = plots.along_frames(block, raw, clips)
     said = f'{metrics.label(name)} of every scored frame.'
     said += ' Frames that equal their targets are left out.' if name.startswith('psnr') else ''
-    return plots.frames(name, curves), said, len(curves) > 1
+    return functools.partial(plots.frames, name, curves), said, len(curves) > 1
 
   def training():
     found = plots.runs(block.results)
-    return plots.training(found), 'Validation score and training loss over the steps.', True
+    return functools.partial(plots.training, found), 'Validation score and training loss over the steps.', True
 
   def tradeoff():
     said = 'Gain in PSNR against cost. '
@@ -164,7 +165,7 @@ def _plots(block: Block, raw: Mapping[str, Summary], clips: Sequence[str]):
       if block.original
       else 'The teams of the paper had other videos and hardware: not comparable.'
     )
-    return plots.tradeoff(plots.points(block), block.original), said, True
+    return functools.partial(plots.tradeoff, plots.points(block), block.original), said, True
 
   drawn, lacking = [], []
   titles = {f'{psnr} along frames': frames, 'Training': training, 'Quality against cost': tradeoff}
@@ -174,12 +175,13 @@ def _plots(block: Block, raw: Mapping[str, Summary], clips: Sequence[str]):
     for title, draw in titles.items():
       try:
         figure, caption, broad = draw()
+        drawings = [figure(columns=columns) for columns in ((2, 1) if broad else (1,))]
       except plots.Unavailable as error:
         reason = str(error)
         for path in raw:  # where files lie here is nothing to publish
           reason = reason.removeprefix(f'{path}: ')
         lacking.append(f'No plot "{title}": {reason}')
         continue
-      _, svg = plots.save(pathlib.Path(folder) / 'plot', figure)
-      drawn.append(markup.Plot(title, svg.read_text(encoding='utf-8'), caption, broad))
+      texts = [plots.save(pathlib.Path(folder) / 'plot', each)[1].read_text(encoding='utf-8') for each in drawings]
+      drawn.append(markup.Plot(title, caption, *texts))
   return drawn, lacking

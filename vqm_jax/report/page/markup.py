@@ -24,12 +24,12 @@ _REFERENCES = ('No processing', 'Source', 'Target')
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """A figure as SVG text, its heading and what it shows; `broad` ones need the whole width."""
+  """A figure as SVG text, heading and caption; `narrow` is the one of two columns in one, for phones."""
 
   title: str
-  svg: str
   caption: str
-  broad: bool = False
+  svg: str
+  narrow: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,9 +269,12 @@ def _sort_value(key: str, cell: Cell, cost: float | None) -> str | None:
 def _plots(plots: Sequence[Plot]) -> str:
   figures = []
   for k, plot in enumerate(plots):
-    svg = inline_svg(plot.svg, f'plot{k}')
-    svg = svg.replace('<svg', f'<svg role="img" aria-label="{escape(plot.title)}: {escape(plot.caption)}"', 1)
-    kind = ' class="whole broad"' if plot.broad else ''
+    label = f'<svg role="img" aria-label="{escape(plot.title)}: {escape(plot.caption)}"'
+    svg = inline_svg(plot.svg, f'plot{k}').replace('<svg', label, 1)
+    kind = ''
+    if plot.narrow:
+      narrow = inline_svg(plot.narrow, f'narrow{k}').replace('<svg', label, 1)
+      svg, kind = f'<div class="broad">{svg}</div>\n<div class="narrow">{narrow}</div>', ' class="whole"'
     figures.append(
       f'<figure{kind}>\n{svg}\n<figcaption><b>{escape(plot.title)}.</b> {escape(plot.caption)}</figcaption>\n</figure>'
     )
