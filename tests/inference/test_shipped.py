@@ -249,3 +249,9 @@ def test_flags_that_exclude_each_other(folder):
   }.items():
     with pytest.raises(errors.ConfigError, match=f'^{re.escape(message)}'):
       inference.check_weights(*args)
+
+
+def test_files_do_not_tell_where_they_were_made():
+  for name in shipped.names():
+    _, meta = exporting.read_safetensors(shipped.FOLDER / shipped.describe(name).file)
+    assert meta['training'] and '=/' not in str(meta)

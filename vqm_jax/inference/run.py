@@ -167,7 +167,10 @@ def _training(config: dict, meta: dict) -> dict | None:
   """Collects how the network was trained, for tables."""
   if 'seconds' not in meta:
     return None
-  notes = [f'init_from={config["init_from"]}'] if config.get('init_from') else []
+  notes = []
+  if source := config.get('init_from'):
+    path = pathlib.Path(source)  # where it lies here is nothing to publish
+    notes = [f'init_from={path.parents[1].name + "/" if path.parent.name == "checkpoints" else ""}{path.name}']
   if config['system'] in enhancers.METHODS and 'content_loss' in config['loss_args']:
     notes.append(f'content_loss={config["loss_args"]["content_loss"]}')
   hardware = ', then '.join(meta['hardware'])
