@@ -28,7 +28,7 @@ def test_windows_and_frames_with_their_psnr(command, micro_data, tmp_path):
   assert picture[title + 18 : title + 66, :48].std() > 5  # a window
   assert picture[-70 - title :, -150:].min() == 255  # no sixth one
   code, output = shown(command, micro_data, '--config=micro_frames', '--count=2', f'--output={sheet}')
-  assert code == 0 and 'val_00 frame 2  ' in output and 'val_00 frame 6  ' in output, output
+  assert code == 0 and 'val_00 frame 2, ' in output and 'val_00 frame 6, ' in output, output
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_segments(command, tmp_path):
   sheet = tmp_path / 'sheet.png'
   args = ['--dataset=paired_videos', '--config=segments', f'--output={sheet}']
   code, output = shown(command, tmp_path, *args)
-  assert code == 0 and 'a scene 0 frame 5 of a segment of 10  ' in output and ' dB' in output, output
+  assert code == 0 and 'a scene 0 frame 5 of a segment of 10, ' in output and ' dB' in output, output
   height, width, _ = np.asarray(Image.open(sheet)).shape
   assert height - (18 + 64 + 4) in (16, 32) and width == 3 * 100 - 4

@@ -97,9 +97,9 @@ def frames(source: DataSource, count: int) -> Iterator[Row]:
 def pair(text: str, lq: np.ndarray, hq: np.ndarray | None) -> Row:
   """Input, target and error, with the PSNR; the target is None where it is withheld."""
   if hq is None:
-    text = f'{text}  target withheld'
+    text = f'{text}, target withheld'
     return text, _titled(text, [_reduced(lq)], ['input'])
-  text = f'{text}  {float(metrics.psnr(lq, hq)):.2f} dB'
+  text = f'{text}, {float(metrics.psnr(lq, hq)):.2f} dB'
   panels = map(_reduced, (lq, hq, pictures.error(lq, hq)))
   return text, _titled(text, list(panels), ['input', 'target', 'error x4'])
 
