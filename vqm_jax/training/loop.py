@@ -77,7 +77,7 @@ def init_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
 
 
 def check_input_mean(config: ml_collections.ConfigDict, source: str | pathlib.Path) -> None:
-  """Sees to it that weights from elsewhere will get the frames that they were trained on.
+  """Checks that weights from elsewhere will get the frames that they were trained on.
 
   Args:
     config: of the run that starts.
