@@ -17,6 +17,10 @@ def test_a_message_is_plain_text_on_one_line(text, shown):
   assert errors.one_line(text) == shown
 
 
+def test_the_nearest_name_is_offered_if_one_is_near():
+  assert errors.hint('tlc', ['tcl', 'gtq']) == "did you mean 'tcl'? " and errors.hint('xyz', ['tcl', 'gtq']) == ''
+
+
 def test_of_a_long_message_the_middle_is_left_out():
   line = errors.one_line('the file ' + 'x' * 5000 + ' so do that')
   assert len(line) <= errors.LONGEST and line.startswith('the file') and line.endswith('so do that') and ' ... ' in line

@@ -4,7 +4,9 @@ Each message is one line that names the file or field, what was expected, what w
 print it without a traceback (`--debug` shows it) and leave with `exit_code`.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 LONGEST = 500  # characters of a message
 _TAIL = 200  # of them are kept of its end, where the remedy stands
@@ -55,6 +57,12 @@ def reason(error: BaseException, longest: int = 160) -> str:
   """Returns the message of another library's exception for use within a line: its first line, or else its type."""
   lines = str(error).strip().splitlines()
   return one_line(lines[0], longest) if lines and lines[0].strip() else type(error).__name__
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+  """Returns "did you mean 'x'? " for the nearest of the `known` names; '' if none is near."""
+  near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+  return f'did you mean {near[0]!r}? ' if near else ''
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

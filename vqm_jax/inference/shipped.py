@@ -12,7 +12,6 @@ first in the index is the one that is taken by default.
 """
 
 import dataclasses
-import difflib
 import pathlib
 import re
 import shutil
@@ -98,8 +97,7 @@ def choices(name: str = '') -> str:
   entries = _entries()
   if not entries:
     return f'{_none()}; train a network and give its folder instead.'
-  near = difflib.get_close_matches(name, [entry.name for entry in entries], n=1, cutoff=0.4)
-  hint = f'did you mean {near[0]!r}? ' if near else ''
+  hint = errors.hint(name, [entry.name for entry in entries])
   listed = '; '.join(f'{entry.name} (for {entry.device.upper()}s: {entry.description})' for entry in entries)
   return f'{hint}with the package ship {listed}.'
 

@@ -14,7 +14,6 @@ The reference of the temporal metrics is the target, or the input where pairs ar
 """
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -121,8 +120,7 @@ def create(
   kind, _, variant = name.partition('_')
   if name not in NAMES and not (kind in ('psnr', 'ssim') and variant in fidelity.PROTOCOLS):
     with_protocol = [f'{kind}_{protocol}' for kind in ('psnr', 'ssim') for protocol in fidelity.PROTOCOLS]
-    near = difflib.get_close_matches(name.lower(), [*NAMES, *with_protocol], n=1, cutoff=0.4)
-    hint = f'did you mean {near[0]!r}? ' if near else ''
+    hint = errors.hint(name.lower(), [*NAMES, *with_protocol])
     raise errors.ConfigError(f'Metric {name!r} is unknown; {hint}choose from {", ".join(NAMES)}.')
   if kind in ('psnr', 'ssim'):
     return _fidelity(kind, variant or protocol)

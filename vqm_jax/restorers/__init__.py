@@ -6,7 +6,6 @@ network = restorers.create('tcl_edvr', rngs=nnx.Rngs(0))   # published size, fre
 restored = network(clip)                                   # (B, 5, H, W, 3) in [0, 1] -> (B, H, W, 3)
 """
 
-import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,9 +60,7 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
   """
   known = NETWORKS | MIXTURES
   if name not in known:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f'did you mean {near[0]!r}? ' if near else ''
-    raise errors.ConfigError(f'system={name!r} is unknown; {hint}choose one of {sorted(known)}.')
+    raise errors.ConfigError(f'system={name!r} is unknown; {errors.hint(name, known)}choose one of {sorted(known)}.')
   if isinstance(rngs, nnx.Rngs):
     rngs = ParameterKeys(rngs)  # deep networks are made in a second instead of twenty
   build = functools.partial(_mix, MIXTURES[name]) if name in MIXTURES else NETWORKS[name]
