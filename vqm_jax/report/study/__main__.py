@@ -125,9 +125,10 @@ def main(argv: list[str]) -> None:
   key_path = pathlib.Path(_KEY.value) if _KEY.value else out.with_name(f'{out.name}_KEY_keep_private.json')
   key = making.build(study, out, key_path, functools.partial(cli.progress, desc='written', unit='video'))
   length = max(map(len, key['orders']))
-  minutes = length * (study.frames / study.fps + 5) / 60
+  minutes = max(1, round(length * (study.frames / study.fps + 5) / 60))
   print(f'{out / "index.html"}: {len(key["methods"])} methods, {len(chosen)} clips, {length} questions for each rater,')
-  print(f'about {minutes:.0f} minutes. The key: {key_path}. Keep it private, and publish nothing but {out}.')
+  unit = 'minute' if minutes == 1 else 'minutes'
+  print(f'about {minutes} {unit}. The key: {key_path}. Keep it private, and publish nothing but {out}.')
 
 
 if __name__ == '__main__':
