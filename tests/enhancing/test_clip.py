@@ -2,6 +2,7 @@
 
 import functools
 import signal
+import threading
 import time
 
 import jax.numpy as jnp
@@ -147,3 +148,54 @@ def test_a_second_run_on_the_same_output_is_refused(tmp_path, source):
       run(Window(), source, tmp_path / 'out.mp4')
 
   assert run(Window(), source, tmp_path / 'out.mp4', 3, second).complete
+
+
+def test_all_stages_are_at_work_at_once(tmp_path, source, monkeypatch):
+  """Each waits for all others at one of its frames: decoding, the way to RGB, the network, the way back, encoding."""
+  meeting, met = threading.Barrier(5), []
+
+  def meet(stage, index, at):
+    if index == at:
+      meeting.wait(timeout=60)
+      met.append(stage)
+
+  def jobs(source, first):
+    def convert(index, job):
+      meet('conversion', index, 7)
+      return job()
+
+    for index, job in enumerate(source.jobs(first)):
+      meet('decoding', index, 11)
+      yield functools.partial(convert, index, job)
+
+  def restore(read, first, cuts):
+    for index, frame in enumerate(read(first)):
+      meet('network', index, 3)
+      yield frame, frame
+
+  def prepare(self, index, rgb):
+    meet('conversion back', index, 2)
+    return prepare_as_it_is(self, index, rgb)
+
+  def append(self, prepared):
+    meet('encoding', self._position, 0)
+    append_as_it_is(self, prepared)
+
+  output = segments.SegmentedOutput
+  prepare_as_it_is, append_as_it_is = output.prepare, output.append
+  monkeypatch.setattr(clip.video, 'frame_jobs', jobs)
+  monkeypatch.setattr(output, 'prepare', prepare)
+  monkeypatch.setattr(output, 'append', append)
+  assert clip.enhance_video(restore, source, tmp_path / 'out.mp4').complete
+  assert sorted(met) == ['conversion', 'conversion back', 'decoding', 'encoding', 'network']
+
+
+@pytest.mark.parametrize('name', ['out.mp4', 'out'])
+def test_what_goes_wrong_in_a_thread_beside_is_told(tmp_path, source, name):
+  def restore(read, first, cuts):
+    for index, frame in enumerate(read(first)):
+      yield frame, frame[:, :8] if index == 7 else frame
+
+  with pytest.raises(errors.VideoError, match=rf'{name}: frame 7 is uint8 \(48, 8, 3\), expected uint8 \(48, 64, 3\)'):
+    clip.enhance_video(restore, source, tmp_path / name)
+  assert [path.name for path in tmp_path.iterdir()] == ['in.mp4']

@@ -6,7 +6,7 @@ from inference.whole import assert_same, whole
 from inference.window import Window, clip
 
 from vqm_jax import errors, restorers
-from vqm_jax.inference import reflect_index, restore_frames
+from vqm_jax.inference import reflect_index, restore_frames, streaming
 from vqm_jax.inference.streaming import stream_frames
 from vqm_jax.restorers.ecnu import C2CNet
 
@@ -115,6 +115,29 @@ def test_self_ensemble_averages_the_eight_symmetries_and_keeps_a_symmetric_netwo
   assert_same(a[:, ::-1].swapaxes(1, 2), b)  # equivariant, which the plain network is not
   with pytest.raises(errors.ConfigError, match='use 1 or 8'):
     next(restore_frames(other, frames, self_ensemble=3))
+
+
+def test_a_frame_is_fetched_when_the_next_ones_have_been_asked_for(monkeypatch):
+  """Devices do what they are asked in order: a frame fetched at once would wait for all that was asked before it."""
+  told = []
+
+  class Coming:
+    def __init__(self, frame, **unused):
+      self.frame, self.number = frame, sum(event == 'asked' for event, _ in told)
+      told.append(('asked', self.number))
+
+    def copy_to_host_async(self):
+      told.append(('sent', self.number))
+
+    def __array__(self, dtype=None, copy=None):
+      told.append(('fetched', self.number))
+      return np.asarray(self.frame)
+
+  monkeypatch.setattr(streaming, 'to_integers', Coming)
+  list(restore_frames(Window(1, 1, nnx.Rngs(0)), clip(4), devices=jax.devices()[:1]))
+  expected = ['asked', 'sent'] + ['asked', 'sent', 'fetched'] * 3 + ['fetched']
+  assert [event for event, _ in told] == expected
+  assert [number for event, number in told if event == 'fetched'] == [0, 1, 2, 3]
 
 
 def test_a_frame_of_another_size_is_refused_by_number():

@@ -115,6 +115,24 @@ def test_odd_sizes_keep_every_pixel():
   assert np.abs(colour.yuv_to_rgb(frame).astype(int) - rgb).max() <= 2
 
 
+def test_frames_are_taken_as_they_lie_in_memory():
+  def planes(frame):
+    return [np.frombuffer(bytes(p), np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in frame.planes]
+
+  rgb = np.random.default_rng(0).integers(0, 256, (34, 50, 3), np.uint8)
+  copied = av.VideoFrame.from_ndarray(rgb, format='rgb24')
+  for form in ('yuv420p', 'yuv444p'):
+    expected = planes(colour.to_coded(copied, Colour(), form))
+    fixed = rgb.copy()
+    fixed.flags.writeable = False  # as those that come from a device
+    for given in (rgb.copy(), fixed, rgb.copy()[:, ::-1][:, ::-1], np.asfortranarray(rgb)):
+      found = colour.rgb_to_yuv(given, Colour(), form)
+      if given.flags.writeable:
+        given[...] = 0  # and are used again
+      for plane, other in zip(planes(found), expected, strict=True):
+        np.testing.assert_array_equal(plane, other)
+
+
 def test_coded_frames_are_not_touched():
   frame = colour.rgb_to_yuv(patches(), Colour())
   assert colour.to_coded(frame, Colour()) is frame

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from prepare import generated_video
@@ -24,6 +25,16 @@ def test_motion_is_no_cut(length):
   assert [starts for _, starts in marked] == [False] * length
   for (frame, _), wanted in zip(marked, clip, strict=True):
     assert frame is wanted
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('size', [(48, 64), (271, 483), (540, 960)])
+def test_thumbnails_are_those_of_frames_in_blue_green_red(size, dtype):
+  """As OpenCV and PySceneDetect have them: turned behind the scaling, the same bit for bit."""
+  frame = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (*size, 3), dtype, endpoint=True)
+  small = cv2.resize(frame[..., ::-1], cuts.thumbnail_size(*size), interpolation=cv2.INTER_AREA)
+  expected = small if dtype == np.uint8 else (small >> 8).astype(np.uint8)
+  np.testing.assert_array_equal(cuts._thumbnail(frame), expected)
 
 
 def test_sixteen_bits():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vqm_jax import errors
-from vqm_jax.video import Colour, in_background, open_video, open_writer, prefetch, write_png
+from vqm_jax.video import Colour, background, in_background, open_video, open_writer, prefetch, write_png
 
 FPS = Fraction(25)
 
@@ -223,6 +223,27 @@ def test_prefetch_can_be_abandoned():
   assert closed and threading.active_count() == before
 
 
+def test_work_on_frames_keeps_their_order_and_is_done_side_by_side():
+  meeting = threading.Barrier(background.WORKERS)
+
+  def work(t):
+    if t < background.WORKERS:
+      meeting.wait(timeout=60)
+    if t == 25:
+      raise errors.VideoError('broken at 25')
+    return -t
+
+  ahead = prefetch((t for t in range(40)), 6, work)
+  assert [next(ahead) for _ in range(25)] == [-t for t in range(25)]
+  with pytest.raises(errors.VideoError, match='broken at 25'):
+    next(ahead)
+  before = threading.active_count()
+  ahead = prefetch((t for t in range(40)), 6, lambda t: t)
+  next(ahead)
+  ahead.close()
+  assert threading.active_count() == before
+
+
 class Slow:
   def __init__(self, fail_at=None):
     self.written, self.fail_at = [], fail_at
@@ -241,6 +262,32 @@ def test_background_writer_is_bounded_and_ordered():
       writer.write(t)
       assert t - len(slow.written) <= 4
   assert slow.written == list(range(20))
+
+
+def test_background_writer_gets_what_was_made_of_frames():
+  slow, made = Slow(), []
+
+  def work(index, t):
+    time.sleep(0.004 * (index % 3))
+    made.append(t)
+    return index, t
+
+  with in_background(slow, 3, work) as writer:
+    for t in range(100, 120):
+      writer.write(t)
+      assert len(made) - len(slow.written) <= 4 + background.WORKERS
+  assert slow.written == list(enumerate(range(100, 120)))
+
+  def broken(index, t):
+    if index == 7:
+      raise errors.VideoError('broken at 7')
+    return index
+
+  slow = Slow()
+  with pytest.raises(errors.VideoError, match='broken at 7'), in_background(slow, 3, broken) as writer:
+    for t in range(20):
+      writer.write(t)
+  assert len(slow.written) == 7
 
 
 @pytest.mark.parametrize('fail_at', [0, 19])

@@ -1,8 +1,13 @@
-"""One video from its file to another one: decoded, restored and encoded side by side, in segments."""
+"""One video from its file to another one: decoded, restored and encoded side by side, in segments.
+
+Three threads take the frames in their order: one decodes, one asks the network, one encodes. What each frame needs by
+itself, the way to RGB and back, is done in some more threads beside decoding and encoding.
+"""
 
 import contextlib
 import functools
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -82,7 +87,8 @@ def enhance_video(
     VideoError: damaged input, lost frames, a full disk.
     BusyError: another process is at work on the same output.
   """
-  busy = dict.fromkeys(('decoding', 'network', 'encoding'), 0.0)
+  stages = {name: _Stage() for name in ('decoding', 'network', 'encoding')}
+  decoding, network, encoding = stages.values()
   cuts: list[int] = []
 
   def notes(start: int, stop: int) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def enhance_video(
     return found | (against.notes(start, stop) if against else {})
 
   def read(first: int) -> Iterator[np.ndarray]:
-    return video.prefetch(_timed(source.frames(first), busy, 'decoding'))
+    return video.prefetch(decoding.items(video.frame_jobs(source, first)), work=decoding.call)
 
   with contextlib.ExitStack() as stack:
     size = dict(height=source.height, width=source.width)
@@ -104,22 +110,25 @@ def enhance_video(
       cuts += finished['cuts']
       if against:
         against.recall(finished)
-    divider = np.full((source.height, _DIVIDER, 3), np.iinfo(outputs[0].dtype).max, outputs[0].dtype)
     started, count = time.perf_counter(), 0
     with contextlib.ExitStack() as inner:
-      writers = [inner.enter_context(video.in_background(_TimedWriter(each, busy))) for each in outputs]
+      shown = [_restored, _side_by_side][: len(outputs)]
+      writers = [_Writing(output, first, show, encoding) for output, show in zip(outputs, shown, strict=True)]
+      writers = [inner.enter_context(video.in_background(each, work=each.prepare)) for each in writers]
       if first < source.num_frames:
-        pairs = inner.enter_context(contextlib.closing(restore(functools.partial(_waiting, read, busy), first, cuts)))
-        pairs = cli.progress(_timed(pairs, busy, 'network'), source.num_frames - first, 'enhance', 'frames')
+        pairs = inner.enter_context(
+          contextlib.closing(restore(functools.partial(_waiting, read, network), first, cuts))
+        )
+        pairs = cli.progress(network.items(pairs), source.num_frames - first, 'enhance', 'frames')
         for frame, restored in pairs:
           if against:  # before a segment can end with it
             against.look(first + count, frame, restored)
-          writers[0].write(restored)
-          if compare:
-            writers[1].write(np.concatenate([frame, divider, restored], axis=1))
+          for writer in writers:
+            writer.write((frame, restored))
           count += 1
           if stop and stop.signal:
             break
+    busy = {name: stage.busy for name, stage in stages.items()}
     report = Report(count, first, source.num_frames, outputs[0].done, time.perf_counter() - started, busy)
     if not (stop and stop.signal) or report.complete:
       segments.publish(outputs)
@@ -134,36 +143,79 @@ def _common_start(outputs: list[segments.SegmentedOutput]) -> int:
   return places.pop()
 
 
-def _timed(items: Iterator, busy: dict[str, float], name: str) -> Iterator:
-  """The items as they come; the time that they took is added to `busy`."""
-  while True:
+def _restored(frame: np.ndarray, restored: np.ndarray) -> np.ndarray:
+  del frame
+  return restored
+
+
+def _side_by_side(frame: np.ndarray, restored: np.ndarray) -> np.ndarray:
+  divider = np.full((len(frame), _DIVIDER, 3), np.iinfo(frame.dtype).max, frame.dtype)
+  return np.concatenate([frame, divider, restored], axis=1)
+
+
+class _Stage:
+  """How long a stage was at work: in a thread that takes frames in their order, and in others beside it."""
+
+  def __init__(self):
+    self._in_order, self._beside, self._lock = 0.0, 0.0, threading.Lock()
+
+  @property
+  def busy(self) -> float:
+    """Seconds of whatever bounds the stage: that thread, or each of the `video.WORKERS` others."""
+    return max(self._in_order, self._beside / video.WORKERS)
+
+  def items(self, items: Iterator) -> Iterator:
+    """The items as they come, on the clock."""
+    while True:
+      start = time.perf_counter()
+      try:
+        item = next(items)
+      except StopIteration:
+        return
+      finally:
+        self.spend(time.perf_counter() - start)
+      yield item
+
+  def spend(self, seconds: float) -> None:
+    """Adds time of the thread that takes frames in their order."""
+    with self._lock:  # a comparison is written by a second one
+      self._in_order += seconds
+
+  def call(self, work: Callable, *args: Any) -> Any:
+    """work(*args) in one of the other threads, on the clock."""
     start = time.perf_counter()
     try:
-      item = next(items)
-    except StopIteration:
-      return
+      return work(*args)
     finally:
-      busy[name] += time.perf_counter() - start
-    yield item
+      with self._lock:
+        self._beside += time.perf_counter() - start
 
 
-def _waiting(read: Read, busy: dict[str, float], first: int) -> Iterator[np.ndarray]:
+def _waiting(read: Read, network: _Stage, first: int) -> Iterator[np.ndarray]:
   """The frames as they come; waiting for them is not the network's work."""
   with contextlib.closing(read(first)) as frames:
     while True:
       start = time.perf_counter()
       frame = next(frames, None)
-      busy['network'] -= time.perf_counter() - start
+      network.spend(start - time.perf_counter())
       if frame is None:
         return
       yield frame
 
 
-class _TimedWriter:
-  def __init__(self, writer: segments.SegmentedOutput, busy: dict[str, float]):
-    self._writer, self._busy = writer, busy
+class _Writing:
+  """An output from frame `first` on, which gets what `show` makes of frame and restored frame.
 
-  def write(self, rgb: np.ndarray) -> None:
+  Several threads may `prepare` that beside the one that writes.
+  """
+
+  def __init__(self, output: segments.SegmentedOutput, first: int, show: Callable, stage: _Stage):
+    self._output, self._first, self._show, self._stage = output, first, show, stage
+
+  def prepare(self, index: int, pair: tuple[np.ndarray, np.ndarray]) -> Any:
+    return self._stage.call(lambda: self._output.prepare(self._first + index, self._show(*pair)))
+
+  def write(self, prepared: Any) -> None:
     start = time.perf_counter()
-    self._writer.write(rgb)
-    self._busy['encoding'] += time.perf_counter() - start
+    self._output.append(prepared)
+    self._stage.spend(time.perf_counter() - start)

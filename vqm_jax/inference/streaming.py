@@ -163,7 +163,8 @@ def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Me
     missing = list(dict.fromkeys(u for window in windows for u in window if u not in features))
     for start in range(0, len(missing), group):
       units = missing[start : start + group]
-      stacked = np.stack([np.stack([buffer[i] for i in u]) for u in units + units[-1:] * (group - len(units))])
+      indices = [i for u in units + units[-1:] * (group - len(units)) for i in u]
+      stacked = np.stack([buffer[i] for i in indices]).reshape(group, unit, *size)
       encoded = encode(state, parallel.split_over(stacked, mesh))
       features.update(zip(units, parallel.per_device(encoded, mesh), strict=False))
     window_units = [parallel.from_devices([features[u] for u in units], mesh) for units in zip(*windows, strict=True)]
@@ -412,8 +413,16 @@ def restore_frames(
     devices=devices,
     find_cuts=find_cuts,
   )
+  # On its way to the host while the device is at work on the next ones: what is asked of a device comes in order, so
+  # that waiting for a frame right away would be waiting for all that was asked for after it.
+  coming: collections.deque[jax.Array] = collections.deque()
   for restored in streams:
-    yield np.asarray(to_integers(restored, dtype=dtype))
+    coming.append(to_integers(restored, dtype=dtype))
+    coming[-1].copy_to_host_async()
+    if len(coming) > 1:
+      yield np.asarray(coming.popleft())
+  for restored in coming:
+    yield np.asarray(restored)
 
 
 def stream_frames(

@@ -1,6 +1,6 @@
 """Video and image files in, RGB frames out, and back. The only package that imports PyAV."""
 
-from vqm_jax.video.background import in_background, prefetch
+from vqm_jax.video.background import WORKERS, in_background, prefetch
 from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES
 from vqm_jax.video.codec import encode
 from vqm_jax.video.colour import Colour, colour_of, default_colour, rgb_to_yuv, to_eight_bits, yuv_to_rgb
@@ -10,7 +10,7 @@ from vqm_jax.video.cuts import mark_cuts
 from vqm_jax.video.images import is_image, natural
 from vqm_jax.video.reader import VideoFile, concealed, describe, examine, is_video, list_videos, open_video
 from vqm_jax.video.rotation import upright
-from vqm_jax.video.sources import VideoSource
+from vqm_jax.video.sources import VideoSource, frame_jobs
 from vqm_jax.video.writer import IMAGES as IMAGE_SUFFIXES
 from vqm_jax.video.writer import check_one_frame, open_writer, write_png
 
@@ -18,6 +18,7 @@ __all__ = [
   'CUT_REACH',
   'IMAGE_SUFFIXES',
   'OUTPUT_SUFFIXES',
+  'WORKERS',
   'Colour',
   'Compression',
   'VideoFile',
@@ -31,6 +32,7 @@ __all__ = [
   'describe',
   'encode',
   'examine',
+  'frame_jobs',
   'in_background',
   'is_image',
   'is_video',

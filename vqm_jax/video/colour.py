@@ -161,7 +161,8 @@ def rgb_to_yuv(rgb: np.ndarray, colour: Colour, pixel_format: str | None = None)
   if rgb.dtype == np.uint16:
     frame = _rgb_to_ten_bits(rgb, colour)
   else:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24')
+    # Without a copy, which takes as long as the conversion and lets no other thread go on.
+    frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), format='rgb24')
   return to_coded(frame, colour, pixel_format)
 
 

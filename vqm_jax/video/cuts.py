@@ -85,5 +85,6 @@ def mark_cuts(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
   import cv2
 
-  small = cv2.resize(frame[..., ::-1], thumbnail_size(*frame.shape[:2]), interpolation=cv2.INTER_AREA)
+  small = cv2.resize(frame, thumbnail_size(*frame.shape[:2]), interpolation=cv2.INTER_AREA)
+  small = np.ascontiguousarray(small[..., ::-1])  # behind it, because OpenCV copies whole frames that are turned so
   return small if small.dtype == np.uint8 else (small >> 8).astype(np.uint8)

@@ -272,9 +272,16 @@ class VideoFile:
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
-    frames = self._whole_frames(start, stop) if self._deinterlace else self.yuv_frames(start, stop)
-    for frame in frames:
-      yield colour_lib.yuv_to_rgb(frame, self.colour, deep=self.dtype == np.uint16)
+    for job in self.jobs(start, stop):
+      yield job()
+
+  def jobs(
+    self, start: int = 0, stop: int | None = None
+  ) -> collections.abc.Iterator[collections.abc.Callable[[], np.ndarray]]:
+    """As `frames`: what turns each into RGB once it is decoded; several threads may do so side by side."""
+    to_rgb = functools.partial(colour_lib.yuv_to_rgb, colour=self.colour, deep=self.dtype == np.uint16)
+    for frame in self._whole_frames(start, stop) if self._deinterlace else self.yuv_frames(start, stop):
+      yield functools.partial(to_rgb, frame)
 
   def _whole_frames(self, start, stop):
     stop = checked_stop(self, start, stop)

@@ -18,6 +18,7 @@ or a kill leaves unfinished has no .json beside it that fits, and is removed.
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -42,12 +43,13 @@ from vqm_jax.video.writer import (
   beside,
   check_folder,
   check_one_frame,
+  coded_image,
   default_codec,
   image_names,
   is_image_name,
   open_encoder,
   to_image,
-  write_image,
+  write_file,
 )
 
 # Frames of a segment. x264 and x265 set a keyframe after 250 at the latest anyway; an image stands by itself.
@@ -144,16 +146,27 @@ class SegmentedOutput:
 
   def write(self, rgb: np.ndarray) -> None:
     """Appends a frame; raises VideoError for one of another size, one too many, or a full disk."""
+    self.append(self.prepare(self._position, rgb))
+
+  def prepare(self, index: int, rgb: np.ndarray) -> Any:
+    """What `append` takes for frame `index`: converted, or coded as an image. Several threads may prepare frames.
+
+    Raises VideoError for one of another size.
+    """
     if rgb.shape != self._shape or rgb.dtype != self.dtype:
       found, wanted = f'{rgb.dtype} {rgb.shape}', f'{self.dtype} {self._shape}'
-      raise errors.VideoError(f'{self.output}: frame {self._position} is {found}, expected {wanted}')
+      raise errors.VideoError(f'{self.output}: frame {index} is {found}, expected {wanted}')
+    return self._coding.prepare(index, rgb) if index < self._total else None
+
+  def append(self, prepared: Any) -> None:
+    """Appends a frame that is prepared; raises VideoError for one too many, or a full disk."""
     if self._position == self._total:
       raise errors.VideoError(f'{self.output}: more frames were given than the source has, {self._total}')
     with self._watching_the_disk():
       if self._writing is None:
         self._writing = contextlib.ExitStack()
         self._put = self._writing.enter_context(self._coding.open(self.folder, len(self._segments), *self._next()))
-      self._put(rgb)
+      self._put(prepared)
       self._position += 1
       if self._position == self._next()[1]:
         self._finish_segment()
@@ -381,16 +394,14 @@ class _Images:
     del number
     return [folder / self.product / f'{self._name(index)}.png' for index in range(start, stop)]
 
+  def prepare(self, index, rgb) -> bytes:
+    return coded_image(self._convert(rgb), '.png', beside(self._source, index))
+
   @contextlib.contextmanager
-  def open(self, folder, number, start, stop) -> Iterator[Callable[[np.ndarray], None]]:
+  def open(self, folder, number, start, stop) -> Iterator[Callable[[bytes], None]]:
     (folder / self.product).mkdir(exist_ok=True)
-    coming = enumerate(self.paths(folder, number, start, stop), start)
-
-    def put(rgb):
-      index, path = next(coming)
-      write_image(path, self._convert(rgb), '.png', beside(self._source, index))
-
-    yield put
+    coming = iter(self.paths(folder, number, start, stop))
+    yield lambda content: write_file(next(coming), content)
 
   def check(self, folder) -> None:
     """Nothing can be wrong."""
@@ -417,10 +428,13 @@ class _Image:
     del number, start, stop
     return [folder / self.product]
 
+  def prepare(self, index, rgb) -> bytes:
+    return coded_image(self._convert(rgb), self._suffix, beside(self._source, index))
+
   @contextlib.contextmanager
-  def open(self, folder, number, start, stop) -> Iterator[Callable[[np.ndarray], None]]:
-    del number, stop
-    yield lambda rgb: write_image(folder / self.product, self._convert(rgb), self._suffix, beside(self._source, start))
+  def open(self, folder, number, start, stop) -> Iterator[Callable[[bytes], None]]:
+    del number, start, stop
+    yield functools.partial(write_file, folder / self.product)
 
   def check(self, folder) -> None:
     """Nothing can be wrong."""
@@ -444,6 +458,7 @@ class _Coded:
     self._times, self._time_base = range(source.num_frames), 1 / Fraction(source.fps)
     if file and file.timestamps:
       self._times, self._time_base = file.timestamps, file.time_base
+    self._target = None  # of the conversion from RGB, as soon as `check` knows
     self.product = f'joined{suffix}'
     self._plan = streams.plan(file, suffix) if file else None
     self._container_options = self._plan.container_options if file else container_options_of(suffix)
@@ -456,21 +471,21 @@ class _Coded:
     del start, stop
     return [folder / f'{number:06d}{RAW_SUFFIX}']
 
+  def prepare(self, index, rgb) -> av.VideoFrame:
+    del index
+    return colour_lib.rgb_to_yuv(rgb, *self._target)
+
   @contextlib.contextmanager
-  def open(self, folder, number, start, stop) -> Iterator[Callable[[np.ndarray], None]]:
+  def open(self, folder, number, start, stop) -> Iterator[Callable[[av.VideoFrame], None]]:
     (path,) = self.paths(folder, number, start, stop)
     with self._encoder(path, start, stop) as encoder:
-
-      def put(rgb):
-        encoder.write(colour_lib.rgb_to_yuv(rgb, encoder.colour, encoder.pixel_format))
-
-      yield put
+      yield encoder.write
       encoder.finish()
 
   def check(self, folder) -> None:
     """Writes the header of the output and drops it; raises VideoError where the container does not take it."""
-    with self._whole(folder / f'header{self._suffix}'):
-      pass
+    with self._whole(folder / f'header{self._suffix}') as encoder:
+      self._target = encoder.colour, encoder.pixel_format
 
   def join(self, folder, segments) -> None:
     """One file of the packets of all segments, at the times of the source, and the other streams."""

@@ -1,6 +1,7 @@
 """The protocol of every clip of frames, whatever it was read from."""
 
 import collections.abc
+import functools
 import os
 import zipfile
 from fractions import Fraction
@@ -26,6 +27,21 @@ class VideoSource(Protocol):
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
     """Yields frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
     ...
+
+
+def frame_jobs(source: VideoSource, start: int = 0) -> collections.abc.Iterator[collections.abc.Callable]:
+  """For each frame from `start` on, what returns it; several threads may call these side by side.
+
+  The source's own `jobs`, where it has them: what of its work can be done for each frame by itself. Else all of the
+  work is done here, in order.
+  """
+  if hasattr(source, 'jobs'):
+    return source.jobs(start)
+  return (functools.partial(_itself, frame) for frame in source.frames(start))
+
+
+def _itself(frame: np.ndarray) -> np.ndarray:
+  return frame
 
 
 def checked_stop(source: VideoSource, start: int, stop: int | None) -> int:

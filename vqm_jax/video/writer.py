@@ -51,9 +51,21 @@ def write_image(path: pathlib.Path, rgb: np.ndarray, suffix: str, beside: dict[s
 
   The file appears only when it is complete.
   """
+  write_file(path, coded_image(rgb, suffix, beside))
+
+
+def coded_image(rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = None) -> bytes:
+  """The content of the file that `write_image` writes."""
+  file = io.BytesIO()
+  Image.fromarray(rgb).save(file, **IMAGES[suffix], **(beside or {}))
+  return file.getvalue()
+
+
+def write_file(path: pathlib.Path, content: bytes) -> None:
+  """Writes an image that is coded; the file appears only when it is complete. Raises VideoError if it cannot."""
   partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
   try:
-    Image.fromarray(rgb).save(partial, **IMAGES[suffix], **(beside or {}))
+    partial.write_bytes(content)
     os.replace(partial, path)
   except OSError as error:
     raise errors.VideoError(f'{path}: cannot be written ({error.strerror or error})') from error
