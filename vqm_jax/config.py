@@ -107,6 +107,7 @@ _SHARED = (
   Field('eval_frames', 0, operation=True),  # per clip; 0: all
   Field('keep_last', 2, _COUNT, operation=True),  # checkpoints, besides the best
   Field('num_workers', 0, operation=True),  # processes that decode; 0 decodes in threads
+  Field('data_on_device', False, operation=True),  # all records there, where they fit; the same samples
 )  # fmt: skip
 
 # Of enhancers: the fields above, but for the pixel loss, with other defaults where these say so, and the critics'.

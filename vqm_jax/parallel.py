@@ -20,6 +20,9 @@ from vqm_jax import errors
 
 AXIS = 'batch'
 
+# Puts a process's part of a batch, numpy {'lq', 'hq'} with samples along the first axis, on the devices of a mesh.
+Put = Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
+
 
 def batch_mesh(batch_size: int | None = None, devices: list | None = None) -> Mesh:
   """Returns a one-axis mesh over all devices (of all processes) that can share a batch of `batch_size`.
@@ -147,6 +150,16 @@ def across_devices(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Inside `data_parallel`: each scalar over all devices, a maximum where its name ends in 'max', else a mean."""
   over = {name: jax.lax.pmax if name.endswith('max') else jax.lax.pmean for name in scalars}
   return {name: over[name](value, AXIS) for name, value in scalars.items()}
+
+
+def local_part(batch: Any) -> Any:
+  """The inverse of `put_batch`: this process's part of arrays split along axis 0, as numpy arrays."""
+
+  def part(x):
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+  return jax.tree.map(part, batch)
 
 
 def to_host(tree: Any) -> Any:

@@ -115,6 +115,14 @@ def test_workers_do_not_change_the_run(whole, tmp_path):
   assert_equal(train(config, copy), whole[2])
 
 
+def test_data_on_the_device_do_not_change_the_run(whole, tmp_path, caplog):
+  config, copy = copy_until(whole, tmp_path, 4)
+  config = config.copy_and_resolve_references()
+  config.data_on_device = True
+  assert_equal(train(config, copy), whole[2])
+  assert 'vqm_demo/micro_tiles: on the device, ' in caplog.text
+
+
 @pytest.mark.parametrize('devices', [1, 8])
 def test_a_run_saved_on_four_devices_continues_on_one_and_on_eight(whole, tmp_path, devices):
   config, copy = whole[0].copy_and_resolve_references(), tmp_path / 'four'

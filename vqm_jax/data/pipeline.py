@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 
 from vqm_jax import errors
-from vqm_jax.data.records import DataSource
-from vqm_jax.data.sampling import Domains, check_records, endless_strips, windows
+from vqm_jax.data.records import DataSource, Records
+from vqm_jax.data.sampling import Domains, Read, check_records, endless_strips, windows
 
 # Grain's own defaults (16 threads, 500 elements) would hold gigabytes of batches. Each thread makes a whole batch.
 _THREADS = min(4, os.cpu_count() or 1)
@@ -28,7 +28,7 @@ _BATCHES_AHEAD_OF_WORKER = 2
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
-  """Endless batches {'lq', 'hq'}: uint8 (b, T, crop, crop, 3). Close it, or use it in `with`."""
+  """Endless batches {'lq', 'hq'}: uint8 (b, T, crop, crop, 3), or rows. Close it, or use it in `with`."""
 
   def __init__(self, iterator: grain.DatasetIterator, shared_memory: bool):
     self._iterator: grain.DatasetIterator | None = iterator
@@ -89,6 +89,7 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
   weights: Sequence[float] = (),
+  read: Read = Records,
 ) -> Batches:
   """Endless batches {'lq', 'hq'}: uint8 (batch_size / process_count, num_frames, crop, crop, 3).
 
@@ -114,6 +115,7 @@ def train_batches(
     process_index, process_count: this process takes global samples `start + process_index`,
       `start + process_index + process_count`, ... With several crops per record, read: runs of so many samples.
     weights: how often each of several sources is drawn from, in proportion; equally often when left out.
+    read: makes the records of a source; `Tables.read` for rows that say where the samples are, in their place.
 
   Raises:
     ConfigError: an argument out of range, or sources that `open_training` opened for another sampling.
@@ -123,7 +125,7 @@ def train_batches(
   sources = [sources] if isinstance(sources, DataSource | Domains) else list(sources)
   for source in sources:
     check_records(source, num_frames, crop, sampling)
-  strips = [endless_strips(source, sampling, seed + k, num_frames) for k, source in enumerate(sources)]
+  strips = [endless_strips(source, sampling, seed + k, num_frames, read) for k, source in enumerate(sources)]
   records = _mixed(strips, weights, seed).random_map(windows(sampling, num_frames, crop, augment, crops_per_record))
   if num_workers and not flags.FLAGS.is_parsed():
     # Grain asks absl about profiling when it starts workers; notebooks and tests parse no flags.

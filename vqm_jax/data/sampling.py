@@ -35,6 +35,8 @@ from vqm_jax.data.windows import AUGMENTATIONS, Aligned, Independent, Windows
 
 # What windows are cut out of.
 Strip = FrameStrip | segments.Room
+# Makes the records of a source with these fields.
+Read = Callable[[DataSource, Sequence[str]], Sequence[dict[str, Any]]]
 
 
 class Domains(NamedTuple):
@@ -110,16 +112,18 @@ def check_records(sources: DataSource | Domains, num_frames: int, crop: int, sam
     _check_videos(sources)
 
 
-def endless_strips(sources: DataSource | Domains, sampling: str, seed: int, num_frames: int) -> grain.MapDataset:
+def endless_strips(
+  sources: DataSource | Domains, sampling: str, seed: int, num_frames: int, read: Read = Records
+) -> grain.MapDataset:
   """Strips {'lq', 'hq'}: uint8 (T, H, W, 3) each, of records that `check_records` has seen, shuffled in each epoch.
 
-  Of segments they are decoded for this purpose and have `num_frames` frames. Raises DataError for a part of a split of
-  those.
+  Of segments they are decoded for this purpose and have `num_frames` frames. `read` makes the records of a source,
+  `Records` or what stands for them. Raises DataError for a part of a split of segments.
   """
   if isinstance(sources, DataSource) and segments.room(sources.dataset_info):
     strips = segments.Strips(Records(sources, segments.FIELDS), num_frames)
     return _shuffled(segments.turns(sources, num_frames), seed).random_map(strips)
-  return _MODES[sampling].strips(sources, seed)
+  return _MODES[sampling].strips(sources, seed, read)
 
 
 def windows(sampling: str, num_frames: int, crop: int, augment: str, count: int) -> Windows:
@@ -154,24 +158,24 @@ def _shuffled(records: Sequence[Any], seed: int) -> grain.MapDataset:
   return grain.MapDataset.source(records).seed(seed % 2**32).shuffle().repeat()
 
 
-def _pairs(source: DataSource, seed: int) -> grain.MapDataset:
-  return _shuffled(Records(source, ('lq', 'hq')), seed)
+def _pairs(source: DataSource, seed: int, read: Read) -> grain.MapDataset:
+  return _shuffled(read(source, ('lq', 'hq')), seed)
 
 
-def _any_two(domains: Domains, seed: int) -> grain.MapDataset:
-  source, target = (Records(part, ('frames',)) for part in domains)
+def _any_two(domains: Domains, seed: int, read: Read) -> grain.MapDataset:
+  source, target = (read(part, ('frames',)) for part in domains)
   # Several sources have seeds that follow each other; those of their targets are far away.
   both = [_shuffled(source, seed), _shuffled(target, seed + 2**31)]
   return grain.experimental.ZipMapDataset(both).map(lambda records: _joined(*records))
 
 
-def _two_of_a_video(domains: Domains, seed: int) -> grain.MapDataset:
-  source, target = (Records(part, ('video', 'frames')) for part in domains)
+def _two_of_a_video(domains: Domains, seed: int, read: Read) -> grain.MapDataset:
+  source, target = (read(part, ('video', 'frames')) for part in domains)
   return _shuffled(source, seed).random_map(_SameVideo(target, _videos(domains.target)))
 
 
-def _target_twice(domains: Domains, seed: int) -> grain.MapDataset:
-  return _shuffled(Records(domains.target, ('frames',)), seed).map(lambda record: _joined(record, record))
+def _target_twice(domains: Domains, seed: int, read: Read) -> grain.MapDataset:
+  return _shuffled(read(domains.target, ('frames',)), seed).map(lambda record: _joined(record, record))
 
 
 def _videos(source: DataSource) -> dict[str, range]:

@@ -57,6 +57,7 @@ class Adversarial:
 
   Attributes:
     mesh: the devices that share a batch.
+    put: puts this process's part of a batch there; another one where the data are there already.
     updates_per_step: updates in a cycle.
 
   Raises:
@@ -79,6 +80,7 @@ class Adversarial:
     self._config = config
     self.updates_per_step: int = 1 + config.critic_steps
     self.mesh: Mesh = parallel.batch_mesh(config.batch_size, devices)
+    self.put: parallel.Put = functools.partial(parallel.put_batch, mesh=self.mesh)
     self._model = model = nnx.eval_shape(self._create)
     self._critics, self._steered = model.critics, model.adaptive_weights()
     self._graphdef, _, _, frozen = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
@@ -170,7 +172,7 @@ class Adversarial:
     return {'train/lr': float(self._rates[step - 1]), 'train/critic_lr': critic}
 
   def update(self, state: AdversarialState, batch: dict, index: int) -> tuple[AdversarialState, dict[str, jax.Array]]:
-    """Update number `index` (from 0) from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
+    """Update number `index` (from 0) from this process's part of a batch: what `put` takes.
 
     Returns the next state and scalars; nothing waits for the device.
     """
@@ -180,7 +182,7 @@ class Adversarial:
     else:
       step, rate = self._generator_step, self._rates[cycle]
     rate = parallel.put_shared(rate, self.mesh)
-    return step(state, self._frozen, rate, parallel.put_batch(batch, self.mesh))
+    return step(state, self._frozen, rate, self.put(batch))
 
   def lower(self, state: AdversarialState, batch: dict, platforms: tuple[str, ...]) -> list[jax.stages.Lowered]:
     """Lowers both updates for other platforms from this host, to see that nothing in them is refused there."""

@@ -24,6 +24,7 @@ from vqm_jax import workdir as workdirs
 from vqm_jax.training import writer as writers
 from vqm_jax.training.adversarial import Adversarial
 from vqm_jax.training.collapse import CollapseGuard, IdentityGuard
+from vqm_jax.training.resident import Resident
 from vqm_jax.training.supervised import Supervised
 from vqm_jax.training.validation import Validation
 
@@ -137,11 +138,15 @@ def train(
   trainer = make_trainer(config, devices)
   _check_fit(config, trainer)
   sources = _sources(config)
+  resident = None
+  if config.data_on_device:
+    resident = Resident(sources, config.sampling, config.num_frames, config.crop, trainer.mesh)
   draw = functools.partial(
     data.train_batches, sources, num_frames=config.num_frames, crop=config.crop,
-    batch_size=config.batch_size, seed=config.seed, num_workers=config.num_workers,
+    batch_size=config.batch_size, seed=config.seed, num_workers=0 if resident else config.num_workers,
     process_index=jax.process_index(), process_count=jax.process_count(), weights=tuple(config.mix_weights),
     crops_per_record=config.crops_per_record, sampling=config.sampling, augment=config.augment,
+    **({'read': resident.read} if resident else {}),
   )  # fmt: skip
   validation = Validation(config)
   whole = stage_of[0] if stage_of else workdir
@@ -160,6 +165,7 @@ def train(
       rollbacks = workdirs.rollbacks(workdir)
       while True:
         trainer = _slowed(trainer, config, len(rollbacks), devices)
+        trainer.put = resident.put if resident else trainer.put
         restored = saver.restore_latest(trainer.abstract_state())
         if restored is None:
           state, meta = trainer.init(start(config, trainer)), {'step': 0, 'updates': 0, 'seconds': 0.0, 'hardware': []}
@@ -293,7 +299,7 @@ def _run(config, trainer, state, meta, batches, validation, saver, stop, writer,
     save = rest == 0 and (step % config.save_every == 0 or evaluate) or leaving
     if not (log or save):
       continue
-    values = _fetch(pending, index, per_step, batch, config, saver, workdir)
+    values = _fetch(pending, index, trainer, batch, config, saver, workdir)
     pending.clear()
     if rest == 0:  # between two updates of a step there is not a line's worth to tell
       for guard in guards:
@@ -347,13 +353,13 @@ def _log(step: int, steps: int, values: dict[str, float]) -> None:
   logging.info('%s', text)
 
 
-def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str, float]:
+def _fetch(pending, index, trainer, batch, config, saver, workdir) -> dict[str, float]:
   """Returns the means of the scalars of the updates since the last look, the last of which was number `index`.
 
   Raises:
     DivergenceError: one of them is not finite; the batch at hand and the scalars are written to `<workdir>/diverged`.
   """
-  values = jax.device_get(pending)
+  values, per_step = jax.device_get(pending), trainer.updates_per_step
   for number, scalars in enumerate(values, start=index + 1 - len(values)):
     bad = [name for name, value in scalars.items() if not np.isfinite(value) or value > _limit(name, config)]
     if not bad:
@@ -362,7 +368,7 @@ def _fetch(pending, index, per_step, batch, config, saver, workdir) -> dict[str,
     if jax.process_index() == 0:
       record = [{k: str(v) for k, v in s.items()} for s in values]
       files.write_json(folder / f'step_{step}.json', {'first_bad_step': step, 'scalars': record})
-      np.savez(folder / f'batch_{index // per_step + 1}.npz', **batch)
+      np.savez(folder / f'batch_{index // per_step + 1}.npz', **parallel.local_part(trainer.put(batch)))
     good, past = checkpoints.steps(saver.directory), len(workdirs.rollbacks(workdir))
     rate = config.lr * workdirs.ROLLBACK_FACTOR ** (past + 1)
     lower = f'in a new workdir --config.init_from={workdir} --config.lr={rate:g}'

@@ -48,6 +48,7 @@ class Supervised:
 
   Attributes:
     mesh: the devices that share a micro-batch.
+    put: puts this process's part of a batch there; another one where the data are there already.
     updates_per_step: 1, because there is one player.
 
   Raises:
@@ -63,6 +64,7 @@ class Supervised:
         f'experiments/{config.system}.py or common.base_config().'
       )
     self.mesh: Mesh = parallel.batch_mesh(config.batch_size // config.grad_accum, devices)
+    self.put: parallel.Put = functools.partial(parallel.put_batch, mesh=self.mesh)
     self._config = config
     self._optimizer, self._rates = optimizer.create(config)
     self._loss = losses.pixel_loss(config.loss, **config.loss_args)
@@ -119,7 +121,7 @@ class Supervised:
     return {'train/lr': float(self._rates[step - 1])}
 
   def update(self, state: TrainState, batch: dict, index: int) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Update number `index` from this process's part of a batch: {'lq', 'hq'}, uint8 (b, T, H, W, 3) numpy.
+    """Update number `index` from this process's part of a batch: what `put` takes.
 
     Returns the next state and scalars; nothing waits for the device. With `grad_accum` the batch is cut into
     micro-batches whose gradients are added up by separate calls of one compiled program: a loop inside the program
@@ -127,11 +129,11 @@ class Supervised:
     """
     rate, parts = parallel.put_shared(self._rates[index], self.mesh), self._config.grad_accum
     if parts == 1:
-      return self._step(state, rate, parallel.put_batch(batch, self.mesh))
+      return self._step(state, rate, self.put(batch))
     total, recorded = self._zeros(state.params), []
     for k in range(parts):
       micro = jax.tree.map(lambda x, k=k: x[k::parts], batch)
-      total, told = self._accumulate(state.params, total, parallel.put_batch(micro, self.mesh))
+      total, told = self._accumulate(state.params, total, self.put(micro))
       recorded.append(told)
     return self._apply(state, total, recorded, rate)
 
