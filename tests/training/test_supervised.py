@@ -4,7 +4,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
+from experiments import seventh
 from vqm_jax import inference, losses, parallel
 from vqm_jax.training.supervised import Supervised
 
@@ -150,3 +152,23 @@ def test_a_network_is_made_once_for_its_structure_and_once_for_its_values(tiny_c
   assert len(made) == 1
   trainer.fresh()
   assert len(made) == 2
+
+
+def test_a_run_of_another_length_and_rate_compiles_no_step(tmp_path):
+  """Counted in a cache of its own: one program of a step for all of them."""
+  config = seventh.get_config('tiny')
+  config.system_args.update(width=4, num_blocks=1)
+  config.update(crop=8, batch_size=2)
+  before = jax.config.jax_compilation_cache_dir
+  compilation_cache.reset_cache()
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+  steps = []
+  try:
+    for changes in ({}, {'steps': 9, 'lr': 3e-5}, {'steps': 50, 'schedule': 'linear', 'schedule_args': {'start': 0.5}}):
+      config.update(changes)
+      run(config, 1, steps=1)
+      steps.append(len([path for path in tmp_path.iterdir() if path.name.startswith('jit_mapped-')]))
+  finally:
+    jax.config.update('jax_compilation_cache_dir', before)
+    compilation_cache.reset_cache()
+  assert steps[0] > 0 and steps == steps[:1] * 3
