@@ -18,7 +18,8 @@ def test_a_message_is_plain_text_on_one_line(text, shown):
 
 
 def test_the_nearest_name_is_offered_if_one_is_near():
-  assert errors.hint('tlc', ['tcl', 'gtq']) == "did you mean 'tcl'? " and errors.hint('xyz', ['tcl', 'gtq']) == ''
+  near = errors.did_you_mean
+  assert near('TLC', ['tcl', 'gtq']) == "did you mean 'tcl'? " and near('xyz', ['tcl', 'gtq']) == ''
 
 
 def test_of_a_long_message_the_middle_is_left_out():
@@ -32,3 +33,18 @@ def test_a_command_is_kept_whole():
   assert len(line) <= errors.LONGEST and line.endswith(f'{command} and wait.')
   line = errors.one_line(f'the file {"x" * 5000}; run `{"y" * 1000}`')
   assert len(line) <= errors.LONGEST and line.startswith('the file xxx') and line.endswith('yyy`')
+
+
+@pytest.mark.parametrize(
+  ('name', 'hint'),
+  [
+    ('encu', "did you mean 'ecnu'? "),
+    ('TCL_Unet', "did you mean 'tcl_unet'? "),
+    ('clip_A', "did you mean 'Clip_A'? "),
+    ('x', ''),
+    ('', ''),
+    ('y' * 10**6, ''),
+  ],
+)
+def test_the_name_that_may_be_meant(name, hint):
+  assert errors.did_you_mean(name, ['ecnu', 'tcl_unet', 'Clip_A']) == hint

@@ -159,10 +159,10 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(binary, arguments
     (
       ['--config=ecnu', '--config.batchsize=3', '--workdir=x'],
       2,
-      ['error: --config.batchsize: no such field; did you mean batch_size?\n'],
+      ["error: --config.batchsize: no such field; did you mean 'batch_size'?\n"],
     ),
     (['--config=ecnu', '--config.zzz=3', '--workdir=x'], 2, ['--config.zzz: no such field; there are augment, ']),
-    (['--config=ecnu', '--config.system_args.widht=3', '--workdir=x'], 2, ['no such field; did you mean width?']),
+    (['--config=ecnu', '--config.system_args.widht=3', '--workdir=x'], 2, ["no such field; did you mean 'width'?"]),
     (['--config=ecnu', '--config.lr.x=3', '--workdir=x'], 2, ['--config.lr.x: no such field;']),
     (['--config=ecnu', '--config.lr=fast', '--workdir=x'], 2, ['error: --config.lr=fast: expected a number.\n']),
     (['--config=ecnu', '--config.batch_size=2.5', '--workdir=x'], 2, ['batch_size=2.5: expected a whole number.\n']),

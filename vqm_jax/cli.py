@@ -5,7 +5,6 @@ Exit codes: 0 success and `--help`, 2 bad flags or config, 1 everything else.
 """
 
 import collections.abc
-import difflib
 import io
 import logging as std_logging
 import os
@@ -76,8 +75,7 @@ def _check_field(config: Any, option: str, path: list[str]) -> None:
       raise errors.ConfigError(f'--{option}: no such field; {name} would be a field of a plain value.')
     if name not in config:
       known = sorted(config.keys())
-      near = difflib.get_close_matches(name.lower(), known, 1, 0.6)
-      others = f'did you mean {near[0]}?' if near else f'there are {", ".join(known) or "none here"}.'
+      others = errors.did_you_mean(name, known).rstrip() or f'there are {", ".join(known) or "none here"}.'
       raise errors.ConfigError(f'--{option}: no such field; {others}')
     config = config[name]
 

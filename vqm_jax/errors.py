@@ -59,10 +59,11 @@ def reason(error: BaseException, longest: int = 160) -> str:
   return one_line(lines[0], longest) if lines and lines[0].strip() else type(error).__name__
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-  """Returns "did you mean 'x'? " for the nearest of the `known` names; '' if none is near."""
-  near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-  return f'did you mean {near[0]!r}? ' if near else ''
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Returns "did you mean 'ecnu'? " for a name that is none of those known; '' if none is spelled nearly alike."""
+  spelled = {one.lower(): one for one in known}
+  near = difflib.get_close_matches(name[:_TAIL].lower(), spelled, n=1)
+  return f'did you mean {spelled[near[0]]!r}? ' if near else ''
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,15 +20,42 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A temporary name beside `path` to write to; it becomes `path` when all went well, folders made as needed."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  """A temporary name beside `path` for a file or a folder; it becomes `path` when all went well, in the place of what
+  is there. Folders around it are made as needed.
+
+  Raises:
+    DiskFullError: there is no room; nothing is left of it then.
+  """
+  # Not of the process alone: containers that share a disk count theirs alike.
+  partial = path.with_name(f'.{path.name}.{os.getpid()}{secrets.randbelow(10**6):06d}.partial')
+  replaced = partial.with_suffix('.replaced')
   try:
-    with filling(path, lambda: partial.stat().st_size):
+    with filling(path, lambda: _size(partial)):
       path.parent.mkdir(parents=True, exist_ok=True)
       yield partial
-      partial.replace(path)
+      if partial.is_dir() and path.exists():
+        path.rename(replaced)
+        try:
+          partial.rename(path)
+        except BaseException:
+          replaced.rename(path)
+          raise
+      else:
+        partial.replace(path)
   finally:
-    partial.unlink(missing_ok=True)
+    for left in (partial, replaced):
+      _remove(left)
+
+
+def _size(path: pathlib.Path) -> int:
+  return sum(file.stat().st_size for file in [path, *path.rglob('*')] if file.is_file())
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -41,13 +41,15 @@ def experiment_file(text: str) -> pathlib.Path:
   if path.is_file():
     return path
   name = path.stem if path.parent == pathlib.Path('experiments') else text
+  hint = ''
   if name == pathlib.Path(name).name:
+    hint = errors.did_you_mean(name, experiments())
     for folder in experiment_folders():
       if (file := folder / f'{name}.py').is_file():
         return file
   raise errors.ConfigError(
-    f'--config={text}: no such file or experiment; choose one of {", ".join(experiments())} or give the path of a '
-    'file of your own with get_config().'
+    f'--config={text}: no such file or experiment; {hint}choose one of '
+    f'{", ".join(experiments())} or give the path of a file of your own with get_config().'
   )
 
 

@@ -45,8 +45,15 @@ def _take(path, what, shared=False, wait=False):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except FileNotFoundError:
       continue  # the folder was removed in this moment
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-      fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+      try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+      except BlockingIOError:
+        if not wait:
+          raise
+        logging.info('%s: waiting for process %s on %s', what, *reversed(_holder(os.pread(handle, 100_000, 0))))
+        fcntl.flock(handle, kind)
     except BlockingIOError as error:
       host, process = _holder(os.pread(handle, 100_000, 0))
       os.close(handle)

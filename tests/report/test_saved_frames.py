@@ -59,7 +59,7 @@ def test_bad_results(tmp_path, pair):
     saved(pair[0], workdir(tmp_path / 'bare', frames_of(6), 'bare', keep=False))
   block, _ = read(*pair)
   assert saved_frames.choose_clips(block, ['b']) == ['b'] and saved_frames.choose_clips(block, ['all']) == ['a', 'b']
-  with pytest.raises(errors.ConfigError, match="^Clip 'bb' was not scored; did you mean 'b'[?] There are a, b"):
+  with pytest.raises(errors.ConfigError, match="^Clip 'bb' was not scored; did you mean 'b'[?] there are a, b"):
     saved_frames.choose_clips(block, ['bb'])
   frames = saved(*pair)
   assert saved_frames.choose_frame(frames, 'a', None) == 2 and saved_frames.choose_frame(frames, 'a', 3) == 3

@@ -163,7 +163,9 @@ def test_wrong_arguments_are_named(system):
     restorers.create(system, widht=4, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize(('name', 'meant'), [('ecno', 'ecnu'), ('boss_f5', 'boss_f'), ('TCL_UNET', None)])
+@pytest.mark.parametrize(
+  ('name', 'meant'), [('ecno', 'ecnu'), ('boss_f5', 'boss_f'), ('TCL_UNET', 'tcl_unet'), ('x', None)]
+)
 def test_unknown_names_suggest_the_nearest(name, meant):
   with pytest.raises(errors.ConfigError) as caught:
     restorers.create(name, rngs=nnx.Rngs(0))

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -150,15 +148,9 @@ def write(runs: Sequence[Run], weights: Sequence[float], workdir: pathlib.Path, 
      'parameters': run.num_params, 'weight': weight}
     for run, weight in zip(runs, weights, strict=True)
   ]  # fmt: skip
-  partial = workdir.with_name(f'.{workdir.name}.{os.getpid()}.partial')
-  try:
+  with files.replacing(workdir) as partial:
     workdirs.write_config(partial, config)
     files.write_json(partial / 'combination.json', {'members': members, **notes})
     step = max(run.step for run in runs)
     with checkpoints.Checkpoints(partial / 'checkpoints') as saver:
       saver.save(step, {'params': nnx.to_pure_dict(nnx.state(network, nnx.Param))}, {'step': step, 'members': members})
-    if workdir.exists():
-      shutil.rmtree(workdir)
-    partial.rename(workdir)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)

@@ -97,7 +97,7 @@ def choices(name: str = '') -> str:
   entries = _entries()
   if not entries:
     return f'{_none()}; train a network and give its folder instead.'
-  hint = errors.hint(name, [entry.name for entry in entries])
+  hint = errors.did_you_mean(name, [entry.name for entry in entries])
   listed = '; '.join(f'{entry.name} (for {entry.device.upper()}s: {entry.description})' for entry in entries)
   return f'{hint}with the package ship {listed}.'
 

@@ -120,7 +120,7 @@ def create(
   kind, _, variant = name.partition('_')
   if name not in NAMES and not (kind in ('psnr', 'ssim') and variant in fidelity.PROTOCOLS):
     with_protocol = [f'{kind}_{protocol}' for kind in ('psnr', 'ssim') for protocol in fidelity.PROTOCOLS]
-    hint = errors.hint(name.lower(), [*NAMES, *with_protocol])
+    hint = errors.did_you_mean(name, [*NAMES, *with_protocol])
     raise errors.ConfigError(f'Metric {name!r} is unknown; {hint}choose from {", ".join(NAMES)}.')
   if kind in ('psnr', 'ssim'):
     return _fidelity(kind, variant or protocol)

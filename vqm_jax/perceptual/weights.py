@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vqm_jax import errors, schemas
+from vqm_jax import errors, files, schemas
 from vqm_jax.perceptual import networks, weight_files
 from vqm_jax.perceptual.networks import Weights
 
@@ -256,11 +256,5 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    with partial.open('wb') as file:
-      np.savez(file, **arrays)
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with files.replacing(path) as partial, partial.open('wb') as file:
+    np.savez(file, **arrays)

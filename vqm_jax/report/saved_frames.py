@@ -1,7 +1,6 @@
 """The frames that evaluations kept, found through `summary.json`, and which of them a figure shows."""
 
 import dataclasses
-import difflib
 import functools
 import pathlib
 import re
@@ -74,10 +73,8 @@ def choose_clips(block: Block, wanted: Sequence[str]) -> list[str]:
   """The clips `wanted`, all for ['all']. Raises ConfigError for one that was not scored, with the nearest name."""
   for clip in wanted:
     if clip not in block.clips and list(wanted) != ['all']:
-      near = difflib.get_close_matches(clip, block.clips, n=1, cutoff=0)
-      raise errors.ConfigError(
-        f'Clip {clip!r} was not scored; did you mean {near[0]!r}? There are {", ".join(block.clips)}.'
-      )
+      hint = errors.did_you_mean(clip, block.clips)
+      raise errors.ConfigError(f'Clip {clip!r} was not scored; {hint}there are {", ".join(block.clips)}.')
   return list(block.clips if list(wanted) == ['all'] else wanted)
 
 

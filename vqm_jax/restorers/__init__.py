@@ -60,7 +60,9 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
   """
   known = NETWORKS | MIXTURES
   if name not in known:
-    raise errors.ConfigError(f'system={name!r} is unknown; {errors.hint(name, known)}choose one of {sorted(known)}.')
+    raise errors.ConfigError(
+      f'system={name!r} is unknown; {errors.did_you_mean(name, known)}choose one of {sorted(known)}.'
+    )
   if isinstance(rngs, nnx.Rngs):
     rngs = ParameterKeys(rngs)  # deep networks are made in a second instead of twenty
   build = functools.partial(_mix, MIXTURES[name]) if name in MIXTURES else NETWORKS[name]

@@ -30,7 +30,7 @@ def test_csv_files(tmp_path):
   assert footage.checked_splits(values, list(files), 'x') == {'city_a': 'test', 'sea_a': 'train'}
   for text, message in (
     ('video,split\na.mp4,test\n', 'a.mp4 stands for city_a and sea_a'),
-    ('video,split\nbb.mp4,test\n', 'no video bb.mp4; did you mean b.mp4'),
+    ('video,split\nbb.mp4,test\n', "no video bb.mp4; did you mean 'b.mp4'[?]"),
     ('video,set\nb.mp4,test\n', 'columns video,split'),
   ):
     path.write_text(text)

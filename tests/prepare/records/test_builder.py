@@ -1,6 +1,8 @@
+import concurrent.futures
 import dataclasses
 import hashlib
 import pathlib
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -213,6 +215,25 @@ def test_parts_make_the_records_of_the_whole(tmp_path, monkeypatch):
     file.rename(there / unfinished / file.name)
   assert driver.build(make(there, 'frames', table), None, (0, 2)) == []
   assert tree_digest(there) == tree_digest(tmp_path / 'whole')
+
+
+def test_parts_that_find_all_files_at_the_same_moment_take_turns(tmp_path, monkeypatch):
+  monkeypatch.setattr(builder_lib, '_SHARD_BYTES', 1)
+  table = {'val': [pair('a'), pair('b')]}
+  built(tmp_path / 'whole', 'frames', table)
+  both = threading.Barrier(2, timeout=60)
+
+  def write(builder, shards, folder):
+    builder_lib.write(builder, shards, folder)
+    if len(shards) == 1:  # of a part
+      both.wait()
+
+  def build(k):
+    return driver.build(make(tmp_path / 'parts', 'frames', table), None, (k, 2), write)
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    assert list(pool.map(build, range(2))) == [[], []]
+  assert tree_digest(tmp_path / 'parts') == tree_digest(tmp_path / 'whole')
 
 
 def test_what_a_build_takes_is_told_before(tmp_path):

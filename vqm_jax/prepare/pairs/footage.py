@@ -1,7 +1,6 @@
 """Which videos a folder holds, what they are like, and which split each belongs to."""
 
 import dataclasses
-import difflib
 import hashlib
 import pathlib
 import re
@@ -125,9 +124,8 @@ def column(path: str, key: str, files: Mapping[str, pathlib.Path], optional: boo
     wanted = pathlib.PurePosixPath(row['video'].strip())
     names = [name for name, file in files.items() if name == str(wanted) or _ends(file, wanted)]
     if not names:
-      near = difflib.get_close_matches(str(wanted), [*files, *(p.name for p in files.values())], 1)
-      hint = f'; did you mean {near[0]}?' if near else ''
-      raise errors.ConfigError(f'{path}: there is no video {str(wanted):.120}{hint}')
+      hint = errors.did_you_mean(str(wanted), [*files, *(file.name for file in files.values())]).rstrip()
+      raise errors.ConfigError(f'{path}: there is no video {str(wanted):.120}{hint and "; "}{hint}')
     if len(names) > 1:
       raise errors.ConfigError(f'{path}: {wanted} stands for {" and ".join(names)}; add the folder')
     values[names[0]] = (row[key] or '').strip()

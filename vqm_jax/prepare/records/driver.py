@@ -98,8 +98,11 @@ def build(
       make(builder, shards[part[0] :: part[1]], folder)
       if missing := [shard.name for shard in shards if not shard.finished(folder)]:
         return missing
-  with locks.folder(final.parent):
+  # Several parts may find all files there at the same moment.
+  with locks.folder(final.parent, wait=part != (0, 1)):
     _clean(final)
+    if part != (0, 1) and final.exists() and not _unfinished_folder(final).exists():
+      return []  # another one has made the records meanwhile
     with _unfinished(builder, manual_dir, shared=False) as (folder, shards):
       if make is not write:  # otherwise the builder makes them by itself
         make(builder, shards, folder)
@@ -129,7 +132,7 @@ def _unfinished(
   shared with other parts, which may be about to write there.
   """
   final = pathlib.Path(builder.data_dir)
-  folder = final.parent / f'unfinished.{final.name}'
+  folder = _unfinished_folder(final)
   shards = builder.plan(manual_dir)
   settings = settings_of(builder, manual_dir)
   note = folder / NOTE
@@ -143,6 +146,10 @@ def _unfinished(
   finally:
     if not shared and not any(shard.finished(folder) for shard in shards):
       shutil.rmtree(folder)
+
+
+def _unfinished_folder(final: pathlib.Path) -> pathlib.Path:
+  return final.parent / f'unfinished.{final.name}'
 
 
 def noted(folder: pathlib.Path) -> dict[str, Any] | None:

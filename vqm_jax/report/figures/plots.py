@@ -279,7 +279,7 @@ def training(found: Sequence[Run], columns: int = 2) -> Figure:
       axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
       axes.set_xlim(left=0)
       values = [value for run in found for curve in run.curves.get(name, ()) for value in curve.values()]
-      if name == 'train/loss' and all(value > 0 for value in values):
+      if name == 'train/loss' and values and all(value > 0 for value in values):
         axes.set_yscale('log')
         _plain_log(axes.yaxis)
     _legend(figure, *figure.axes)
@@ -466,7 +466,7 @@ def _legend(figure: Figure, *panels: Axes) -> None:
 def _plain_log(axis, formatter: ticker.Formatter | None = None) -> None:
   """Ticks of a logarithmic axis with plain numbers, at least two of them."""
   low, high = axis.get_view_interval()
-  decades = math.log10(high / low)
+  decades = math.log10(high) - math.log10(low)
   axis.set_minor_formatter(ticker.NullFormatter())
   axis.set_major_formatter(formatter or ticker.FuncFormatter(lambda value, _: _short(value)))
   if decades < 0.3:  # numbers of one digit would be too few

@@ -2,11 +2,10 @@
 
 import io
 import math
-import os
 import pathlib
 from collections.abc import Mapping
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 
 _INK, _FAINT = '#1f2933', '#c3cad2'
 
@@ -59,20 +58,11 @@ def save(
     ):
       buffer = io.BytesIO()
       figure.savefig(buffer, format=path.suffix[1:], **options)
-      _write(path, buffer.getvalue())
+      with files.replacing(path) as partial:
+        partial.write_bytes(buffer.getvalue())
   return paths
 
 
 def _literal(text: str) -> str:
   """A label that matplotlib does not read as a formula."""
   return text.replace('$', r'\$')
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    partial.write_bytes(content)
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)

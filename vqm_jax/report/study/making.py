@@ -8,10 +8,8 @@ import dataclasses
 import datetime
 import io
 import json
-import os
 import pathlib
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,25 +85,21 @@ def build(
     needed |= {(TARGET, clip) for clip in clips}
   # Names drawn afresh each time, and written in their own order: neither seed nor dates of files tell methods apart.
   tokens = {stimulus: secrets.token_hex(8) for stimulus in sorted(needed)}
-  partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
   try:
-    media = {}
-    for stimulus in progress(sorted(tokens, key=tokens.get)):
-      token = tokens[stimulus]
-      media[token] = _write(partial / 'media' / token, _frames(study, *stimulus, best))
-    page, key = _describe(study, clips, tokens, media, orders)
-    for name, target in _FILES.items():
-      files.write_text(partial / target, (ASSETS / name).read_text(encoding='utf-8'))
-    text = json.dumps(page, separators=(',', ':'), ensure_ascii=True).replace('</', '<\\/')
-    files.write_text(partial / 'trials.js', f'window.STUDY = {text};\n')
-    files.write_json(key_path, key)
-    try:
-      partial.rename(out)
-    except OSError:
-      key_path.unlink()
-      raise
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    with files.replacing(out) as partial:
+      media = {}
+      for stimulus in progress(sorted(tokens, key=tokens.get)):
+        token = tokens[stimulus]
+        media[token] = _write(partial / 'media' / token, _frames(study, *stimulus, best))
+      page, key = _describe(study, clips, tokens, media, orders)
+      for name, target in _FILES.items():
+        files.write_text(partial / target, (ASSETS / name).read_text(encoding='utf-8'))
+      text = json.dumps(page, separators=(',', ':'), ensure_ascii=True).replace('</', '<\\/')
+      files.write_text(partial / 'trials.js', f'window.STUDY = {text};\n')
+      files.write_json(key_path, key)
+  except BaseException:
+    key_path.unlink(missing_ok=True)  # of a study that is not there
+    raise
   return key
 
 

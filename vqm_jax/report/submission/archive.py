@@ -9,7 +9,6 @@ that a participant released in March 2020 packs these. A team had 10 submissions
 import collections
 import dataclasses
 import math
-import os
 import pathlib
 import re
 import string
@@ -18,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import errors, zips
-from vqm_jax.files import filling
+from vqm_jax import errors, files, zips
 from vqm_jax.report import frame_folders
 
 README = 'readme.txt'
@@ -116,10 +114,10 @@ def chosen(
     DataError: a frame that is wanted was not kept, or a clip is too short to have one.
   """
   out = {}
-  for clip, files in clips.items():
-    have = list(numbers[clip]) if numbers else list(range(1, len(files) + 1))
-    by_number = dict(zip(have, files, strict=True))
-    last = max(have) if numbers else len(files)
+  for clip, paths in clips.items():
+    have = list(numbers[clip]) if numbers else list(range(1, len(paths) + 1))
+    by_number = dict(zip(have, paths, strict=True))
+    last = max(have) if numbers else len(paths)
     if missing := [number for number in range(step, last + 1, step) if number not in by_number]:
       raise errors.DataError(
         f'clip {clip}: frame {missing[0]} was not kept ({len(missing)} of {last // step} are missing); evaluate with '
@@ -146,7 +144,7 @@ def entry_names(
   Raises:
     ConfigError: a pattern that cannot be filled, makes folders or gives two frames one name.
   """
-  plain = [file.name for files in frames.values() for file in files.values()]
+  plain = [file.name for paths in frames.values() for file in paths.values()]
   if pattern is None:
     distinct = len({name.lower() for name in plain}) == len(plain)
     pattern = '{name}.png' if distinct else PATTERN
@@ -156,8 +154,8 @@ def entry_names(
       raise KeyError(f'unknown field {sorted(unknown)[0]!r}')
     names = [
       (pattern.format(clip=clip, frame=number, index=number - 1, name=file.stem), (clip, number))
-      for clip, files in frames.items()
-      for number, file in files.items()
+      for clip, paths in frames.items()
+      for number, file in paths.items()
     ]
   except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     raise errors.ConfigError(
@@ -188,20 +186,14 @@ def pack(
   Raises:
     DataError: a frame is no plain 8-bit RGB PNG.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    with filling(path), zipfile.ZipFile(partial, 'w', zipfile.ZIP_STORED) as archive:
-      for name in progress(sorted([*frames, README])):
-        content = readme.text().encode() if name == README else frames[name].read_bytes()
-        if name != README:
-          frame_folders.decode(content, str(frames[name]))
-        info = zipfile.ZipInfo(name, _TIME)
-        info.create_system, info.external_attr = 3, 0o644 << 16
-        archive.writestr(info, content)
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with files.replacing(path) as partial, zipfile.ZipFile(partial, 'w', zipfile.ZIP_STORED) as archive:
+    for name in progress(sorted([*frames, README])):
+      content = readme.text().encode() if name == README else frames[name].read_bytes()
+      if name != README:
+        frame_folders.decode(content, str(frames[name]))
+      info = zipfile.ZipInfo(name, _TIME)
+      info.create_system, info.external_attr = 3, 0o644 << 16
+      archive.writestr(info, content)
   return path.stat().st_size
 
 
