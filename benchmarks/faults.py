@@ -52,7 +52,7 @@ _TARGETS = flags.DEFINE_list('targets', ['*'], 'Kinds of files, or patterns of t
 _PROGRAMS = flags.DEFINE_list('programs', list(PROGRAMS), 'What to kill.')
 _KILLS = flags.DEFINE_integer('kills', 3, 'Kills of each program before it may end.', lower_bound=1)
 _WORKERS = flags.DEFINE_integer('workers', 1, 'Processes for trials.', lower_bound=1)
-_SECONDS = flags.DEFINE_float('seconds', 60.0, 'A trial that takes longer hangs.', lower_bound=0.1)
+_SECONDS = flags.DEFINE_float('seconds', 60.0, 'A trial that takes longer, of a processor, hangs.', lower_bound=0.1)
 _KEEP = flags.DEFINE_string('keep', None, 'JSON file to which counts of damaged files are added as they come.')
 _DOCS = flags.DEFINE_string('docs', None, 'Page whose tables are written anew.')
 
@@ -79,13 +79,22 @@ def _work(connection, seeds: str, seconds: float) -> None:
     connection.send(tuple(outcome))
 
 
+def _cpu_seconds(pid: int) -> float:
+  """What a process has had of processors; 0 once it has ended."""
+  try:
+    fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+  except (FileNotFoundError, ProcessLookupError):
+    return 0.0
+  return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 class _Worker:
   """A process, which is started again after a crash."""
 
   def __init__(self, context, seeds: pathlib.Path):
     self._context, self._seeds = context, seeds
     self.job: tuple[str, int] | None = None
-    self.deadline = 0.0
+    self.deadline = self.most = 0.0
     self._start()
 
   def _start(self) -> None:
@@ -96,7 +105,11 @@ class _Worker:
     self.connection.recv()  # libraries take their time to start
 
   def give(self, job: tuple[str, int]) -> None:
-    self.job, self.deadline = job, time.monotonic() + _SECONDS.value + _PATIENCE
+    from fuzz import trials
+
+    # Of the clock and of a processor: on a busy machine the first says little.
+    self.job, self.deadline = job, time.monotonic() + trials.WAITING * _SECONDS.value + _PATIENCE
+    self.most = _cpu_seconds(self._process.pid) + _SECONDS.value + _PATIENCE
     self.connection.send(job)
 
   def outcome(self) -> tuple[str, str] | None:
@@ -108,7 +121,7 @@ class _Worker:
       code = self._process.exitcode
       self._start()
       return 'crash', f'the process ended by {signal.Signals(-code).name if code < 0 else f"exit code {code}"}'
-    if time.monotonic() > self.deadline:
+    if time.monotonic() > self.deadline or _cpu_seconds(self._process.pid) > self.most:
       self._process.kill()
       self._process.join()
       self._start()

@@ -1,5 +1,6 @@
 """One process at a time."""
 
+import errno
 import os
 import re
 import shutil
@@ -102,6 +103,18 @@ def test_whatever_stands_in_the_file_of_a_lock_the_refusal_is_a_line(tmp_path, c
     with pytest.raises(errors.BusyError) as caught, locks.folder(tmp_path):
       pass
   assert len(errors.one_line(str(caught.value))) <= errors.LONGEST and 'is at work on it' in str(caught.value)
+
+
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_a_file_system_has_no_locks_a_warning_says_so(tmp_path, monkeypatch, caplog, number):
+  def flock(handle, kind):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(locks.fcntl, 'flock', flock)
+  for held in (locks.folder(tmp_path), locks.folder(tmp_path, wait=True), locks.beside(tmp_path / 'a')):
+    caplog.clear()
+    with held:
+      assert 'cannot be locked here' in caplog.text and 'see that no other process works on it' in caplog.text
 
 
 def test_evaluations_and_mixes_are_refused_in_a_line(command, micro_data, tmp_path):

@@ -15,10 +15,23 @@ from vqm_jax.report.study import making, ratings
 from vqm_jax.summary import Scores, Summary
 
 BAD = [
-  '', ' ', '.', '..', '../x', '/x', 'a/b', 'a\\b', 'C:x', 'a\0b', 'a\nb', 'a\x1bb', 'x\u202egnp', '\ud800', 'NUL',
+  '', ' ', '.', '..', '../x', '/x', 'a/b', 'a\\b', 'C:x', 'a\0b', 'a\nb', 'a\x1bb', 'x\u202egnp',
+  'x\u061cy', '\ufeffx', 'a\u200bb', 'a\xadb', 'a\x85b', '\U000e0041x', 'a\u2028b', 'COM¹.csv', '\ud800', 'NUL',
   'con.png', 'timing', 'x' * 121, 'ä' * 61, 7, None,
 ]  # fmt: skip
-GOOD = ['060', 'clip_00', 'tcl_unet (step 400)', 'a.b', 'Fjäll 2', 'x' * 120, 'console', 'video@2', '日本']
+GOOD = [
+  '060',
+  'clip_00',
+  'tcl_unet (step 400)',
+  'a.b',
+  'Fjäll 2',
+  'x' * 120,
+  'console',
+  'video@2',
+  '日本',
+  '👩\u200d🎨',
+  'می\u200cخواهم',
+]
 
 
 @pytest.mark.parametrize('name', BAD)

@@ -12,7 +12,7 @@ from vqm_jax.prepare.challenge import packing, weak
 from vqm_jax.prepare.challenge.two_cameras import StoredPairings
 from vqm_jax.prepare.pairs import checked, footage, making
 from vqm_jax.prepare.pairs import folder as pairs
-from vqm_jax.report.study import ratings
+from vqm_jax.report.study import ratings, trials
 from vqm_jax.summary import Timing, read_summary
 from vqm_jax.training.writer import Writer
 
@@ -32,6 +32,13 @@ KEY = {
   'format': 'vqm_jax study key', 'version': 1, 'study': 'demo', 'mode': 'pair', 'methods': ['a', 'b'], 'clips': ['x'],
   'media': {'t0': {'method': 'a', 'clip': 'x'}, 't1': {'method': 'b', 'clip': 'x'}},
   'orders': [[{'kind': 'main', 'media': ['t0', 't1']}]],
+}  # fmt: skip
+MEDIA, CHOICE = ['t0', 't1'], {'trial': 0, 'media': ['t0', 't1'], 'answer': ratings.CHOICES[0], 'ms': 3000, 'plays': 1}
+ORDER = trials.order_digest('demo', 0, [MEDIA])
+ANSWERS = {
+  'format': 'vqm_jax study answers', 'version': 1, 'study': 'demo', 'mode': 'pair', 'participant': 'P1', 'slot': 0,
+  'answers': [CHOICE], 'started': '', 'finished': '', 'screen': None, 'browser': '', 'order': ORDER,
+  'digest': trials.answers_digest('demo', 'P1', ORDER, [CHOICE]),
 }  # fmt: skip
 FOOTAGE = {
   'sha256': '0', 'num_bytes': 9, 'num_frames': 20, 'height': 24, 'width': 32, 'fps': '25', 'as_is': True,
@@ -71,6 +78,7 @@ READERS = {
     lambda path: making._open_journal(path.parent, SETTINGS, overwrite=False),
   ),
   'key.json': (KEY, ratings.read_key),
+  'answers.json': (ANSWERS, lambda path: ratings.read(KEY, [path])),
 }
 WARN = {'a.json', 'timing.json', 'checked.json'}
 
@@ -184,6 +192,10 @@ def changed(value, where, new):
     ('checked.json', ['a', 'alignment', 'shift'], [], 'a.alignment.shift: expected a list of 2'),
     ('degrade.json', ['footage', '0', 'as_is'], 'yes', "footage.0.as_is: expected true or false, found 'yes'"),
     ('degrade.json', ['calibration'], {'probes': [[1]]}, 'calibration.probes[0]: expected a list of 2'),
+    ('answers.json', ['answers', 0, 'ms'], 'long', "answers[0].ms: expected a whole number, found 'long'"),
+    ('answers.json', ['answers'], {}, 'answers: expected a list, found an object'),
+    ('answers.json', ['participant'], '../x', "participant '../x' is a path"),
+    ('answers.json', ['slot'], '²', "slot: expected a whole number, found '²'"),
     ('key.json', ['mode'], 'both', "mode: expected 'pair' or 'mos', found 'both'"),
     ('key.json', ['orders', 0, 0, 'media'], ['t0', 't9'], "orders[0][0].media: expected names in media, found 't9'"),
     ('key.json', ['orders', 0, 0, 'media'], ['t0'], 'orders[0][0].media: expected 2 for mode pair, found 1'),

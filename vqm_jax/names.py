@@ -8,8 +8,9 @@ from typing import Any
 from vqm_jax import errors
 
 LONGEST = 120  # bytes in UTF-8: file systems take 255, and names are prolonged by suffixes
-_UNSEEN = {'Cc', 'Cs', 'Zl', 'Zp'}  # control characters, halves of characters, separators of lines
-_TURNING = set('\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')  # they hide what a name ends in
+# Control characters, among them those that hide what a name ends in; halves of characters, separators of lines.
+_UNSEEN = {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
+_JOINERS = '\u200c\u200d'  # within words of some scripts and within emoji
 # Devices of Windows, with any suffix; and what an evaluation calls a file of its own beside those of clips.
 _RESERVED = re.compile(r'(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?|timing', re.IGNORECASE)
 
@@ -33,7 +34,7 @@ def label_problem(text: str) -> str | None:
   """Says why this text, which may be a path, cannot be shown; None if it can."""
   if not text.strip():
     return 'is empty'
-  if any(unicodedata.category(letter) in _UNSEEN or letter in _TURNING for letter in text):
+  if any(unicodedata.category(letter) in _UNSEEN and letter not in _JOINERS for letter in text):
     return 'has control characters'
   return None
 

@@ -26,6 +26,7 @@ from fuzz.targets import TARGETS, Wrong
 from vqm_jax import errors
 
 ACCEPTED, REFUSED = 'accepted', 'refused'
+WAITING = 30  # times as many seconds of the clock as of a processor may pass: on a busy machine most of them do
 LEVELS = 6  # of folders around the files of a trial: what climbs out of its own is seen there
 MEMORY = 1 << 30  # bytes that a trial may take; pictures of 179 million pixels, which are allowed, take half of it
 
@@ -82,7 +83,7 @@ def attempt(name: str, seed: int, seeds: pathlib.Path, scratch: pathlib.Path, se
   Args:
     seeds: of `prepare`.
     scratch: an empty folder, emptied again in the end.
-    seconds: from which on it hangs.
+    seconds: of a processor, from which on it hangs; of the clock `WAITING` times as many.
   """
   target = TARGETS[name]
   rng = random.Random(zlib.crc32(name.encode()) * 1_000_003 + seed)
@@ -113,10 +114,8 @@ def attempt(name: str, seed: int, seeds: pathlib.Path, scratch: pathlib.Path, se
 def _read(target, box, victim, rng, seconds) -> Outcome:
   _reset_peak()
   held = _peak()
-  before = signal.signal(signal.SIGALRM, _hangs)
-  signal.setitimer(signal.ITIMER_REAL, seconds)
   try:
-    with _quietly():
+    with _quietly(), _limited(seconds):
       target.read(box, rng)
     outcome = Outcome(ACCEPTED)
   except Wrong as error:
@@ -131,9 +130,6 @@ def _read(target, box, victim, rng, seconds) -> Outcome:
     outcome = Outcome('memory', _short_trace(error))
   except Exception as error:
     outcome = _traceback(error)
-  finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
   taken = _peak() - held
   if taken > MEMORY and not outcome.is_fault:
     return Outcome('memory', f'{taken >> 20} MiB; {outcome.kind} {outcome.text}'.strip())
@@ -165,6 +161,24 @@ def _short_trace(error: BaseException) -> str:
   last = traceback.extract_tb(error.__traceback__)[-1:]
   places = ' > '.join(f'{pathlib.PurePath(f.filename).name}:{f.lineno}' for f in [*frames[-5:], *last])
   return f'{type(error).__name__}: {errors.one_line(str(error), 160)} [{places}]'
+
+
+@contextlib.contextmanager
+def _limited(seconds: float):
+  """Raises Hang after so many seconds of a processor, or `WAITING` times as many of the clock."""
+  timers = (
+    (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+    (signal.ITIMER_REAL, signal.SIGALRM, WAITING * seconds),
+  )
+  before = [signal.signal(number, _hangs) for _, number, _ in timers]
+  try:
+    for timer, _, limit in timers:
+      signal.setitimer(timer, limit)
+    yield
+  finally:
+    for (timer, number, _), handler in zip(timers, before, strict=True):
+      signal.setitimer(timer, 0)
+      signal.signal(number, handler)
 
 
 def _hangs(*_) -> None:

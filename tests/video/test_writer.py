@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from full_disk import no_file_beyond
 from PIL import Image
 
 from vqm_jax import errors
@@ -105,6 +106,15 @@ def test_write_png(tmp_path):
   with pytest.raises(errors.VideoError):
     write_png(tmp_path / 'none' / 'a.png', picture(0))
   assert [entry.name for entry in tmp_path.iterdir()] == ['a.png']
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.webp', 'a.bmp', 'a.tif', 'a.jpg', 'folder', 'a.mp4'])
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, name):
+  path = tmp_path / name
+  with pytest.raises(errors.DiskFullError, match=f'^{path.parent}/.*: no room to write this; .* are free .*Make room'):
+    with no_file_beyond(100):
+      write(path, 1)
+  assert not list(tmp_path.iterdir())
 
 
 def with_sound(path, codec='pcm_s16le', start=0):

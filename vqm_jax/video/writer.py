@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from vqm_jax import errors
+from vqm_jax import errors, files
 from vqm_jax.video import codec as codec_lib
 from vqm_jax.video import colour as colour_lib
 from vqm_jax.video import rotation, side_data, streams
@@ -49,28 +49,30 @@ def write_png(path: str | os.PathLike, rgb: np.ndarray) -> None:
 def write_image(path: pathlib.Path, rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = None) -> None:
   """Writes uint8 (H, W, 3) as files of `suffix` are, one of `IMAGES`; with what is `beside` it, as Pillow saves that.
 
-  The file appears only when it is complete.
+  The file appears only when it is complete. Raises VideoError, DiskFullError where there is no room for it.
   """
   write_file(path, coded_image(rgb, suffix, beside))
 
 
 def coded_image(rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = None) -> bytes:
   """The content of the file that `write_image` writes."""
-  file = io.BytesIO()
+  file = io.BytesIO()  # libtiff, which writes by itself where it can, would not say that the disk is full
   Image.fromarray(rgb).save(file, **IMAGES[suffix], **(beside or {}))
   return file.getvalue()
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
-  """Writes an image that is coded; the file appears only when it is complete. Raises VideoError if it cannot."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
+  """Writes an image that is coded; the file appears only when it is complete.
+
+  Raises VideoError if it cannot be written, DiskFullError where there is no room for it.
+  """
+  if not path.parent.is_dir():
+    raise errors.VideoError(f'{path}: cannot be written, its folder does not exist')
   try:
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+      partial.write_bytes(content)
   except OSError as error:
     raise errors.VideoError(f'{path}: cannot be written ({error.strerror or error})') from error
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

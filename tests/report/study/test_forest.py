@@ -3,6 +3,9 @@
 import math
 
 import pytest
+from full_disk import no_file_beyond
+
+from vqm_jax import errors
 
 
 def test_plot_is_the_same_each_time(tmp_path):
@@ -13,3 +16,6 @@ def test_plot_is_the_same_each_time(tmp_path):
   paths = [forest.save(tmp_path / name, estimates, 'Log-strength', 0.0) for name in 'xy']
   assert [path.read_bytes() for path in paths[0]] == [path.read_bytes() for path in paths[1]]
   assert paths[0][1].read_text().startswith('<?xml')
+  with pytest.raises(errors.DiskFullError, match='forest.png: no room to write this'), no_file_beyond(1000):
+    forest.save(tmp_path / 'z', estimates, 'Log-strength', 0.0)
+  assert not list((tmp_path / 'z').iterdir())

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import summaries
+from full_disk import no_file_beyond
 from PIL import Image
 
 from vqm_jax import errors
@@ -32,6 +33,17 @@ def run(binary, *args, code=0):
   output = process.communicate(timeout=60)[0]
   assert process.returncode == code, output
   return output
+
+
+def test_on_a_full_disk_neither_study_nor_key_is_left(tmp_path):
+  folders = make_frames(tmp_path / 'frames', ['a', 'b'])
+  frames = {name: {clip: sorted((folders / name / clip).iterdir()) for clip in ('x', 'y')} for name in ('a', 'b')}
+  study = making.Study(frames, None, 'pair', 'a', 'b', 'c', 25.0, 0, 3, (16, 10), 2, 10, 0)
+  for size in (100, 3000):
+    with pytest.raises(errors.DiskFullError, match=f'^{tmp_path}/.*: no room to write this; .* are free'):
+      with no_file_beyond(size):
+        making.build(study, tmp_path / 'out' / 'study', tmp_path / 'out' / 'key.json')
+    assert not [path for path in tmp_path.rglob('*') if path.is_file() and folders not in path.parents]
 
 
 def test_what_is_written(binary, tmp_path):

@@ -107,8 +107,19 @@ class _Key:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Answer:
+  FOREIGN = True
+
+  trial: schemas.Count
+  media: list[str]
+  answer: str | int
+  ms: schemas.Count
+  plays: schemas.Count
+
+
+@dataclasses.dataclass(frozen=True)
 class _Export:
-  """The fields of a rater's answers that are read; `_check_answers` looks at each answer."""
+  """The fields of a rater's answers that are read."""
 
   FOREIGN = True  # times, screen and browser
 
@@ -117,15 +128,12 @@ class _Export:
   slot: int
   order: str
   digest: str
-  answers: list[Any]
+  answers: list[_Answer]
 
 
 def read_key(path: pathlib.Path) -> dict[str, Any]:
   """The key of a study. Raises DataError when it is damaged or something else."""
   key = _read(path, making.KEY, 'give the ..._KEY_keep_private.json that study wrote')
-  needed = {'study': str, 'mode': str, 'methods': list, 'clips': list, 'media': dict, 'orders': list}
-  if wrong := [name for name, kind in needed.items() if not isinstance(key.get(name), kind) or not key[name]]:
-    raise errors.DataError(f'{path} is damaged: {", ".join(wrong)} is missing; take the copy that study wrote.')
   try:
     _check_key(schemas.check(key, _Key))
   except schemas.Misfit as error:
@@ -138,7 +146,10 @@ def read_key(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_key(key: _Key) -> None:
-  """Raises Misfit where the parts of a key do not fit each other."""
+  """Raises Misfit where the parts of a key are empty or do not fit each other."""
+  for name in ('study', 'methods', 'clips', 'media', 'orders'):
+    if not getattr(key, name):
+      raise schemas.Misfit(f'{name}: expected something, found nothing')
   methods = {*key.methods, trials.DAMAGED, making.TARGET, *filter(None, [key.target])}
   for token, shown in key.media.items():
     if shown.method not in methods:
@@ -226,15 +237,13 @@ def _read(path: pathlib.Path, kind: str, remedy: str) -> dict[str, Any]:
 
 def _rater(key: Mapping[str, Any], export: Mapping[str, Any], path: pathlib.Path) -> Rater:
   """One export, checked. Every mistake has its own message, since the remedies differ."""
-  study, name, slot, answers = (export.get(field) for field in ('study', 'participant', 'slot', 'answers'))
-  if study != key['study']:
-    raise errors.DataError(f'{path} is of study {study!s:.60}, the key of {key["study"]:.60}')
-  if not isinstance(name, str) or not name or not isinstance(answers, list):
-    raise errors.DataError(f'{path} has no participant or no list of answers')
   try:
     schemas.check(export, _Export)
   except schemas.Misfit as error:
     raise errors.DataError(f'{path} is damaged ({error})') from error
+  study, name, slot, answers = (export[field] for field in ('study', 'participant', 'slot', 'answers'))
+  if study != key['study']:
+    raise errors.DataError(f'{path} is of study {study:.60}, the key of {key["study"]:.60}')
   if wrong := names.problem(name):
     raise errors.DataError(f'{path}: {names.refusal(name, wrong, "participant")}')
   if slot != trials.slot_of(name, len(key['orders'])):
@@ -256,14 +265,14 @@ def _rater(key: Mapping[str, Any], export: Mapping[str, Any], path: pathlib.Path
   return Rater(name, tuple(votes), len(order))
 
 
-def _check_answers(mode: str, order: Sequence[Mapping[str, Any]], answers: Sequence[Any], path: pathlib.Path) -> None:
+def _check_answers(
+  mode: str, order: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], path: pathlib.Path
+) -> None:
   seen = collections.Counter()
   for place, answer in enumerate(answers):
-    if not isinstance(answer, dict) or {'trial', 'media', 'answer', 'ms', 'plays'} - answer.keys():
-      raise errors.DataError(f'{path}: answer {place + 1} is incomplete')
     trial = answer['trial']
-    if type(trial) is not int or not 0 <= trial < len(order):
-      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial!r:.60}, which does not exist')
+    if trial >= len(order):
+      raise errors.DataError(f'{path}: answer {place + 1} is to question {trial}, which does not exist')
     seen[trial] += 1
     if seen[trial] > 1:
       raise errors.DataError(f'{path}: question {trial + 1} is answered twice')
@@ -272,9 +281,9 @@ def _check_answers(mode: str, order: Sequence[Mapping[str, Any]], answers: Seque
     if answer['media'] != order[trial]['media']:
       raise errors.DataError(f'{path}: question {trial + 1} shows other videos than in the key')
     given = answer['answer']
-    if type(given) is not (str if mode == 'pair' else int) or given not in (CHOICES if mode == 'pair' else SCALE):
+    if given not in (CHOICES if mode == 'pair' else SCALE):
       raise errors.DataError(f'{path}: the answer {given!r:.60} to question {trial + 1} is none that can be given')
-    if any(type(answer[name]) is not int or not 0 <= answer[name] < 2**53 for name in ('ms', 'plays')):
+    if max(answer['ms'], answer['plays']) >= 2**53:  # beyond what the page counts
       raise errors.DataError(f'{path}: question {trial + 1} has no proper times')
 
 
