@@ -108,6 +108,15 @@ def test_damage_is_named(copy, damage, message):
     checkpoints.verify(copy, 4)
 
 
+def test_folders_that_are_no_checkpoints_are_left_alone(copy, tmp_path):
+  for name in ('007', '٧', '²', '-1', '6.damaged', '1e3', ' 4'):
+    (copy / name).mkdir()
+  assert checkpoints.steps(copy) == [2, 4, 5]
+  (tmp_path / 'none' / '6.damaged').mkdir(parents=True)
+  with pytest.raises(errors.CheckpointError, match=r'there are damaged ones \(6.damaged\). Bring one back from a copy'):
+    checkpoints.select(tmp_path / 'none', 'best')
+
+
 def test_notes_beside_a_checkpoint_are_no_damage(copy):
   (copy / '4' / 'notes.txt').write_text('the good one')
   checkpoints.verify(copy, 4)

@@ -91,3 +91,49 @@ def test_builders_of_the_package_not_of_a_stranger(package):
   assert driver.find_builder('ours').__module__ == 'ours.ours_dataset_builder'
   with pytest.raises(errors.ConfigError, match='^--dataset=stranger: unknown, choose one of ours or give the path'):
     driver.find_builder('stranger')
+
+
+@pytest.mark.parametrize(
+  ('content', 'found'),
+  [
+    ('def get_config(:\n', 'SyntaxError: '),
+    ('\0', 'SyntaxError: '),
+    ('import nothing_here\n', "ModuleNotFoundError: No module named 'nothing_here'"),
+    ('x = 1\n', 'AttributeError: '),
+    ('def get_config():\n  return 3\n', "AttributeError: 'int' object has no attribute"),
+    ("def get_config():\n  raise KeyError('a\\nb')\n", 'KeyError: a b'),
+    ("def get_config():\n  open('/nowhere')\n", 'FileNotFoundError: '),
+    ('def get_config():\n  return 1 / 0\n', 'ZeroDivisionError: '),
+  ],
+)
+def test_an_experiment_that_fails_is_named_with_what_it_said(tmp_path, monkeypatch, content, found):
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)  # whose functions would be there still
+  (tmp_path / 'mine.py').write_text(content)
+  with pytest.raises(errors.ConfigError) as caught:
+    load(str(tmp_path / 'mine.py'))
+  said = f'--config={tmp_path / "mine.py"}: expected a file with get_config(), which gives an ml_collections.ConfigDict'
+  assert str(caught.value).startswith(f'{said}; found {found}')
+
+
+@pytest.mark.parametrize(
+  ('option', 'message'),
+  [
+    ('rate[0]', 'rate is no list'),
+    ('shares[2]', 'shares has 2 places, from 0 on'),
+    ('shares[x]', 'shares has 2 places, from 0 on'),
+    ('args.widht', "did you mean 'width'?"),
+    ('args.width.x', 'x would be a field of a plain value'),
+    ('a\nb', 'there are args, rate, shares'),
+    ('', 'there are args, rate, shares'),
+    ('\ud800', 'there are args, rate, shares'),
+  ],
+)
+def test_fields_that_an_experiment_does_not_have(tmp_path, monkeypatch, option, message):
+  content = "import ml_collections\ndef get_config():\n  args = {'args': {'width': 4}, 'rate': 0.5, 'shares': (1, 2)}\n"
+  (tmp_path / 'mine.py').write_text(content + '  return ml_collections.ConfigDict(args)\n')
+  monkeypatch.setattr(sys, 'argv', ['train', '--config.rate=1', '-config.shares[1]=3', '--config.args.width=5'])
+  assert load(str(tmp_path / 'mine.py')).rate == 0.5
+  sys.argv.append(f'--config.{option}=3')
+  with pytest.raises(errors.ConfigError) as caught:
+    load(str(tmp_path / 'mine.py'))
+  assert str(caught.value).startswith(f'--config.{option}: no such field; ') and message in str(caught.value)

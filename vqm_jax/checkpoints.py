@@ -40,6 +40,7 @@ DIGESTS = 'digests.json'
 # Orbax touches these while or after it renames the folder; neither holds anything of the run.
 _NOT_DIGESTED = {DIGESTS, 'commit_success.txt', '_CHECKPOINT_METADATA'}
 _STATE, _META, _METRICS = 'state/', 'meta/metadata', 'metrics/'
+_STEP = re.compile('0|[1-9][0-9]*')  # not 007: folders are found again by the number
 _CLOSING = 20  # seconds that a manager whose save failed is waited for; its threads may never end
 
 
@@ -176,11 +177,9 @@ class Checkpoints:
         self._manager.reload()
         restored = self._manager.restore(step, args=args)
       return restored.state, restored.meta
-    if damaged := sorted(path.name for path in self.directory.glob('*.damaged*')):
-      listed = ', '.join(damaged[:3]) + (', ...' if len(damaged) > 3 else '')
+    if damaged := _damaged(self.directory):
       raise errors.CheckpointError(
-        f'No checkpoint in {self.directory} is intact, and there are damaged ones ({listed}). Bring one back from a '
-        'copy; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
+        f'{damaged}; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
         'delete the damaged ones to train from step 0 again.'
       )
     return None
@@ -233,6 +232,14 @@ def _drop_damaged_scores(directory: pathlib.Path) -> None:
       shutil.rmtree(folder, ignore_errors=True)
 
 
+def _damaged(directory: pathlib.Path) -> str:
+  """Which damaged checkpoints were set aside, and what to do about it; '' if none were."""
+  found = sorted(path.name for path in directory.glob('*.damaged*'))
+  listed = ', '.join(found[:3]) + (', ...' if len(found) > 3 else '')
+  told = f'No checkpoint in {directory} is intact, and there are damaged ones ({listed}). Bring one back from a copy'
+  return told if found else ''
+
+
 def _set_aside(folder: pathlib.Path) -> None:
   for count in range(1000):
     target = folder.with_name(f'{folder.name}.damaged' + (f'.{count}' if count else ''))
@@ -257,7 +264,7 @@ def steps(directory: pathlib.Path) -> list[int]:
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.is_dir() and path.name.isdecimal())
+  return sorted(int(path.name) for path in directory.iterdir() if path.is_dir() and _STEP.fullmatch(path.name))
 
 
 def verify(directory: pathlib.Path, step: int) -> None:
@@ -313,6 +320,8 @@ def select(directory: pathlib.Path, step: int | str) -> int:
   """
   found = steps(directory)
   if not found:
+    if damaged := _damaged(pathlib.Path(directory)):
+      raise errors.CheckpointError(f'{damaged}, or train again in another --workdir.')
     raise errors.CheckpointError(f'No checkpoint in {directory}; train first, or check --workdir.')
   if step == 'latest':
     return found[-1]

@@ -57,11 +57,23 @@ class _Experiment(flags.ArgumentParser):
   def parse(self, argument: str) -> ml_collections.ConfigDict:
     name, *size = argument.split(':', 1)
     file = installed.experiment_file(name)
-    with installed.importable_experiments(file):
-      config = self.of_files.parse(':'.join([str(file), *size]))
-    for argument in sys.argv[1:]:
-      if match := re.match(rf'--?({re.escape(self.flag)}((?:\.\w+)+))(?:=|$)', argument):
-        _check_field(config, match[1], match[2][1:].split('.'))
+    try:
+      with installed.importable_experiments(file):
+        config = self.of_files.parse(':'.join([str(file), *size]))
+        config.keys  # noqa: B018 (one that could not be read says so when it is touched)
+    except errors.ConfigError:
+      raise
+    except ValueError as error:  # what experiments say of a size
+      raise errors.ConfigError(f'--{self.flag}={argument}: {_last_message(error)}') from error
+    except Exception as error:  # it is a program, which may fail in any way
+      kind, why = type(error.__cause__ or error).__name__, _last_message(error.__cause__ or error)
+      raise errors.ConfigError(
+        f'--{self.flag}={argument}: expected a file with get_config(), which gives an ml_collections.ConfigDict; found '
+        f'{kind}: {why}'
+      ) from error
+    for option in sys.argv[1:]:
+      if match := re.match(rf'--?({re.escape(self.flag)}\.([^=]*))', option):
+        _check_field(config, match[1], match[2].split('.'))
     return config
 
   def flag_type(self) -> str:
@@ -69,8 +81,9 @@ class _Experiment(flags.ArgumentParser):
 
 
 def _check_field(config: Any, option: str, path: list[str]) -> None:
-  """Raises ConfigError if a config has no field of this path."""
+  """Raises ConfigError if a config has no field of this path; those that are lists have places, `name[0]`."""
   for name in path:
+    name, *places = name.replace(']', '').split('[')
     if not isinstance(config, ml_collections.ConfigDict):
       raise errors.ConfigError(f'--{option}: no such field; {name} would be a field of a plain value.')
     if name not in config:
@@ -78,6 +91,10 @@ def _check_field(config: Any, option: str, path: list[str]) -> None:
       others = errors.did_you_mean(name, known).rstrip() or f'there are {", ".join(known) or "none here"}.'
       raise errors.ConfigError(f'--{option}: no such field; {others}')
     config = config[name]
+    if places and not (isinstance(config, tuple | list) and places[0].isdecimal() and int(places[0]) < len(config)):
+      found = f'has {len(config)} places, from 0 on' if isinstance(config, tuple | list) else 'is no list'
+      raise errors.ConfigError(f'--{option}: no such field; {name} {found}.')
+    config = config[int(places[0])] if places else config
 
 
 class _QuietLibraries(std_logging.Filter):
@@ -118,8 +135,6 @@ def _parse(main, argv: list[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = FLAGS(argv)
-    for name in FLAGS:
-      getattr(FLAGS[name].value, 'keys', None)  # a config that could not be loaded says so when it is touched
     if len(rest) > 1:
       raise errors.ConfigError(f'Unexpected argument {rest[1]!r}; options are written as --name=value.')
     return rest
@@ -130,17 +145,12 @@ def _parse(main, argv: list[str]) -> list[str]:
     if '--debug' in argv:
       traceback.print_exc()
     _fail(_last_message(error), 2)
-  except (ImportError, OSError) as error:
-    _fail(
-      f'cannot load the config: {_last_message(error)}; expected a file with get_config() or one of '
-      f'{", ".join(installed.experiments())}.', 2,
-    )  # fmt: skip
 
 
 def _last_message(error: Exception) -> str:
   """One line: where ml_collections quotes the traceback of a config file, what that file said last."""
   text = str(error).strip()
-  if text[:1] in ('"', "'") and text[-1:] == text[:1]:  # the repr of what a KeyError holds
+  if isinstance(error, KeyError) and text[:1] in ('"', "'") and text[-1:] == text[:1]:  # the repr of what it holds
     text = text[1:-1].replace('\\n', ' ').replace("\\'", "'")
   if 'Traceback (most recent call last)' in text:
     text = text.splitlines()[-1].split('Error: ', 1)[-1]

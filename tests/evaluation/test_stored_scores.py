@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from evaluation.reader import Reader, identity
+from full_disk import no_file_beyond
 
 from vqm_jax.evaluation import scoring, stored_scores
 
@@ -52,6 +53,15 @@ def test_damaged_scores_and_missing_frames_are_made_again(tmp_path):
   reader.read.clear()
   stored_scores.score_resumably(clips, tmp_path, save_frames=True)
   assert reader.read == []
+
+
+def test_a_full_disk_is_told_by_the_file_and_the_same_call_goes_on(tmp_path):
+  clips = scoring.restored_clips(identity, Reader())
+  told = f'^{tmp_path}/pictures/cat.png: no room to write this; .* are free .*Make room, then start the same command'
+  with pytest.raises(errors.DiskFullError, match=told), no_file_beyond(10):
+    stored_scores.score_resumably(clips, tmp_path)
+  assert [path.name for path in tmp_path.rglob('*')] == ['pictures']
+  assert list(stored_scores.score_resumably(clips, tmp_path)) == list(LENGTHS)
 
 
 def test_infinite_scores_survive_the_file(tmp_path):
