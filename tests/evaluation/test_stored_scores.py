@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from evaluation.reader import Reader, identity
+from evaluation.reader import LENGTHS, Reader, identity
 from full_disk import no_file_beyond
 
+from vqm_jax import errors, metrics
 from vqm_jax.evaluation import scoring, stored_scores
 
 
@@ -53,6 +54,27 @@ def test_damaged_scores_and_missing_frames_are_made_again(tmp_path):
   reader.read.clear()
   stored_scores.score_resumably(clips, tmp_path, save_frames=True)
   assert reader.read == []
+
+
+def test_clips_that_were_scored_earlier_may_have_more_metrics(tmp_path):
+  clips = scoring.restored_clips(identity, Reader())
+  stored_scores.score_resumably(clips, tmp_path)
+  (tmp_path / 'dog.json').unlink()
+  found = stored_scores.score_resumably(clips, tmp_path, [metrics.create('psnr')])
+  assert [list(scores.output) for scores in found.values()] == [['psnr', 'ssim'], ['psnr']]
+  assert list(scoring.summarise(found)['metrics']) == list(scoring.mean_scores(found))[:1] == ['psnr']
+
+
+@pytest.mark.parametrize('input', [{}, {'psnr': [1.0] * 5}])
+def test_scores_that_lack_those_of_the_input_are_made_again(tmp_path, caplog, input):
+  reader = Reader()
+  clips = scoring.restored_clips(identity, reader)
+  whole = stored_scores.score_resumably(clips, tmp_path)
+  content = json.loads((tmp_path / 'cat.json').read_text())
+  (tmp_path / 'cat.json').write_text(json.dumps(content | {'input': input}))
+  reader.read.clear()
+  assert stored_scores.score_resumably(clips, tmp_path)['cat'].input == whole['cat'].input
+  assert {name for name, _ in reader.read} == {'cat'} and 'cat.json is damaged (input: expected' in caplog.text
 
 
 def test_a_full_disk_is_told_by_the_file_and_the_same_call_goes_on(tmp_path):

@@ -439,7 +439,10 @@ def read_config(box, rng):
   config = workdir.read_config(box)
   (workdir.read_trained_on(box), workdir.read_strength_by_qp(box))
   if rng.random() < 0.3:
-    abstract_network(config)
+    try:
+      abstract_network(config)
+    except errors.ConfigError as error:  # as `open_run` does, which reads the weights first
+      raise errors.CheckpointError(f'{box / "config.json"}: {error}') from error
   elif rng.random() < 0.3:
     inference.open_run(box)
   else:

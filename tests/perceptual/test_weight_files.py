@@ -121,7 +121,7 @@ def test_code_where_the_magic_number_should_be_does_not_run(tmp_path):
   np.save(tmp_path / 'x.npy', np.array([Touch(tmp_path / 'ran')], object), allow_pickle=True)
   with zipfile.ZipFile(tmp_path / 'x.npz', 'w') as archive:
     archive.write(tmp_path / 'x.npy', 'x.npy')
-  with pytest.raises(errors.DataError, match='Object arrays cannot be loaded'):
+  with pytest.raises(errors.DataError, match='x.npz: x.npy holds objects, expected numbers'):
     read(tmp_path / 'x.npz')
   assert not (tmp_path / 'ran').exists()
 
@@ -180,9 +180,26 @@ def test_other_files_are_told(tmp_path, content):
     {'dtype': 'F32', 'shape': [4], 'data_offsets': [0, 16]},
     {'dtype': 'F4', 'shape': [2], 'data_offsets': [0, 8]},
     {'dtype': 'F32', 'shape': [2]},
+    {'dtype': 'F32', 'shape': [2**59], 'data_offsets': [0, 2**61]},
+    {'dtype': 'F32', 'shape': [2], 'data_offsets': [8, 0]},
+    {'dtype': 'F32', 'shape': [2], 'data_offsets': ['0', 8]},
   ],
 )
 def test_safetensors_that_lie_are_refused(tmp_path, entry):
   (tmp_path / 'x.safetensors').write_bytes(safetensors({'a': entry}, bytes(8)))
   with pytest.raises(errors.DataError, match='cut or damaged'):
     read(tmp_path / 'x.safetensors')
+
+
+def test_sizes_that_lie_ask_for_no_memory(tmp_path):
+  """Python takes the memory that a length asks for before it reads: more than there is ended as an error of its own."""
+  for length in (2**40, 2**62, 2**64 - 1):
+    (tmp_path / 'x.safetensors').write_bytes(length.to_bytes(8, 'little') + b'{}')
+    with pytest.raises(errors.DataError, match='expected [0-9]+ more bytes, found 2'):
+      read(tmp_path / 'x.safetensors')
+  header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846975,), }".ljust(117) + b'\n'
+  with zipfile.ZipFile(tmp_path / 'x.npz', 'w') as archive:
+    archive.writestr('x.npy', b'\x93NUMPY\1\0' + len(header).to_bytes(2, 'little') + header + bytes(8))
+  with pytest.raises(errors.DataError, match='x.npz: cut or damaged') as caught:
+    read(tmp_path / 'x.npz')
+  assert not isinstance(caught.value.__cause__, MemoryError)

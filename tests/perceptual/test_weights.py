@@ -114,7 +114,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
     raise OSError('No space left on device')
 
   monkeypatch.setattr(np, 'savez', full)
-  with pytest.raises(OSError, match='No space'):
+  with pytest.raises(errors.DiskFullError, match='lpips-alex.npz: no room to write this'):
     weights.convert('lpips-alex', HEADS, output)
   assert output.read_bytes() == before and list(tmp_path.iterdir()) == [output]
 

@@ -150,7 +150,7 @@ def evaluate_run(
     if baselines:
       tiles = data.open_source(dataset, run.config['dataset_config'], 'train', data_dir)
       others = score_filters(reader, tiles, root, identity, every=every, metrics=choice.metrics, **keep)
-    summaries = [summary_of(about), *(summary_of(about | _of_filter(*other)) for other in others.items())]
+    summaries = [summary_of(about), *(summary_of(about | _of_filter(*other, choice)) for other in others.items())]
     latest = root / split
     table, files = _report(summaries, latest)
     shutil.rmtree(latest / 'pictures', ignore_errors=True)
@@ -293,9 +293,10 @@ def _scores(clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choic
   }
 
 
-def _of_filter(method: str, scores: Mapping[str, scoring.ClipScores]) -> dict[str, Any]:
+def _of_filter(method: str, scores: Mapping[str, scoring.ClipScores], choice: Choice) -> dict[str, Any]:
   """Returns the fields in which the summary of a simple filter differs from that of the network beside it."""
-  return {'method': method, 'params': None, 'timing': None, **scoring.summarise(scores)}
+  found = scoring.summarise(scores, [metric.name for metric in choice.metrics])
+  return {'method': method, 'params': None, 'timing': None, **found}
 
 
 def _report(summaries: Sequence[Summary], folder: pathlib.Path | None) -> tuple[str, list[pathlib.Path]]:

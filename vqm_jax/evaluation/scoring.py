@@ -207,7 +207,7 @@ def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
   out = {}
   for suffix in ('', '_input'):
     sides = [s.input if suffix else s.output for s in scores.values()]
-    for metric in sides[0]:
+    for metric in _shared(sides):
       out[metric + suffix] = float(np.mean([metrics.mean_psnr(side[metric])[0] for side in sides]))
   if 'psnr_input' in out:
     out['gain'] = out['psnr'] - out['psnr_input']
@@ -217,7 +217,7 @@ def mean_scores(scores: Mapping[str, ClipScores]) -> dict[str, float]:
 def summarise(scores: Mapping[str, ClipScores], names: Sequence[str] | None = None) -> dict[str, Any]:
   """The measured part of a summary file: metrics, no_processing, target, gain, categories, counts.
 
-  Of all metrics, or of those in `names`.
+  Of the metrics that all clips have, or of those in `names`.
   """
   if names is not None:
     scores = {clip: _only(score, names) for clip, score in scores.items()}
@@ -225,7 +225,7 @@ def summarise(scores: Mapping[str, ClipScores], names: Sequence[str] | None = No
   def table(side: str) -> dict[str, Any] | None:
     per_clip = {name: getattr(s, side) for name, s in scores.items()}
     out = {}
-    for metric in next(iter(per_clip.values())):
+    for metric in _shared(list(per_clip.values())):
       per_frame = {name: values[metric] for name, values in per_clip.items()}
       means = {name: metrics.mean_psnr(values)[0] for name, values in per_frame.items()}
       overall, identical = metrics.mean_psnr(list(itertools.chain(*per_frame.values())))
@@ -260,6 +260,11 @@ def summarise(scores: Mapping[str, ClipScores], names: Sequence[str] | None = No
     'per_category': {name: category(name) for name in sorted({s.category for s in scores.values()})},
     'seconds_end_to_end': statistics.median(s.seconds for s in scores.values()),
   }
+
+
+def _shared(sides: Sequence[Mapping[str, Any]]) -> list[str]:
+  """The metrics of the first that all have: clips that were scored earlier may have more."""
+  return [name for name in sides[0] if all(name in side for side in sides)]
 
 
 def _only(scores: ClipScores, names: Sequence[str]) -> ClipScores:

@@ -32,6 +32,7 @@ T = TypeVar('T')
 
 # Sub-folders of the frames that are kept.
 FRAMES = ('output', 'input', 'target')
+_AGAIN = 'the clip is scored again'
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -86,7 +87,7 @@ def score_resumably(
   """
   metrics = fidelity() if metrics is None else metrics
   indices = {clip.name: clip.indices for clip in clips}
-  scores = {} if overwrite else {name: _stored(folder, name) for name in indices}
+  scores = {} if overwrite else _stored(folder, clips)
 
   def complete(clip):
     return _complete(clip, scores[clip.name], folder, metrics, save_frames, patches)
@@ -128,7 +129,7 @@ def unscored(
 ) -> list[ClipFrames]:
   """The clips that `score_resumably` would still have to score; arguments are those of its."""
 
-  stored = {clip.name: _stored(folder, clip.name) for clip in clips}
+  stored = _stored(folder, clips)
   return [clip for clip in clips if not _complete(clip, stored[clip.name], folder, metrics, save_frames, patches)]
 
 
@@ -137,8 +138,23 @@ def _complete(clip, stored, folder, metrics, save_frames, patches):
   return not _missing(metrics, stored) and frames and (patches is None or patches.path(folder, clip).exists())
 
 
-def _stored(folder: pathlib.Path, name: str) -> ClipScores | None:
-  return _read(folder / f'{name}.json', ClipScores, 'the clip is scored again')
+def _stored(folder: pathlib.Path, clips: Sequence[ClipFrames]) -> dict[str, ClipScores | None]:
+  found = {clip.name: _read(folder / f'{clip.name}.json', ClipScores, _AGAIN) for clip in clips}
+  inputs = any(scores.input for scores in found.values() if scores)
+  for clip in clips:
+    if (scores := found[clip.name]) and (problem := _problem(scores, clip, inputs)):
+      logging.warning('%s is damaged (%s); %s.', folder / f'{clip.name}.json', problem, _AGAIN)
+      found[clip.name] = None
+  return found
+
+
+def _problem(scores: ClipScores, clip: ClipFrames, inputs: bool) -> str:
+  """How scores do not fit their clip, or those of others, of which all have `inputs` or none; '' if they do."""
+  if scores.frames != list(clip.indices):
+    return f'frames: expected those that are scored, {len(clip.indices)}, found others'
+  if inputs and scores.input.keys() != scores.output.keys():
+    return 'input: expected the metrics of output, found others'
+  return ''
 
 
 def _missing(metrics: Sequence[Metric], stored: ClipScores | None) -> list[Metric]:

@@ -134,13 +134,11 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, An
   path = pathlib.Path(path)
   arrays = weight_files.read(path, lambda name: True)
   with path.open('rb') as file:
-    start = file.read(9)
-    if start[8:] != b'{':
+    if file.read(9)[8:] != b'{':
       raise errors.DataError(
         f'{path}: expected a file that vqm_jax.export wrote, found another format than safetensors.'
       )
-    file.seek(8)
-    header = file.read(int.from_bytes(start[:8], 'little'))
+    header = weight_files.safetensors_header(file)
   texts: dict[str, str] = {}
   try:
     texts = schemas.check(schemas.parse(header).get('__metadata__', {}), dict[str, str], '__metadata__')

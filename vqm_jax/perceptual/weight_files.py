@@ -10,6 +10,7 @@ Formats: https://docs.pytorch.org/docs/stable/notes/serialization.html and https
 import collections
 import contextlib
 import math
+import os
 import pathlib
 import pickle
 import zipfile
@@ -183,7 +184,7 @@ def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np
       raise ValueError(f'storage {key} has another length than its tensor')
     size = storage.count * storage.dtype.itemsize
     if key in needed:
-      buffers[key] = file.read(size)
+      buffers[key] = _taken(file, size)
     else:
       file.seek(size, 1)
   return {name: view.read(buffers[view.storage.key]) for name, view in views.items()}
@@ -191,14 +192,28 @@ def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np
 
 def _read_safetensors(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
   """The header's length (uint64), the header (JSON), then the numbers."""
-  header = schemas.parse(file.read(int.from_bytes(file.read(8), 'little')))
+  header = schemas.parse(safetensors_header(file))
   start, arrays = file.tell(), {}
   for name, entry in header.items():
     if name != '__metadata__' and wanted(name):
       begin, end = entry['data_offsets']
       file.seek(start + begin)
-      arrays[name] = np.frombuffer(file.read(end - begin), _DTYPES[entry['dtype']]).reshape(entry['shape'])
+      arrays[name] = np.frombuffer(_taken(file, end - begin), _DTYPES[entry['dtype']]).reshape(entry['shape'])
   return arrays
+
+
+def safetensors_header(file: IO[bytes]) -> bytes:
+  """The header of a safetensors file, JSON, read from its start. Raises ValueError where the file ends before."""
+  file.seek(0)
+  return _taken(file, int.from_bytes(file.read(8), 'little'))
+
+
+def _taken(file: IO[bytes], size: int) -> bytes:
+  """The next `size` bytes; a file that has fewer is told without asking for memory for all that it says."""
+  left = os.fstat(file.fileno()).st_size - file.tell()
+  if not 0 <= size <= left:
+    raise ValueError(f'expected {size} more bytes, found {left}')
+  return file.read(size)
 
 
 def _read_npz(archive: zipfile.ZipFile, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -207,5 +222,11 @@ def _read_npz(archive: zipfile.ZipFile, wanted: Callable[[str], bool]) -> dict[s
     name = member.removesuffix('.npy')
     if name != member and wanted(name):
       with archive.open(member) as file:
-        arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+        version = np.lib.format.read_magic(file)
+        of_version = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = of_version(file)
+        if dtype.hasobject:
+          raise errors.DataError(f'{member} holds objects, expected numbers')
+        # Numbers as they are: `read_array` asks for as much memory as the header says.
+        arrays[name] = np.frombuffer(file.read(), dtype).reshape(shape, order='F' if by_columns else 'C')
   return arrays
