@@ -39,6 +39,12 @@ def test_tables_count_every_run(faults, tmp_path):
   assert (
     '| png | 10 | 4 | 5 | 1 |' in text and '| bmp | 2 | 0 | 2 | 0 |' in text and '| **all** | 12 | 4 | 7 | 1 |' in text
   )
+  page.write_text(
+    '| kill 2 times | `train` | a |\n| disk | `train` | b |\n| kill 2 times | `eval` | the same, bit for bit |\n'
+  )
+  with flagsaver.flagsaver(docs=str(page)):
+    others = faults._others([('kill 3 times', 'train', '')])
+  assert others == [('disk', 'train', 'b'), ('kill 2 times', 'eval', 'the same, bit for bit')]
   assert '| SIGKILL | `train` | the same, bit for bit |' in faults.disturbance_table([('SIGKILL', 'train', '')])
 
 
