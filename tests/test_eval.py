@@ -92,6 +92,7 @@ def test_other_options_have_another_fingerprint(workdir, run_eval):
   assert summary['fingerprint'] in fingerprints and len(fingerprints) >= 2
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_clips_and_the_last_one_makes_the_table(workdir, binary, run_eval, tmp_path):
   shared = tmp_path / 'run'  # with no scores in it
   shutil.copytree(workdir, shared, ignore=shutil.ignore_patterns('eval'))

@@ -173,6 +173,7 @@ def test_a_sample_depends_on_its_position_alone(source, crops):
   assert not np.array_equal(other[0]['lq'], whole[0]['lq'])
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(source):
   kwargs = dict(batch_size=6, start=12, crops_per_record=2, **SAMPLE)
   assert_equal(*(draw(source, 3, num_workers=n, **kwargs) for n in (0, 2)))

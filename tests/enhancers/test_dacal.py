@@ -345,6 +345,7 @@ def alive(found, player):
   return {path for path, g in found.items() if path.startswith(player) and np.any(g != 0)}
 
 
+@pytest.mark.slow
 def test_at_the_start_gradients_reach_the_last_layers_and_then_all_of_the_generator():
   (loss, told), found = gradients('generator', 'fresh')
   assert all(np.all(np.isfinite(g)) for g in found.values())
@@ -361,6 +362,7 @@ def test_at_the_start_gradients_reach_the_last_layers_and_then_all_of_the_genera
   assert all(told[name] > 0 for name in weights)
 
 
+@pytest.mark.slow
 def test_every_parameter_of_the_critics_gets_gradient_and_the_generator_none():
   (loss, (told, penalties)), found = gradients('critics', 'noisy')
   assert all(np.all(np.isfinite(g)) for g in found.values())

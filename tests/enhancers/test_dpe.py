@@ -422,6 +422,7 @@ def same_stats(a, b):
   return all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_generators_are_trained_on_these_paths_and_terms():
   network, (x, y) = bright_enhancer(), batch(2, 32, 48)
   loss, terms = generator_loss(network, x, y)
@@ -565,6 +566,7 @@ def test_every_parameter_of_the_generators_is_trained():
     assert all(np.any(row != 0) for row in rows), path
 
 
+@pytest.mark.slow
 def test_every_parameter_of_the_critics_is_trained_but_constants():
   _, gradients = on_devices(1, parallel.value_and_grad, 1)
   for path, gradient in checkpoints.flatten(gradients).items():

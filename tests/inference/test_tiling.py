@@ -41,6 +41,7 @@ def test_a_tile_as_large_as_the_frame_changes_nothing():
   np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tiles_with_enough_overlap_give_the_whole_frame():
   one, frames = jax.devices()[:1], clip(48, 200, 2)
   whole = np.stack(list(stream_frames(network(), frames, devices=one)))

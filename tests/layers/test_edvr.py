@@ -90,6 +90,7 @@ def test_alignment_doubles_coarse_offsets_and_activates_all_but_the_finest_featu
   np.testing.assert_allclose(networks.apply(align, levels)[:, 0], by_definition(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_alignment_learns_to_undo_a_translation():
   """By one place at 1/4 of the resolution, four pixels, in both directions, so that no fixed convolution can."""
   width, size = 4, 12

@@ -80,7 +80,9 @@ def test_unknown_parts_are_refused():
       restorers.create('boss_f1', **args, rngs=nnx.Rngs(0))
 
 
-@pytest.fixture(scope='module', params=[('1A', '1B'), ('1B', '1C'), ('2A', '2B')], ids='-'.join)
+@pytest.fixture(
+  scope='module', params=[pytest.param(('1A', '1B'), marks=pytest.mark.slow), ('1B', '1C'), ('2A', '2B')], ids='-'.join
+)
 def growth(request):
   """A small parent with trained-looking weights, its grown network, the report and the pure dict before easing in."""
   sizes = {'1A': 1, '1B': 1, '1C': 3, '2A': 2, '2B': 2}

@@ -115,6 +115,7 @@ def test_the_second_stage_corrects_the_frame_as_it_came():
   np.testing.assert_allclose(networks.apply(network, x), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_both_stages_add_up_where_they_share():
   shared = networks.random(functools.partial(GIL, WIDTH, True))
   apart = networks.random(functools.partial(GIL, WIDTH, False))

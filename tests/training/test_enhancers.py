@@ -64,6 +64,7 @@ def assert_equal(a, b):
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['wespe', *SLOW])
 def test_interrupted_between_two_updates_a_run_ends_the_same(name, runs, tmp_path, monkeypatch):
   config, _, whole = runs(name)
@@ -82,6 +83,7 @@ def test_interrupted_between_two_updates_a_run_ends_the_same(name, runs, tmp_pat
   assert_equal(jax.device_get(state), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['wespe', *SLOW])
 def test_four_devices_make_the_same_curve(name, make_config):
   """Losses within 1 % of their size after an update of each side: float sums of gradients in another order."""
@@ -182,6 +184,7 @@ def test_state_is_carried_through_a_clip_and_dropped_at_a_cut(runs):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_killed_outright_between_two_critic_updates_and_started_again(make_config, tmp_path, command):
   """A subprocess that dies by SIGKILL, as on a machine that loses power, ends in the parameters of one that did not."""
   config = make_config('wespe', critic_steps=3, steps=3)

@@ -123,7 +123,7 @@ def test_data_on_the_device_do_not_change_the_run(whole, tmp_path, caplog):
   assert 'vqm_demo/micro_tiles: on the device, ' in caplog.text
 
 
-@pytest.mark.parametrize('devices', [1, 8])
+@pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_saved_on_four_devices_continues_on_one_and_on_eight(whole, tmp_path, devices):
   config, copy = whole[0].copy_and_resolve_references(), tmp_path / 'four'
   config.steps = 4
@@ -412,6 +412,7 @@ def test_a_disk_that_is_too_small_is_seen_before_the_save(whole, tmp_path, monke
   assert checkpoints.steps(copy / 'checkpoints') == [2]
 
 
+@pytest.mark.slow
 def test_profile_is_written(whole, tmp_path):
   config, copy = copy_until(whole, tmp_path, 2)
   train(config, copy, profile_steps=(4, 5))
