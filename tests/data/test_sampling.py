@@ -6,11 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from data.windows import assert_equal, draw, place
+from data.windows import CONFIGS, assert_equal, draw, place
 
 from vqm_jax import data, errors
 
-CONFIGS = {'paired': 'tiles', 'weak': 'weak', 'unpaired': 'unpaired', 'clip': 'unpaired', 'identity': 'unpaired'}
 MARGIN = 3
 # The videos of the records of config 'unpaired', see conftest.
 SOURCE_VIDEOS = 'a' * 14 + 'b' * 6 + 'c' * 10

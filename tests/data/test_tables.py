@@ -3,8 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from test_sampling import CONFIGS
-from windows import assert_equal, draw
+from data.windows import CONFIGS, assert_equal, draw
 
 from vqm_jax import data, errors, parallel
 from vqm_jax.training import resident

@@ -6,6 +6,8 @@ import numpy as np
 
 from vqm_jax import data
 
+# The config for each sampling.
+CONFIGS = {'paired': 'tiles', 'weak': 'weak', 'unpaired': 'unpaired', 'clip': 'unpaired', 'identity': 'unpaired'}
 SAMPLE = dict(num_frames=3, crop=9, seed=5)
 
 
