@@ -37,8 +37,16 @@ TINY_TCL = dict(members=[(member, TINY[member]) for member in tcl.MEMBERS])
 every_system = pytest.mark.parametrize('system', PUBLISHED)
 # The other frameworks of BossGao, and their mean, are made of the same parts: test_bossgao.py runs them.
 RUN = [system for system in TINY if system not in ('boss_f1', 'boss_f3', 'boss_f4')]
-every_tiny = pytest.mark.parametrize('system', [*RUN, 'tcl'])
-every_network = pytest.mark.parametrize('system', [system for system in RUN if system != 'none'])
+# boss_f2 is tcl_edvr with another trunk, and tcl a mean of two that run: with `./run.sh test -m slow`.
+_SLOW = ('boss_f2', 'tcl')
+
+
+def runs(*systems, slow=_SLOW):
+  return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in systems]
+
+
+every_tiny = pytest.mark.parametrize('system', runs(*RUN, 'tcl'))
+every_network = pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none')))
 
 
 @functools.cache
@@ -124,11 +132,9 @@ def test_streaming_encode_and_restore_is_the_bare_network_where_no_padding_is_ne
 
 
 @pytest.mark.parametrize(
-  ('system', 'size', 'length'),
-  [(system, (17, 23), 2) for system in RUN]
-  + [pytest.param('tcl', (17, 23), 2, marks=pytest.mark.slow)]
-  + [pytest.param(system, (33, 64), 1, marks=pytest.mark.slow) for system in RUN],
+  ('size', 'length'), [((17, 23), 2), pytest.param((33, 64), 1, marks=pytest.mark.slow)], ids=['small', 'one frame']
 )
+@every_tiny
 def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windows_are(system, size, length):
   network = tiny(system)
   frames = np.random.default_rng(0).integers(0, 256, (length, *size, 3), np.uint8)
@@ -137,10 +143,7 @@ def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windo
 
 
 # Compiling all cells of GIL's two stages takes twenty seconds.
-@pytest.mark.parametrize(
-  'system',
-  [pytest.param(system, marks=[pytest.mark.slow] * (system == 'gil')) for system in RUN if system != 'none'],
-)
+@pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none'), slow=(*_SLOW, 'gil')))
 def test_every_parameter_gets_gradient(system):
   network = tiny(system)
   found = networks.by_path(networks.gradients(network, clip(network)))

@@ -12,8 +12,9 @@ from vqm_jax import checkpoints, inference
 from vqm_jax.training import loop, progressive
 from vqm_jax.training.adversarial import Adversarial
 
-# Compiling these takes most of the time; `./run.sh test -m slow` runs them.
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('dpe', 'dacal')]
+# Compiling takes a minute each: `./run.sh test -m slow`. test_adversarial.py has the quick ones.
+pytestmark = pytest.mark.slow
+METHODS = pytest.mark.parametrize('name', ['wespe', 'dpe', 'dacal'])
 
 
 @pytest.fixture(scope='module')
@@ -64,8 +65,7 @@ def assert_equal(a, b):
     np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['wespe', *SLOW])
+@METHODS
 def test_interrupted_between_two_updates_a_run_ends_the_same(name, runs, tmp_path, monkeypatch):
   config, _, whole = runs(name)
   interrupted, real = [], Adversarial.update
@@ -83,8 +83,7 @@ def test_interrupted_between_two_updates_a_run_ends_the_same(name, runs, tmp_pat
   assert_equal(jax.device_get(state), whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['wespe', *SLOW])
+@METHODS
 def test_four_devices_make_the_same_curve(name, make_config):
   """Losses within 1 % of their size after an update of each side: float sums of gradients in another order."""
   config = make_config(name)
@@ -105,7 +104,7 @@ def test_four_devices_make_the_same_curve(name, make_config):
       assert four[key] == pytest.approx(value, rel=1e-2, abs=1e-4), key
 
 
-@pytest.mark.parametrize('name', ['wespe', *SLOW])
+@METHODS
 def test_a_run_is_evaluated_and_used_on_a_video(name, runs, tmp_path, binary, command):
   from vqm_jax import video
 
@@ -145,7 +144,6 @@ def test_a_run_is_evaluated_and_used_on_a_video(name, runs, tmp_path, binary, co
   assert 'measures whole frames' in done.output and done.returncode == 2
 
 
-@pytest.mark.slow
 def test_stages_of_dacal_hand_on_all_players_and_start_their_critics_weights_anew(runs):
   config, workdir, state = runs('dacal')
   first = workdir / 'stages' / 'quarter'
@@ -160,7 +158,6 @@ def test_stages_of_dacal_hand_on_all_players_and_start_their_critics_weights_ane
   assert 0 < max(moved) < 0.1  # by one update of each player, not by other initial values
 
 
-@pytest.mark.slow
 def test_state_is_carried_through_a_clip_and_dropped_at_a_cut(runs):
   from vqm_jax import video
 
@@ -184,7 +181,6 @@ def test_state_is_carried_through_a_clip_and_dropped_at_a_cut(runs):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.slow
 def test_killed_outright_between_two_critic_updates_and_started_again(make_config, tmp_path, command):
   """A subprocess that dies by SIGKILL, as on a machine that loses power, ends in the parameters of one that did not."""
   config = make_config('wespe', critic_steps=3, steps=3)

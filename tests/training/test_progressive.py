@@ -99,6 +99,7 @@ def test_resuming_within_any_stage_is_exact(whole, config, tmp_path):
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_stop_in_one_stage_does_not_begin_the_next(config, tmp_path, monkeypatch):
   monkeypatch.setattr(loop._StopRequest, 'reached', lambda self, saver, step: step == 2)
   state = train(config, tmp_path / 'run')
