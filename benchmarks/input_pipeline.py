@@ -7,6 +7,9 @@ python benchmarks/input_pipeline.py --systems=tcl_edvr --steps=100   # on a GPU:
 Without --dataset it prepares 32 records of random texture in a temporary folder. Ratios are of measurements that
 follow each other; the samples per second depend on the machine and on what else it does.
 
+Behind the first tables: how many samples per second are drawn where the data are on the device (`data_on_device`), for
+which the host only says where they lie.
+
 Last table: what a step of experiments/*.py draws, with the first of --workers. Records have the size that the
 experiment asks for (its `dataset_config`); a --dataset without that config is read at --config. Times are in ms:
 
@@ -150,6 +153,11 @@ def _measure(source) -> None:
       fast = _rate(lambda: len(next(batches)['lq']), _SECONDS.value)  # noqa: B023
     plain = _rate(one_record, _SECONDS.value)
     print(f'{workers:7d} {crop:5d} {batch:6d} {fast:10.1f} {plain:11.1f} {fast / plain:6.2f}', flush=True)
+  tables = data.Tables([source], 'paired')
+  with data.train_batches(source, num_frames=1, crop=1, batch_size=32, seed=0, read=tables.read) as batches:
+    next(batches)
+    drawn = _rate(lambda: len(next(batches)['lq']), _SECONDS.value)
+  print(f'with data_on_device, {tables.nbytes / 1e6:.0f} MB: {drawn:.1f} samples/s are drawn', flush=True)
 
 
 def _ahead(workers: int) -> tuple[int, int]:

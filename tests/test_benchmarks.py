@@ -16,7 +16,7 @@ import pytest
 from absl import flags
 
 from experiments import seventh
-from vqm_jax import checkpoints, errors
+from vqm_jax import checkpoints, errors, inference
 from vqm_jax.cli import ROOT
 
 
@@ -191,6 +191,26 @@ def test_rows_of_the_learning_table_differ_in_what_they_name(load):
   assert (
     '| ours ' in text and '0.9800 |' in text and '+0.100 |' in text and '0.1 0.2 0.3 4 |' in text and 'n/a |' in text
   )
+
+
+def test_enhancing_is_measured_by_its_stages(load, tmp_path):
+  enhance = load('enhance')
+  source, stages = tmp_path / 'in.mp4', ('decoding', 'network', 'encoding')
+  enhance.write(source, 64, 48, 12)
+  network = enhance.Waiting(0.02)
+  run = inference.Run(network, {'system': 'none'}, tmp_path, 0, 0, False, 0, None)
+  restore = enhance.Restoring(run, devices=jax.devices()[:1]).at(1.0)
+  work = enhance.stages(restore, source, tmp_path)
+  found, cores = enhance.measure(work, 12, 1)
+  assert tuple(found) == enhance.STAGES and min(found.values()) > 0 and cores > 0
+  assert found['network'] >= 20 and found['file'] >= 20
+  frames = [np.stack(list(enhance.video.open_video(path).frames())) for path in (source, tmp_path / 'out.mp4')]
+  assert frames[1].shape == (12, 48, 64, 3) and np.abs(frames[0].astype(int) - frames[1]).mean() < 8
+  name, *numbers = enhance.line(
+    'a', dict.fromkeys(stages, 10.0) | {'looking': 1.0, 'file': 12.5, 'network': 11.0}, 4
+  ).split()
+  assert name == 'a' and numbers[:5] == ['1.00', '10.00', '11.00', '10.00', '12.50']
+  assert numbers[5:8] == ['1.14', 'of', 'network'] and numbers[-1] == '80.0'
 
 
 def test_compression_is_estimated_on_clips_left_out(load):

@@ -282,3 +282,13 @@ def test_damaged_file_is_named(data_folder, tmp_path):
 def test_a_linear_filter_is_not_fitted_on_them(source):
   with pytest.raises(errors.DataError, match='least squares is fitted on a tiles config, found lq=Text'):
     next(filter_scores.training_pairs(source))
+
+
+def test_what_is_decoded_as_it_is_drawn_cannot_live_on_a_device(source, data_folder):
+  tiles = data.open_training('mine', 'tiles', data_folder)
+  assert data.Tables([tiles], 'paired').shapes[0][1:] == (1, 16, 16, 3)
+  with pytest.raises(
+    errors.ConfigError,
+    match=r'^config.data_on_device: mine/segments split train holds coded video .* a config of tiles',
+  ):
+    data.Tables([tiles, source], 'paired')

@@ -141,6 +141,9 @@ def train(
   resident = None
   if config.data_on_device:
     resident = Resident(sources, config.sampling, config.num_frames, config.crop, trainer.mesh)
+    if config.num_workers:
+      logging.warning('config.num_workers=%d: nothing is left to decode with data_on_device; 0 is taken',
+                      config.num_workers)  # fmt: skip
   draw = functools.partial(
     data.train_batches, sources, num_frames=config.num_frames, crop=config.crop,
     batch_size=config.batch_size, seed=config.seed, num_workers=0 if resident else config.num_workers,
