@@ -32,6 +32,7 @@ import types
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+import av
 import jax
 import numpy as np
 from absl import flags
@@ -155,6 +156,28 @@ def line(name: str, found: dict[str, float], cores: float) -> str:
   return f'{name:12} {columns} {ratio:6.2f} of {slowest:9} {cores / os.cpu_count():7.2f} {1e3 / found["file"]:7.1f}'
 
 
+def conversions(path: pathlib.Path, count: int = 12) -> tuple[float, float, float]:
+  """Medians of a thread's ms for a frame: to RGB, from RGB, and from a copy of it, as it was before."""
+  source = video.open_video(path, variable_rate=True)
+  frame = next(source.yuv_frames())
+  rgb = video.yuv_to_rgb(frame, source.colour)
+
+  def copied():
+    copy = av.VideoFrame.from_ndarray(rgb, format='rgb24').to_ndarray()
+    return video.rgb_to_yuv(copy, source.colour)
+
+  def median(run):
+    times = []
+    for _ in range(count):
+      start = time.thread_time()
+      run()
+      times.append(1e3 * (time.thread_time() - start))
+    return statistics.median(times)
+
+  forms = (lambda: video.yuv_to_rgb(frame, source.colour), lambda: video.rgb_to_yuv(rgb, source.colour), copied)
+  return tuple(map(median, forms))
+
+
 def _networks() -> Iterator[tuple[str, inference.Run]]:
   if not _WEIGHTS.value and not _SYSTEMS.value:
     network = Waiting(_DEVICE_MS.value / 1e3) if _DEVICE_MS.value else restorers.create('none', rngs=None)
@@ -177,7 +200,9 @@ def main(argv: list[str]) -> None:
     if not _INPUT.value:
       write(path, *map(int, _SIZE.value.split('x')), _FRAMES.value)
     source = video.open_video(path, variable_rate=True)
+    to_rgb, back, copied = conversions(path)
     print(f'{video.describe(source)}; ms a frame')
+    print(f'one thread: to RGB {to_rgb:.2f}, from RGB {back:.2f}, with a copy of it {copied:.2f}')
     print(
       f'{"network":12} {" ".join(f"{stage:>9}" for stage in STAGES)} {"ratio":>6}    {"":9} {"cores":>7} {"fps":>7}'
     )

@@ -161,7 +161,7 @@ def rgb_to_yuv(rgb: np.ndarray, colour: Colour, pixel_format: str | None = None)
   if rgb.dtype == np.uint16:
     frame = _rgb_to_ten_bits(rgb, colour)
   else:
-    # Without a copy, which takes as long as the conversion and lets no other thread go on.
+    # Without a copy, while which no other thread would go on.
     frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), format='rgb24')
   return to_coded(frame, colour, pixel_format)
 
