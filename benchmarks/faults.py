@@ -81,7 +81,7 @@ def _work(connection, seeds: str, seconds: float) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
-  """What a process has had of processors; 0 once it has ended."""
+  """Seconds of processors that a process has had; 0 once it has ended."""
   try:
     fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
   except (FileNotFoundError, ProcessLookupError):
@@ -454,7 +454,7 @@ def disturb(parts: Sequence[str], names: Sequence[str], rng: random.Random) -> l
 
 
 def _others(found: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-  """What the page has of other disturbances and programs: a few at a time make the whole table."""
+  """Reads the rows of other disturbances and programs from the page: a few at a time make the whole table."""
   if not _DOCS.value:
     return []
   tried = {(_kind(text), name) for text, name, _ in found}

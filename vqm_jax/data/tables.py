@@ -27,7 +27,8 @@ class Tables:
   """The tables that training draws from, one for each field of each source; nothing is decoded yet.
 
   Args:
-    sources, sampling: as of `train_batches`.
+    sources: training records, which `open_training` opened.
+    sampling: one of SAMPLINGS: paired, weak, unpaired or clip.
 
   Attributes:
     shapes: (N, T, H, W, 3) of each table, all uint8.

@@ -25,7 +25,8 @@ class Resident:
 
   Args:
     sources: training records, of `data.open_training`.
-    sampling, num_frames, crop: as of `data.train_batches`.
+    sampling: one of `data.SAMPLINGS`.
+    num_frames, crop: of the samples.
     mesh: the devices that share a batch.
 
   Raises:

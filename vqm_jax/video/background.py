@@ -42,7 +42,7 @@ def prefetch(
 
 
 class Writer(Protocol):
-  """What `in_background` takes."""
+  """A writer that `in_background` takes."""
 
   def write(self, item: Any) -> None:
     """Appends a frame, or what was made of it."""

@@ -149,7 +149,7 @@ class SegmentedOutput:
     self.append(self.prepare(self._position, rgb))
 
   def prepare(self, index: int, rgb: np.ndarray) -> Any:
-    """What `append` takes for frame `index`: converted, or coded as an image. Several threads may prepare frames.
+    """Returns frame `index` converted, or coded as an image, for `append`. Several threads may prepare frames.
 
     Raises VideoError for one of another size.
     """
