@@ -97,7 +97,7 @@ def write(path: pathlib.Path, width: int, height: int, count: int) -> None:
 def stages(
   restore: clip.Restore, path: pathlib.Path, folder: pathlib.Path, suffix: str = '.mp4'
 ) -> dict[str, Callable[[], None]]:
-  """What does the work of each of STAGES once, for all frames of a video; `folder` takes what is written."""
+  """Makes functions that do the work of each of STAGES once, for all frames of a video; `folder` takes the files."""
   source = video.open_video(path, variable_rate=True)
   video.examine(source)
   held = list(source.frames(0, min(_HELD, source.num_frames)))

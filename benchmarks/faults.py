@@ -393,7 +393,7 @@ def kill(program: Program, folder: pathlib.Path, expected: Any, seconds: float, 
 
 
 def _ended(program: Program, folder: pathlib.Path, expected: Any, again: bool) -> str:
-  """What is wrong when the same command has gone on to its end, where it has not ended before."""
+  """Says what is wrong after the same command has gone on to its end, where it has not ended before."""
   ended = run(program.args(folder)) if again else None
   return f'does not go on: {ended.output[-300:]}' if ended and ended.code else _same(program, folder, expected)
 
