@@ -203,3 +203,11 @@ def test_sizes_that_lie_ask_for_no_memory(tmp_path):
   with pytest.raises(errors.DataError, match='x.npz: cut or damaged') as caught:
     read(tmp_path / 'x.npz')
   assert not isinstance(caught.value.__cause__, MemoryError)
+  for opcode in (b'\x8d', b'\x8e', b'\x8a', b'\x8b', b'\x95', b'\x96', b'T', b'X', b'B'):
+    (tmp_path / 'x.pth').write_bytes(b'\x80\2' + opcode + (2**40).to_bytes(8, 'little')[::-1] + bytes(20))
+    (tmp_path / 'y.pth').write_bytes(b'\x80\2' + opcode + (2**62).to_bytes(8, 'little') + bytes(20))
+    (tmp_path / 'z.pth').write_bytes(b'\x80\2' + opcode + b'\xff\xff\xff\x7f' + bytes(20))
+    for name in 'xyz':
+      with pytest.raises(errors.DataError, match=f'{name}.pth: ') as caught:
+        read(tmp_path / f'{name}.pth')
+      assert not isinstance(caught.value.__cause__, MemoryError)

@@ -128,8 +128,10 @@ class _Unpickler(pickle._Unpickler):
   """Loads dicts of `_View`s; `storages` are those it has met.
 
   Python's own implementation, not the one in C, which crafted opcodes bring to claim gigabytes or to fail inside the
-  interpreter.
+  interpreter. Without arrays of bytes, for which it takes all the memory that they claim before it reads.
   """
+
+  dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
 
   def __init__(self, file: IO[bytes]):
     super().__init__(file, encoding='latin1')  # the older files were written by Python 2
@@ -169,16 +171,17 @@ def _read_zip(archive: zipfile.ZipFile, wanted: Callable[[str], bool]) -> dict[s
 
 def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
   """Five pickles (magic number, protocol, system, state, keys), then each storage's count (int64) and numbers."""
-  magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+  pickled = _Bounded(file)
+  magic, protocol, system = (_Unpickler(pickled).load() for _ in range(3))
   if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
     raise errors.DataError('a pickle, but not one of torch.save')
   if not system['little_endian']:
     raise errors.DataError('big-endian files are not supported')
-  unpickler = _Unpickler(file)
+  unpickler = _Unpickler(pickled)
   views = unpickler.views(wanted)
   needed = {view.storage.key for view in views.values()}
   buffers = {}
-  for key in _Unpickler(file).load():
+  for key in _Unpickler(pickled).load():
     storage = unpickler.storages[key]
     if int.from_bytes(file.read(8), 'little') != storage.count:
       raise ValueError(f'storage {key} has another length than its tensor')
@@ -206,6 +209,16 @@ def safetensors_header(file: IO[bytes]) -> bytes:
   """The header of a safetensors file, JSON, read from its start. Raises ValueError where the file ends before."""
   file.seek(0)
   return _taken(file, int.from_bytes(file.read(8), 'little'))
+
+
+class _Bounded:
+  """A file as `pickle` reads it, which does not ask for the memory that lengths in it claim."""
+
+  def __init__(self, file: IO[bytes]):
+    self._file, self.readline = file, file.readline
+
+  def read(self, size: int) -> bytes:
+    return self._file.read(size) if size < 2**16 else _taken(self._file, size)
 
 
 def _taken(file: IO[bytes], size: int) -> bytes:
