@@ -74,6 +74,7 @@ def test_a_searched_mix_opens_like_any_run(command, members, tmp_path):
   assert summary['method'] == 'tcl (step 2)' and summary['n_frames'] == 2
 
 
+@pytest.mark.slow
 def test_the_mix_is_the_weighted_mean_of_the_unclipped_members(members, tmp_path):
   weights = (0.25, 0.75)
   write(members, tmp_path / 'mix', weights)

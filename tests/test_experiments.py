@@ -95,7 +95,7 @@ def _trained_here(name):
 
 
 # The others take up to a minute each, and are the same but for their networks: `./run.sh test -m slow`.
-_QUICK = ('ecnu', 'web_small')
+_QUICK = ('ecnu',)
 _TRAINED = [
   name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in filter(_trained_here, EXPERIMENTS)
 ]

@@ -96,7 +96,7 @@ def test_frames_that_must_be_padded_are_refused_with_what_to_do():
 # The generator
 
 
-@pytest.mark.parametrize(('height', 'width'), [(16, 32), (33, 47)])
+@pytest.mark.parametrize(('height', 'width'), [pytest.param(16, 32, marks=pytest.mark.slow), (33, 47)])
 def test_a_fresh_network_is_the_identity_for_every_frame_and_state(height, width):
   graphdef, params = fresh()
   network = nnx.merge(graphdef, params).generator

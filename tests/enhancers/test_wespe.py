@@ -274,7 +274,9 @@ def test_loss_of_the_critics_is_that_computed_by_hand(with_vgg19):
   np.testing.assert_allclose(loss, expected['colour_critic'] + expected['texture_critic'], rtol=1e-3)
 
 
-@pytest.mark.parametrize(('content', 'content_weight'), [('vgg19', 1.0), ('pixel', 10.0)])
+@pytest.mark.parametrize(
+  ('content', 'content_weight'), [pytest.param('vgg19', 1.0, marks=pytest.mark.slow), ('pixel', 10.0)]
+)
 def test_published_weights_of_the_terms(with_vgg19, content, content_weight):
   model = with_vgg19 if content == 'vgg19' else noisy_pixel()
   (loss, terms), _ = generator_side(*split(model), *clips(0))
@@ -318,6 +320,7 @@ def test_content_is_nothing_when_the_inverse_brings_the_frame_back(with_vgg19):
   np.testing.assert_allclose(terms['tv'], losses.total_variation(x[:, 0]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_content_is_the_distance_of_relu5_4(with_vgg19):
   x, y, keys = clips(0)
   enhanced = networks.apply(with_vgg19.generator, x)

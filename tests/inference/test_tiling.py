@@ -35,6 +35,7 @@ def test_every_pixel_is_kept_once_and_tiles_begin_on_the_grid(size, tile, overla
     assert t.keep_start - t.start >= min(overlap, t.keep_start)
 
 
+@pytest.mark.slow
 def test_a_tile_as_large_as_the_frame_changes_nothing():
   one = jax.devices()[:1]
   a, b = (list(stream_frames(network(), clip(40, 56), tile=t, devices=one)) for t in (None, (48, 64)))

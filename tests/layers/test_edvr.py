@@ -215,6 +215,7 @@ def detail(plane):
   return 4 * (plane - sum(padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9)
 
 
+@pytest.mark.slow
 def test_networks_start_from_the_pixels_of_the_centre_frame(monkeypatch):
   """Without the random part the features before the last convolution hold the centre frame as it is."""
   width, frames, size = 48, 3, 16

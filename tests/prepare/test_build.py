@@ -129,6 +129,7 @@ def test_a_damaged_description_is_told_and_built_again(two_names, tmp_path):
   assert len(open_source('vqm_demo', 'micro_frames', 'val', str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_as_a_program_with_the_data_dir_of_the_environment(tmp_path, binary, two_names):
   process = binary('prepare.build', '--dataset=vqm_demo', '--config=micro_tiles', TFDS_DATA_DIR=str(tmp_path / 'here'))
   output, _ = process.communicate(timeout=120)
@@ -170,6 +171,7 @@ def test_help():
   assert code == 0 and 'paired_videos' in output
 
 
+@pytest.mark.slow
 def test_a_killed_build_is_not_taken_for_a_finished_one(tmp_path, binary):
   args = ['--dataset=vqm_demo', '--config=micro_tiles', f'--data_dir={tmp_path}']
   process = binary('prepare.build', '--per_video=100000', *args)
@@ -286,6 +288,7 @@ def own_set(tmp_path):
   return folder
 
 
+@pytest.mark.slow
 def test_a_data_set_of_ones_own(tmp_path, own_set):
   data_dir = tmp_path / 'data'
   common = [f'--dataset={own_set}', f'--data_dir={data_dir}']

@@ -260,6 +260,7 @@ def test_any_file_of_any_rate(tmp_path):
   assert 20 < float(row['psnr']) < 45
 
 
+@pytest.mark.slow
 def test_command_line_with_workers(videos, tmp_path, binary):
   split = tmp_path / 'split.csv'
   split.write_text('video,split\nb.mkv,test\nc.mp4,test\n')

@@ -42,6 +42,7 @@ def test_mixture_is_the_weighted_sum_over_the_middle_of_the_window(members, clip
   np.testing.assert_allclose(networks.apply(Mixture(members, weights), clip), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_the_members(members, clip, outputs):
   mixture = Mixture(members)
   features = mixture.encode(clip.reshape(3, 1, 16, 16, 3))

@@ -108,6 +108,7 @@ def test_resuming_is_exact(whole, tmp_path, step):
   assert again == before
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_run(whole, tmp_path):
   config, copy = copy_until(whole, tmp_path, 4)
   config = config.copy_and_resolve_references()
@@ -123,7 +124,8 @@ def test_data_on_the_device_do_not_change_the_run(whole, tmp_path, caplog):
   assert 'vqm_demo/micro_tiles: on the device, ' in caplog.text
 
 
-@pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('devices', [1, 8])
 def test_a_run_saved_on_four_devices_continues_on_one_and_on_eight(whole, tmp_path, devices):
   config, copy = whole[0].copy_and_resolve_references(), tmp_path / 'four'
   config.steps = 4
@@ -314,6 +316,7 @@ def exploding(monkeypatch, trouble):
   monkeypatch.setattr(Supervised, '_gradients', gradients)
 
 
+@pytest.mark.slow
 def test_a_diverged_run_goes_back_with_half_the_rate_and_says_so(whole, tmp_path, monkeypatch, caplog):
   config, copy = copy_until(whole, tmp_path, 2)
   config = config.copy_and_resolve_references()

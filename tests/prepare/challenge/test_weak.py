@@ -43,6 +43,7 @@ def recorded():
   ]
 
 
+@pytest.mark.slow
 def test_offsets_of_two_cameras_are_exact(recorded):
   truths = [truth.offset for _, truth, _, _ in recorded]
   assert truths == [-2, 3, -6, 6]

@@ -42,6 +42,7 @@ def test_several_seeds_show_the_first(tmp_path):
   assert run.label == 'ecnu (2 seeds)' and len(run.curves['val/psnr']) == 2
 
 
+@pytest.mark.slow
 def test_binary(binary, tmp_path, pair):
   out = tmp_path / 'out'
   blocked = ['av', 'cv2', 'tensorflow', 'tensorflow_datasets', 'flax']

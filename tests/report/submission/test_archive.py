@@ -168,6 +168,7 @@ def test_from_a_run_to_scores(binary, tmp_path):
   assert 'its frames were not kept; evaluate again with --save_frames' in run(binary, f'--frames={path}', code=1)
 
 
+@pytest.mark.slow
 def test_what_the_readme_needs_has_to_come_from_somewhere(binary, tmp_path):
   frames = make_clips(tmp_path / 'frames', frames=3)
   output = run(binary, f'--frames={frames}', '--select=all', f'--out={tmp_path / "x.zip"}', '--runtime=1', code=2)
