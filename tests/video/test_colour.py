@@ -155,9 +155,9 @@ def test_refuses_other_matrices_and_hdr(name, value, message):
     colour.colour_of(frame)
 
 
-@pytest.mark.parametrize('name', ['yuv420p12le', 'yuv444p16le', 'gray16le', 'gbrpf32le', 'xyz12le'])
-def test_refuses_more_than_ten_bits(name):
-  with pytest.raises(errors.VideoError, match=f'{name} has .*at most 10; round it'):
+@pytest.mark.parametrize('name', ['gbrpf32le', 'grayf32le', 'xyz12le'])
+def test_refuses_floating_point_and_xyz(name):
+  with pytest.raises(errors.VideoError, match=f'{name} is not supported, expected .* at most 16 bits; convert it'):
     colour.colour_of(av.VideoFrame(16, 16, name))
 
 
@@ -181,7 +181,8 @@ def test_transparent_pixels_are_refused_and_opaque_ones_are_not(name):
     ('yuv444p', 'yuv444p'), ('yuv440p', 'yuv444p'), ('gbrp', 'yuv444p'), ('bgr0', 'yuv444p'), ('rgb565le', 'yuv444p'),
     ('yuv420p10le', 'yuv420p10le'), ('p010le', 'yuv420p10le'), ('gray10le', 'yuv420p10le'),
     ('yuv422p10le', 'yuv422p10le'), ('y210le', 'yuv422p10le'), ('yuv444p10le', 'yuv444p10le'),
-    ('gbrp10le', 'yuv444p10le'),
+    ('gbrp10le', 'yuv444p10le'), ('yuv420p12le', 'yuv420p10le'), ('yuv422p16le', 'yuv422p10le'),
+    ('gray16le', 'yuv420p10le'), ('gbrp12le', 'yuv444p10le'), ('rgb48le', 'yuv444p10le'),
   ],
 )  # fmt: skip
 def test_every_layout_comes_out_with_its_chroma_and_bits(name, coded):
@@ -216,6 +217,30 @@ def test_ten_bits_are_the_eight_bits_but_finer(of):
     b.update(samples)
   found = colour.yuv_to_rgb(deep, of, deep=True) / 257
   assert np.abs(found - colour.yuv_to_rgb(shallow, of)).max() < 1.6
+
+
+@pytest.mark.parametrize('bits', [12, 16])
+@pytest.mark.parametrize('layout', ['yuv444p', 'gbrp'])
+@pytest.mark.parametrize('of', COLOURS, ids=str)
+def test_more_bits_are_the_ten_bits_but_finer(of, layout, bits):
+  """A ramp in each channel against the others, in 10 bits and in more."""
+  found = []
+  for depth in (10, bits):
+    frame = av.VideoFrame(512, 16, f'{layout}{depth}le')
+    for k, plane in enumerate(frame.planes):
+      is_chroma = layout == 'yuv444p' and k > 0
+      low, high = (0, 1023) if of.full_range or layout == 'gbrp' else (64, 940)
+      row = (
+        np.linspace(low, high, 512)[:: (-1) ** k] if not is_chroma else 512 + np.linspace(-90, 90, 512)[:: (-1) ** k]
+      )
+      # Where the range is full, white is the largest number.
+      scale = (2**depth - 1) / 1023 if high == 1023 and not is_chroma else 2.0 ** (depth - 10)
+      samples = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+      samples[:, :512] = np.round(row * scale)
+      plane.update(samples.tobytes())
+    found.append(colour.yuv_to_rgb(frame, of, deep=True).astype(int))
+  assert np.abs(found[0] - found[1]).max() < 120  # of 64 to a step of 10 bits, and chroma counts nearly double
+  assert found[1].max() == 65535 and found[1].min() == 0
 
 
 @pytest.mark.parametrize('name', ['yuv420p10le', 'yuv422p10le', 'yuv444p10le'])

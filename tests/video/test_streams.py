@@ -413,6 +413,15 @@ def test_sound_by_its_name_alone(tmp_path, codec_id, name):
   assert packets(write(source, tmp_path / 'out.mkv'), 'audio') == packets(path, 'audio')
 
 
+def test_letters_of_another_container_are_no_name_in_mov(tmp_path):
+  """The muxer for mov writes any, so that a Blu-ray's PCM would be there and nobody could play it."""
+  source = open_video(make(tmp_path / 'in.m2ts', sound('pcm_bluray'), options={'mpegts_m2ts_mode': '1'}))
+  assert source.other_streams == ('audio pcm_bluray 48000 Hz mono',)
+  for suffix in SUFFIXES:
+    plan = streams.plan(source, suffix)
+    assert not plan.how and plan.left_out == ('audio pcm_bluray 48000 Hz mono (no container takes it)',)
+
+
 @pytest.mark.parametrize('suffix', SUFFIXES)
 def test_sound_that_libav_does_not_know_is_left_out_by_name(tmp_path, suffix, caplog):
   """As in iPhone recordings, whose second track is `apac`."""

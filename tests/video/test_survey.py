@@ -212,6 +212,72 @@ def test_lost_pages_of_a_short_file_are_told(tmp_path):
   assert 0 < len(list(open_video(tmp_path / 'b.ogv', variable_rate=True, keep_going=True).frames())) < NUM_FRAMES
 
 
+@pytest.mark.parametrize(
+  ('codec', 'suffix', 'options'),
+  [('wmv2', 'wmv', {}), ('wmv1', 'asf', {}), ('msmpeg4', 'avi', {}), ('mpeg4', 'avi', {'bf': '2'}), ('flv', 'flv', {})],
+)
+@pytest.mark.parametrize('place', [0.0, 0.5])
+def test_damage_that_decoders_pass_over_is_told(tmp_path, codec, suffix, options, place):
+  """They say it in a message only, or give no frame without a word."""
+  path = coded_video.write(
+    tmp_path / f'a.{suffix}', coded_video.pictures(0, 24), codec=codec, options={'g': '8', 'qmax': '6'} | options
+  )
+  whole = VideoFile(path, variable_rate=True)
+  whole.examine()
+  assert whole.num_frames == len(list(whole.frames())) == 24 and not whole.damaged
+  with av.open(str(path)) as container:
+    packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][14]
+  content = bytearray(path.read_bytes())
+  start = content.index(packet[:40]) + int(place * len(packet))
+  content[start : start + 8] = np.random.default_rng(0).bytes(8)
+  path.write_bytes(content)
+  with pytest.raises(errors.VideoError, match=r'damaged, frame 1[2-5] cannot be decoded'):
+    VideoFile(path, variable_rate=True).examine()
+  source = VideoFile(path, variable_rate=True, keep_going=True)
+  assert len(list(source.frames())) == source.num_frames == 24 and source.damaged
+
+
+def test_checksums_of_h265_are_compared(tmp_path):
+  """Else a flipped bit that leaves a stream decodable gives other pixels without a word."""
+  params = 'keyint=8:bframes=0'
+  for name, checks in (('plain', ''), ('checked', ':hash=1')):
+    path = coded_video.write(
+      tmp_path / f'{name}.hevc', coded_video.pictures(0, 16), f'{params}{checks}', codec='libx265'
+    )
+    VideoFile(path).examine()
+    with av.open(str(path)) as container:
+      packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][12]
+    content = bytearray(path.read_bytes())
+    content[content.index(packet) + len(packet) // 2] ^= 1
+    path.write_bytes(content)
+  VideoFile(tmp_path / 'plain.hevc').examine()
+  with pytest.raises(errors.VideoError, match='damaged, frame 12 cannot be decoded'):
+    VideoFile(tmp_path / 'checked.hevc').examine()
+
+
+def test_reading_goes_on_behind_what_cannot_be_read(tmp_path):
+  path = tmp_path / 'a.rm'
+  with av.open(str(path), 'w', format='rm') as output:
+    stream = output.add_stream('rv20', rate=25, options={'g': '8'})
+    stream.width, stream.height, stream.pix_fmt = 176, 144, 'yuv420p'
+    for picture in coded_video.pictures(0, 24, 144, 176):
+      output.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format='yuv420p')))
+    output.mux(stream.encode(None))
+  frames = list(VideoFile(path, variable_rate=True).frames())
+  with av.open(str(path)) as container:
+    start = [packet.pos for packet in container.demux(video=0) if packet.size][12]
+  content = bytearray(path.read_bytes())
+  content[start - 6 : start] = b'\xff' * 6
+  path.write_bytes(content)
+  with pytest.raises(errors.VideoError, match='--keep_going'):
+    VideoFile(path, variable_rate=True).examine()
+  source = VideoFile(path, variable_rate=True, keep_going=True)
+  found = list(source.frames())
+  assert len(found) == source.num_frames >= 20
+  np.testing.assert_array_equal(found[:12], frames[:12])
+  np.testing.assert_array_equal(found[-6:], frames[-6:])
+
+
 def test_damage_at_the_start_is_cut_off(plain, tmp_path):
   path, frames = plain
   damaged = coded_video.damage(coded_video.copy(path, tmp_path / 'a.mp4'), 0)

@@ -38,7 +38,9 @@ _LUMA = {
   'smpte240m': (0.212, 0.087),
   'fcc': (0.30, 0.11),
 }
-MAX_BITS = 10
+MAX_BITS = 16
+# Of what is written.
+CODED_BITS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +78,13 @@ def colour_of(frame: av.VideoFrame, path: str | os.PathLike | None = None) -> Co
   """The colour of a decoded frame: its tags where it has them, else `default_colour`.
 
   `path` is the file that it comes from, for the remedies.
-  Raises VideoError for more than 10 bits, transparency, HDR and matrices that swscale does not know.
+  Raises VideoError for more than 16 bits, XYZ, transparency, HDR and matrices that swscale does not know.
   """
   name = frame.format.name
-  if bits_of(name) > MAX_BITS:
+  if bits_of(name) > MAX_BITS or name.startswith('xyz'):
     fewer = coded_format(frame.height, frame.width, name, deep=True)
     raise errors.VideoError(
-      f'pixel format {name} has {bits_of(name)} bits, expected at most {MAX_BITS}; '
+      f'pixel format {name} is not supported, expected YCbCr or RGB of at most {MAX_BITS} bits; '
       f'{remedies.advice("fewer_bits", path, pixel_format=fewer)}'
     )
   check_opaque(frame, path)
@@ -140,11 +142,11 @@ def tags_of(frame: av.VideoFrame) -> dict[str, int]:
 def yuv_to_rgb(frame: av.VideoFrame, colour: Colour | None = None, *, deep: bool = False) -> np.ndarray:
   """RGB of a decoded frame, (H, W, 3); `colour` overrides the frame's own tags.
 
-  uint8, rounded where there are 9 or 10 bits; those as uint16 with `deep`, where 65535 is white.
+  uint8, rounded where there are more bits; those as uint16 with `deep`, where 65535 is white.
   """
   colour = colour or colour_of(frame)
   if deep and bits_of(frame.format.name) > 8:
-    return _ten_bits_to_rgb(frame, colour)
+    return _deep_to_rgb(frame, colour)
   return _convert(frame, 'rgb24', colour).to_ndarray()
 
 
@@ -167,14 +169,15 @@ def rgb_to_yuv(rgb: np.ndarray, colour: Colour, pixel_format: str | None = None)
 
 
 # swscale's own way to RGB of 16 bits ends at 65280 for limited range and at 65472 for full range, and its way back from
-# there is up to 3 of 1023 off (measured). So it only scales the chroma of 10 bits, and the matrices are ours.
-def _ten_bits_to_rgb(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
+# there is up to 3 of 1023 off (measured). So it only scales the chroma, and the matrices are ours.
+def _deep_to_rgb(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
+  bits = next(bits for bits in (10, 12, 16) if bits >= bits_of(frame.format.name))
   if _is_rgb(frame.format):
-    green, blue, red = _planes(_convert(frame, 'gbrp10le', colour))
-    channels, matrix, offset = [red, green, blue], np.eye(3) / 1023, np.zeros(3)
+    green, blue, red = _planes(_convert(frame, f'gbrp{bits}le', colour))
+    channels, matrix, offset = [red, green, blue], np.eye(3) / (2**bits - 1), np.zeros(3)
   else:
-    channels = _planes(_convert(frame, 'yuv444p10le', colour))
-    matrix, offset = _matrix(colour)
+    channels = _planes(_convert(frame, f'yuv444p{bits}le', colour))
+    matrix, offset = _matrix(colour, bits)
     matrix = np.linalg.inv(matrix)
     offset = -matrix @ offset
   rgb = np.empty((frame.height, frame.width, 3), np.uint16)
@@ -184,7 +187,7 @@ def _ten_bits_to_rgb(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
 
 
 def _rgb_to_ten_bits(rgb: np.ndarray, colour: Colour) -> av.VideoFrame:
-  matrix, offset = _matrix(colour)
+  matrix, offset = _matrix(colour, 10)
   frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], 'yuv444p10le')
   channels = [rgb[..., k] for k in range(3)]
   for k, plane in enumerate(frame.planes):
@@ -210,15 +213,16 @@ def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
   ]
 
 
-def _matrix(colour: Colour) -> tuple[np.ndarray, np.ndarray]:
-  """(3, 3) and (3,) that turn RGB in [0, 1] into YCbCr of 10 bits, by ITU-T H.273, 8.3."""
+def _matrix(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
+  """(3, 3) and (3,) that turn RGB in [0, 1] into YCbCr of so many bits, by ITU-T H.273, 8.3."""
   red, blue = _LUMA[colour.matrix]
   luma = np.array([red, 1 - red - blue, blue])
   chroma = [(np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)]
   matrix = np.stack([luma, *chroma])
+  unit = 2.0 ** (bits - 8)
   if colour.full_range:
-    return 1023 * matrix, np.array([0.0, 512.0, 512.0])
-  return np.array([[876.0], [896.0], [896.0]]) * matrix, np.array([64.0, 512.0, 512.0])
+    return (2**bits - 1) * matrix, unit * np.array([0.0, 128.0, 128.0])
+  return unit * np.array([[219.0], [224.0], [224.0]]) * matrix, unit * np.array([16.0, 128.0, 128.0])
 
 
 def coded_format(height: int, width: int, like: str = 'yuv420p', deep: bool = False) -> str:

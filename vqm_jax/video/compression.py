@@ -168,7 +168,7 @@ def _runs(source: VideoFile, num_frames: int) -> list[tuple[int | None, int]]:
 def _exported(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[bool, float]]:
   """Yields (whether it is a key frame, mean over its area) of up to `count` decoded frames."""
   with _opened(source, start) as (container, stream):
-    stream.codec_context.options = {'err_detect': 'explode', 'export_side_data': 'venc_params'}
+    stream.codec_context.options = {'err_detect': decoding.strictness(source.codec), 'export_side_data': 'venc_params'}
     # With frame threads a frame that others are made of can be exported before its own thread has filled in all QPs:
     # means of a third of the true one were seen.
     stream.thread_type = 'SLICE'

@@ -25,15 +25,38 @@ MAX_THREADS = 8
 # Stands for a time stamp that is missing.
 NO_TIME = np.iinfo(np.int64).min
 # One packet is one shown frame.
-_PACKET_IS_FRAME = ('h264', 'hevc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
+_PACKET_IS_FRAME = (
+  'h264',
+  'hevc',
+  'vvc',
+  'av1',
+  'vp9',
+  'mjpeg',
+  'ffv1',
+  'rawvideo',
+  'prores',
+  'dnxhd',
+  'huffyuv',
+  'utvideo',
+)
+# So it is here, but for packets that are nearly empty: of a frame that repeats the last one.
+_PACKET_MAY_BE_EMPTY = (
+  *('mpeg4', 'msmpeg4v1', 'msmpeg4v2', 'msmpeg4v3', 'wmv1', 'wmv2', 'flv1', 'h263', 'rv10', 'rv20'),
+  *('mpeg1video', 'mpeg2video'),
+)
+_NEARLY_EMPTY = 100  # bytes
 # Each frame is coded by itself, so that the order of the packets is that of the frames.
 _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
 
 # Decoded by several threads without several frames at once; dav1d, for one, always does both.
 _SLICED = ('h264', 'hevc', 'mpeg2video', 'mpeg1video', 'vp9')
 _BEGIN_WHOLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'flv', 'nut')
-# Opening reads some packets, too; of these, it says of no header what it says of a damaged packet.
-_READ_AHEAD = ('ogg', 'nut')
+# Opening reads some packets, too. Of these it says so of damaged packets, and of no header.
+_READ_AHEAD = {'ogg': '', 'nut': '', 'obu': '', 'mxf': 'error getting stream index', 'flv': 'Packet mismatch'}
+# Who says it, where that is not called like the format.
+_SPEAKERS = {'obu': 'AV1 Annex B/low overhead OBU demuxer'}
+# So many places in a row that cannot be read are the end of a file.
+_MOST_FAILURES = 16
 # What libav reads as pictures without being a video.
 _NO_VIDEO = ('tty', 'image2')
 _TRIED = 'tried as any video or animation that libav knows, expected that, a folder or a zip of images'
@@ -100,8 +123,7 @@ def opened(
       raise errors.VideoError(f'{path}: holds no video stream')
     if stream.codec_context is None:
       raise errors.VideoError(f'{path}: the video is coded in a way that libav does not know; convert it first')
-    # Otherwise damaged macroblocks are painted over, by most decoders without a word.
-    stream.codec_context.options = {'err_detect': 'explode'} if strict else {}
+    stream.codec_context.options = {'err_detect': strictness(codec_name(stream))} if strict else {}
     if not by_frames and codec_name(stream) not in _SLICED:
       threads = 1
     stream.thread_type = 'AUTO' if by_frames else 'SLICE'
@@ -112,6 +134,25 @@ def opened(
       # Freeing a decoder waits for its threads while it holds the interpreter's lock, for which they would wait in turn
       # if they had an error to report and anyone has asked libav for messages. This lets them finish before.
       stream.codec_context.flush_buffers()
+
+
+def holds_video(path: pathlib.Path) -> bool:
+  """Whether libav can decode a frame of a video from a file."""
+  try:
+    with opened(path) as (container, stream):
+      return next(decode(container, stream), None) is not None
+  except (errors.VideoError, av.FFmpegError):
+    return False
+
+
+def strictness(codec: str) -> str:
+  """libav's `err_detect` that lets a decoder tell of all the damage that it sees, and of nothing else."""
+  # Otherwise damaged macroblocks are painted over, by most decoders without a word. The few checksums that there are,
+  # in H.265 and FFV1, are compared.
+  found = 'explode+crccheck'
+  # Coefficients beyond the end of a block, bits behind the last one. Of MPEG-1 and 2 that would refuse the zeros that
+  # fill up constant bit rates.
+  return f'{found}+bitstream+buffer' if codec.startswith(('wmv', 'msmpeg4')) else found
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> str:
@@ -134,12 +175,14 @@ class Packets(NamedTuple):
     damaged: the numbers of those that libav found incomplete.
     time_base: seconds. start: when the stream begins, in seconds, if that is known.
     packet_is_frame: each is known to stand for a frame.
+    is_full: of each, whether it stands for a frame as far as its size tells.
     in_order: frames are shown in the order of their packets.
     is_avi: packets lie in numbered chunks, and the number, their `dts`, is the only time that they have.
     begins_whole: such files begin with a keyframe, unlike recordings of a stream.
     rates: what the file says of its frames per second, the more reliable first.
     rate: the guess of libav, for streams without times.
     gaps: how many packets of a transport stream follow others that seem to be lost.
+    uncounted: by how many frames there are fewer than the header says, though the end is there; of AVI only.
     truncated: what is missing at the end; '' if nothing is.
     reported: what libav said of damage between the packets; '' if it did not.
   """
@@ -153,12 +196,14 @@ class Packets(NamedTuple):
   time_base: Fraction
   start: Fraction | None
   packet_is_frame: bool
+  is_full: np.ndarray
   in_order: bool
   is_avi: bool
   begins_whole: bool
   rates: tuple[Fraction, ...]
   rate: Fraction | None
   gaps: int
+  uncounted: int
   truncated: str
   reported: str
 
@@ -177,11 +222,9 @@ def read_packets(path: pathlib.Path) -> Packets:
   with contextlib.ExitStack() as stack:
     with messages(av.logging.ERROR) as opening:
       container, stream = stack.enter_context(opened(path))
-    rows, damaged, gaps, end = [], set(), 0, Fraction(0)
-    with messages(av.logging.ERROR) as reported, _reading(path, rows):
-      for packet in container.demux():
-        if not packet.size:
-          continue
+    rows, damaged, gaps, end, failures = [], set(), 0, Fraction(0), []
+    with messages(av.logging.ERROR) as reported:
+      for packet in demuxed(container, on_failure=lambda error: failures.append((len(rows), error))):
         if packet.pts is not None and packet.duration:
           end = max(end, (packet.pts + packet.duration) * packet.time_base)
         if packet.stream_index != stream.index:
@@ -191,38 +234,71 @@ def read_packets(path: pathlib.Path) -> Packets:
         elif packet.is_corrupt:
           damaged.add(len(rows))
         times = (NO_TIME if time is None else time for time in (packet.pts, packet.dts))
-        rows.append((*times, -1 if packet.pos is None else packet.pos, packet.is_keyframe, packet.is_discard))
-    table = np.array(rows, np.int64).reshape(-1, 5).T
+        rows.append(
+          (*times, -1 if packet.pos is None else packet.pos, packet.is_keyframe, packet.is_discard, packet.size)
+        )
+    if failures and not rows:
+      raise errors.VideoError(
+        f'{path}: damaged, cannot be read ({failures[0][1].strerror}); copy or download the file again'
+      )
+    table = np.array(rows, np.int64).reshape(-1, 6).T
+    is_avi, count = container.format.name == 'avi', len(rows)
+    if is_avi and rows and (table[1] != NO_TIME).all():
+      # Its header counts chunks; empty ones, which repeat a frame, are not among the packets.
+      count = int(table[1].max()) + 1
+    truncated = _truncated(path, container, stream, count, float(end))
     rates = tuple(rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
     name = codec_name(stream)
-    if container.format.name in _READ_AHEAD:
-      reported = [*opening, *reported]
+    if (word := _READ_AHEAD.get(container.format.name)) is not None:
+      reported = [*(message for message in opening if word in message[-1]), *reported]
     return Packets(
       *table[:3],
-      *table[3:].astype(bool),
+      *table[3:5].astype(bool),
       damaged=frozenset(damaged),
       time_base=stream.time_base,
       start=None if stream.start_time is None else stream.start_time * stream.time_base,
       packet_is_frame=name in _PACKET_IS_FRAME,
+      is_full=(table[5] > _NEARLY_EMPTY) & (name in _PACKET_MAY_BE_EMPTY) | (name in _PACKET_IS_FRAME),
       in_order=name in _INTRA or not stream.codec_context.has_b_frames,
-      is_avi=container.format.name == 'avi',
+      is_avi=is_avi,
       begins_whole=container.format.name in _BEGIN_WHOLE,
       rates=rates,
       rate=stream.guessed_rate or next(iter(rates), None),
       gaps=gaps,
-      truncated=_truncated(path, container, stream, table, float(end)),
-      reported=next((text.strip() for _, who, text in reported if who == container.format.name), ''),
+      uncounted=max(0, stream.frames - count) if is_avi and not truncated else 0,
+      truncated=truncated,
+      reported=_reported(container, reported, failures),
     )
 
 
-@contextlib.contextmanager
-def _reading(path, rows):
-  try:
-    yield
-  except av.FFmpegError as error:
-    raise errors.VideoError(
-      f'{path}: damaged, cannot be read after {len(rows)} frames ({error.strerror}); copy or download the file again'
-    ) from error
+def demuxed(
+  container: av.container.InputContainer,
+  *streams: av.stream.Stream,
+  on_failure: collections.abc.Callable[[av.FFmpegError], None] = lambda error: None,
+) -> collections.abc.Iterator[av.Packet]:
+  """Yields the packets of `streams`, by default of all, that hold anything.
+
+  What lies behind a place that cannot be read comes, too; `on_failure` is told of each such place.
+  """
+  failures = 0
+  while failures < _MOST_FAILURES:
+    try:
+      for packet in container.demux(*streams):
+        if packet.size:
+          failures = 0
+          yield packet
+      return
+    except av.FFmpegError as error:
+      failures += 1
+      on_failure(error)
+
+
+def _reported(container, messages, failures) -> str:
+  if failures:
+    count, error = failures[0]
+    return f'after {count} frames reading fails: {error.strerror}'
+  name = container.format.name
+  return next((text.strip() for _, who, text in messages if who in (name, _SPEAKERS.get(name))), '')
 
 
 @contextlib.contextmanager
@@ -239,12 +315,8 @@ def messages(level: int) -> collections.abc.Iterator[list[tuple[int, str, str]]]
     av.logging.set_level(before)
 
 
-def _truncated(path, container, stream, table, end) -> str:
+def _truncated(path, container, stream, found, end) -> str:
   """Says how much is missing at the end of a file that is shorter than its header says; '' if nothing is."""
-  found = table.shape[1]
-  if container.format.name == 'avi':
-    # Its header counts chunks; empty ones, which repeat a frame, are not among the packets.
-    found = int(table[1].max(initial=-1)) + 1 if (table[1] != NO_TIME).all() else found
   missing = 0.0
   if 'matroska' in container.format.name and container.duration:
     missing = container.duration / av.time_base - end
@@ -305,9 +377,7 @@ def decode(
     failed: takes the numbers of packets that cannot be decoded; without it av.FFmpegError is raised.
   """
   number = first
-  for packet in container.demux(stream):
-    if not packet.size:
-      continue
+  for packet in demuxed(container, stream):
     yield from _frames_of(stream, packet, number, failed)
     number += 1
   yield from _frames_of(stream, None, number, failed)
@@ -325,13 +395,11 @@ def decode_from(
   if time == NO_TIME:
     return
   container.seek(int(time), stream=stream)
-  for packet in container.demux(stream):
-    if packet.size:
-      number = packets.find(packet)
-      if number is not None:
-        yield from _frames_of(stream, packet, number, failed)
-        yield from decode(container, stream, number + 1, failed)
-      return
+  packet = next(demuxed(container, stream), None)
+  number = None if packet is None else packets.find(packet)
+  if number is not None:
+    yield from _frames_of(stream, packet, number, failed)
+    yield from decode(container, stream, number + 1, failed)
 
 
 def _frames_of(stream, packet, number, failed):

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vqm_jax import errors, zips
+from vqm_jax.video import decoding
 from vqm_jax.video.sources import checked_stop
 
 _KINDS = {
@@ -115,7 +116,9 @@ def open_image(
     with Image.open(path, formats=_FORMATS) as image:
       kind, count = image.format, getattr(image, 'n_frames', 1)
   except Exception as error:
-    if path.suffix.lower() in _KINDS or not isinstance(error, Image.UnidentifiedImageError):
+    if not isinstance(error, Image.UnidentifiedImageError):
+      raise _unreadable(path, error) from error
+    if path.suffix.lower() in _KINDS and not decoding.holds_video(path):
       raise _unreadable(path, error) from error
     return None
   if kind in ('JPEG', 'MPO') and not lossy:

@@ -1,6 +1,6 @@
 """Frames of video files, image folders and zip archives as RGB, one at a time.
 
-What cannot be read exactly is refused with the remedy: damaged files, more than 10 bits, HDR, transparency and, unless
+What cannot be read exactly is refused with the remedy: damaged files, HDR, transparency and, unless
 asked for, interlacing and variable frame rate.
 """
 
@@ -85,11 +85,7 @@ def is_video(path: pathlib.Path | zipfile.Path) -> bool:
     return False
   if suffix in VIDEO_SUFFIXES or not isinstance(path, pathlib.Path):
     return suffix in VIDEO_SUFFIXES
-  try:
-    with decoding.opened(path) as (container, stream):
-      return next(decoding.decode(container, stream), None) is not None
-  except (errors.VideoError, av.FFmpegError):
-    return False
+  return decoding.holds_video(path)
 
 
 def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
@@ -137,13 +133,13 @@ def list_videos(folder: Readable) -> dict[str, pathlib.Path | zipfile.Path]:
 class VideoFile:
   """A video file. Opening it checks the format; counting the frames reads the packets once, or decodes all of it.
 
-  Frames are as they are coded, not turned as `display_matrix` says. They are uint8, rounded where the file has 9 or 10
+  Frames are as they are coded, not turned as `display_matrix` says. They are uint8, rounded where the file has more
   bits; with `deep` such files give uint16, where 65535 is white. Interlaced frames are refused; with `deinterlace` each
   becomes one whole frame at its time. So are damaged files; with `keep_going` each damaged frame is the last good one
   again, and counting begins with the first good one. Damage is what libav notices: coded video carries no checksum, so
   that a flipped bit that leaves it decodable gives other pixels without a word.
 
-  Attributes: path, name, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
+  Attributes: path, name, keep_going, height, width, dtype, colour and tags (of the first frame), codec, pixel_format,
   pixel_aspect, display_matrix (None or libav's 36 bytes), stereo (`side_data.stereo_of` the first frame), beside (kinds
   of data beside the frames that were seen so far), other_streams (a description of each audio, subtitle and data
   stream).
@@ -162,7 +158,7 @@ class VideoFile:
     self.path = pathlib.Path(path)
     self.name = self.path.stem
     self._fps, self._variable_rate, self._deinterlace = fps, variable_rate, deinterlace
-    self._keep_going = keep_going
+    self.keep_going = keep_going
     self._shown: survey.Shown | None = None
     self._clock: _Clock | None = None
     self._placed, self._places = None, ()
@@ -183,9 +179,10 @@ class VideoFile:
       self.codec = codec_name(stream)
       self.stream_index = stream.index
       self.pixel_format = frame.format.name
-      self.dtype = np.dtype(np.uint16 if deep and colour_lib.bits_of(self.pixel_format) > 8 else np.uint8)
-      if self.dtype == np.uint8 and colour_lib.bits_of(self.pixel_format) > 8:
-        self._warn(f'its {colour_lib.bits_of(self.pixel_format)} bits are rounded to 8 here')
+      bits = colour_lib.bits_of(self.pixel_format)
+      self.dtype = np.dtype(np.uint16 if deep and bits > 8 else np.uint8)
+      if bits > (kept := colour_lib.CODED_BITS if deep else 8):
+        self._warn(f'its {bits} bits are rounded to {kept} {"where video is written" if deep else "here"}')
       self.display_matrix = display_matrix_of(frame)
       self.beside, self.stereo = side_data.kinds_of(frame), side_data.stereo_of(frame)
       self.pixel_aspect = stream.sample_aspect_ratio
@@ -366,10 +363,10 @@ class VideoFile:
     """Returns which frames are shown. Raises VideoError for damage that is known of, unless it is to be concealed."""
     if self._shown is None:
       # A frame of two fields may come in two packets.
-      sure = self._keep_going or self._has_fields
+      sure = self.keep_going or self._has_fields
       shown = None if sure else survey.by_packets(self._packets)
       self._shown = shown or survey.by_decoding(self.path, self._packets)
-    if self._keep_going:
+    if self.keep_going:
       self._shown = survey.without_damaged_start(self._shown)
     elif self._shown.damaged:
       first, *others = sorted(self._shown.damaged)
@@ -414,6 +411,8 @@ class VideoFile:
       self._warn(f'truncated, {packets.truncated}; what is there is used')
     elif packets.reported:
       self._warn(f'frames seem to be missing ({packets.reported})')
+    if packets.uncounted:
+      self._warn(f'its header counts {packets.uncounted} more frames than there are: some are missing or repeated')
     if packets.gaps:
       self._warn(f'parts of the recording seem to be missing in {packets.gaps} places, or it was joined there')
     if self._fps is not None:

@@ -20,7 +20,7 @@ _VIDEO = {
     'zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le',
   ),
   'to_bt709': ('convert it to BT.709 first', '-vf zscale=m=bt709'),
-  'fewer_bits': ('round it first', '-pix_fmt {pixel_format}'),
+  'fewer_bits': ('convert it first', '-pix_fmt {pixel_format}'),
   'no_alpha': ('leave the transparency out first', '-pix_fmt {pixel_format} -metadata:s:v alpha_mode='),
   'one_size': (
     'split the file there, or scale all of it to its first size',

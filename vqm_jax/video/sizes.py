@@ -52,4 +52,4 @@ def of_other_streams(source: VideoFile, suffix: str) -> int:
   kept = streams.plan(source, suffix).how
   with decoding.open_file(source.path) as container:
     wanted = [container.streams[index] for index in kept]
-    return sum(packet.size for packet in container.demux(wanted)) if wanted else 0
+    return sum(packet.size for packet in decoding.demuxed(container, *wanted)) if wanted else 0

@@ -106,6 +106,7 @@ class StreamCopy:
 
   def __init__(self, source: VideoFile, plan: Plan, output: av.container.OutputContainer, video: av.VideoStream):
     self._path, self._output, self._shifts = source.path, output, source.shifts
+    self._keep_going = source.keep_going
     self._container = decoding.open_file(source.path)
     streams = self._container.streams
     main = streams[source.stream_index]
@@ -158,15 +159,14 @@ class StreamCopy:
     self.close()
 
   def _demux(self, streams: list) -> Iterator[av.Packet]:
-    if not streams:
-      return
-    try:
-      # The empty packet at the end of each stream has no time.
-      yield from _joined((packet for packet in self._container.demux(streams) if packet.size), self._shifts)
-    except av.FFmpegError as error:
-      raise errors.VideoError(
-        f'{self._path}: damaged, its sound or subtitles cannot be read ({error.strerror}); copy or download it again'
-      ) from error
+    if streams:
+      yield from _joined(decoding.demuxed(self._container, *streams, on_failure=self._report), self._shifts)
+
+  def _report(self, error: av.FFmpegError) -> None:
+    what = f'{self._path}: damaged, part of its sound or subtitles cannot be read ({error.strerror})'
+    if not self._keep_going:
+      raise errors.VideoError(f'{what}; copy or download it again') from error
+    logging.warning('%s; it is left out', what)
 
 
 def _joined(packets: Iterator[av.Packet], shifts: Sequence[Fraction]) -> Iterator[av.Packet]:
@@ -257,7 +257,11 @@ def _way(stream, suffix: str, first: av.Packet | None) -> How | None:
     ways = (how for how in ('same tag', 'packets') if _comes_back(stream, FORMATS[suffix], how == 'same tag', first))
     return next(ways, None)
   for how in ('same tag', 'packets'):
-    if _takes(FORMATS[suffix], functools.partial(_add, stream=stream, keep_tag=how == 'same tag'), first):
+    keep_tag = how == 'same tag'
+    if _takes(FORMATS[suffix], functools.partial(_add, stream=stream, keep_tag=keep_tag), first):
+      # The muxer for mov writes whatever letters a sound had in another kind of file, which then nobody knows.
+      if suffix == '.mov' and keep_tag and first is not None and not _comes_back(stream, 'mov', True, first):
+        continue
       return how
   if _is_text(stream) and _takes(FORMATS[suffix], functools.partial(_add_text, stream=stream)):
     return 'text'
@@ -286,9 +290,9 @@ def _first_packets(container, main: int) -> dict[int, av.Packet]:
   found = {}
   if wanted:
     read = 0
-    for packet in container.demux():
+    for packet in decoding.demuxed(container):
       read += packet.size
-      if packet.size and packet.stream_index in wanted:
+      if packet.stream_index in wanted:
         found.setdefault(packet.stream_index, packet)
       if len(found) == len(wanted) or read > _SOON:
         break
@@ -373,7 +377,7 @@ def _attach(output, stream) -> None:
 
 def _picture(stream) -> bytes:
   with decoding.open_file(stream.container.name) as container:
-    return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
+    return next((bytes(p) for p in decoding.demuxed(container, container.streams[stream.index])), b'')
 
 
 def _is_cover(stream) -> bool:

@@ -9,6 +9,7 @@ damage: counting starts behind them.
 """
 
 import collections.abc
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -20,8 +21,10 @@ from vqm_jax import errors
 from vqm_jax.video import decoding, side_data
 from vqm_jax.video.decoding import NO_TIME, Packets
 
+# Their decoders say in a message only that a frame is damaged; they work in one thread, frame by frame.
+_SAYS_SO = ('msmpeg4v1', 'msmpeg4v2', 'msmpeg4v3', 'wmv1', 'wmv2')
 # Their decoders leave out by themselves what is shown before a keyframe and refers to missing pictures.
-_LEAVE_OUT = ('h264', 'hevc', 'mpeg1video', 'mpeg2video', 'vp9', 'av1')
+_LEAVE_OUT = ('h264', 'hevc', 'mpeg1video', 'mpeg2video', 'vp9', 'av1', 'vvc')
 
 Watch = collections.abc.Callable[[collections.abc.Iterator, int], collections.abc.Iterator]
 
@@ -116,9 +119,12 @@ class _Seen:
     self.changed: tuple[int, str] | None = None
     self.interlaced: int | None = None
     self.beside: set[str] = set()
-    kind, met = None, set()
-    with decoding.opened(path, decoding.MAX_THREADS, not careful, strict) as (container, stream):
+    kind, met, said, suspect = None, set(), [], set()
+    with contextlib.ExitStack() as stack:
+      container, stream = stack.enter_context(decoding.opened(path, decoding.MAX_THREADS, not careful, strict))
       self.codec = decoding.codec_name(stream)
+      if self.codec in _SAYS_SO:
+        said = stack.enter_context(decoding.messages(av.logging.ERROR))
       frames = decoding.decode(container, stream, failed=self.failed if careful else None)
       for number, frame in watch(frames, len(packets.pts)):
         if number in met:
@@ -126,6 +132,9 @@ class _Seen:
         met.add(number)
         self.numbers.append(number)
         self.beside |= side_data.kinds_of(frame)
+        if said:
+          suspect |= {number for _, who, _ in said if who.startswith(self.codec[:7])}
+          said.clear()
         if frame.is_corrupt:
           self.corrupt.add(number)
           continue
@@ -135,6 +144,9 @@ class _Seen:
           self.changed = number, describe_format(frame)
         if frame.interlaced_frame and self.interlaced is None:
           self.interlaced = number
+    # What is said of most frames is a habit of their encoder.
+    if 2 * len(suspect) < len(self.numbers):
+      self.corrupt |= suspect
 
 
 def describe_format(frame: av.VideoFrame) -> str:
@@ -155,8 +167,8 @@ def _shown(path: pathlib.Path, packets: Packets, seen: _Seen) -> Shown:
   absent = set(range(len(packets.pts))) - set(numbers) - set(np.flatnonzero(packets.is_hidden).tolist())
   left_out = _leading(packets, (bad | absent), first=min(good), failed=bad)
   lost = (seen.failed & absent) - left_out
-  if packets.packet_is_frame and seen.interlaced is None:  # the second field of a frame is a packet, too
-    lost |= absent - left_out
+  if seen.interlaced is None:  # the second field of a frame is a packet, too
+    lost |= {number for number in absent - left_out if packets.is_full[number]}
   order = _inserted(packets, [number for number in numbers if number not in left_out], sorted(lost))
   place = {number: k for k, number in enumerate(order)}
   changed, interlaced = seen.changed, seen.interlaced
