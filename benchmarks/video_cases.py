@@ -334,6 +334,8 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     write(folder / 'plain.mp4'),
     write(folder / 'ten_bits.mp4', 'libx265', 'yuv420p10le'),
     write(folder / 'ten_bits_h264.mkv', 'libx264', 'yuv422p10le'),
+    write(folder / 'twelve_bits.mkv', 'ffv1', 'yuv422p12le'),
+    write(folder / 'windows.wmv', 'wmv2', options={'qmax': '4'}, sound='mp2'),
     write(folder / 'chroma_422.mp4', pixel_format='yuv422p'),
     write(folder / 'chroma_444.mp4', pixel_format='yuv444p'),
     write(folder / 'interlaced.mkv', options={'x264-params': 'tff=1'}),
@@ -382,11 +384,20 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     group = 'keyint=8:min-keyint=8:bframes=3:b-adapt=0:scenecut=0:open-gop=1'
     full = write(parts / 'full.mkv', 'libx265', options={'x265-params': group}, sound=None)
     made.append(copy(full, folder / 'open_gop_cut.mkv', from_second_key))
-    with av.open(str(made[0].absolute())) as container:
-      packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][12]
-    damaged = folder / 'damaged.mp4'
-    damaged.write_bytes(made[0].read_bytes().replace(packet, np.random.default_rng(0).bytes(len(packet))))
-  return [*made, damaged]
+    for name in ('plain.mp4', 'windows.wmv'):
+      made.append(_damage(folder / name, folder / f'damaged{pathlib.Path(name).suffix}'))
+  return made
+
+
+def _damage(path: pathlib.Path, damaged: pathlib.Path) -> pathlib.Path:
+  """A copy with noise for the first bytes of frame 12, which come in pieces in some containers."""
+  with av.open(str(path.absolute())) as container:
+    packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][12]
+  content = path.read_bytes()
+  if packet not in content:
+    packet = packet[:40]
+  damaged.write_bytes(content.replace(packet, np.random.default_rng(0).bytes(len(packet))))
+  return damaged
 
 
 def _write_captions(path: pathlib.Path) -> pathlib.Path:
