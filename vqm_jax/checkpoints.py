@@ -87,7 +87,7 @@ class Checkpoints:
         sys.unraisablehook = self._hook
 
   def _close(self, patient: bool) -> None:
-    """Ends Orbax's threads; after a failed save it may take for ever, and what it raises has been told."""
+    """End Orbax's threads; after a failed save it may take for ever, and what it raises has been told."""
 
     def close():
       with contextlib.suppress(Exception):
@@ -102,7 +102,7 @@ class Checkpoints:
     return self._manager.reached_preemption(step)
 
   def save(self, step: int, state: Any, meta: dict, psnr: float | None = None) -> None:
-    """Starts to save `state` (a pytree of arrays) and `meta` (JSON) as checkpoint `step`.
+    """Start to save `state` (a pytree of arrays) and `meta` (JSON) as checkpoint `step`.
 
     Raises:
       CheckpointError: this save could not start, or the one before it failed (disk full, no permission, ...).
@@ -152,7 +152,7 @@ class Checkpoints:
     (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
 
   def restore_latest(self, abstract_state: Any) -> tuple[Any, dict] | None:
-    """Returns (state, meta) of the newest intact checkpoint, or None when there is none.
+    """Return (state, meta) of the newest intact checkpoint, or None when there is none.
 
     Damaged checkpoints are renamed to `<step>.damaged` with a warning, and the one before is tried.
 
@@ -186,7 +186,7 @@ class Checkpoints:
 
 
 def _one_copy(leaf: Any) -> Any:
-  """Moves what all devices of this process hold to the first of them.
+  """Move what all devices of this process hold to the first of them.
 
   Orbax would have each device write a part of it, cut by a program of its own for every shape and place: hundreds are
   compiled for the first save of a small network on eight devices.
@@ -210,7 +210,7 @@ def _unless_of_a_closed_loop(hook: Callable[[Any], Any], unraisable: Any) -> Non
 
 @contextlib.contextmanager
 def _fenced(what: str) -> Iterator[None]:
-  """Turns whatever Orbax and TensorStore raise into a CheckpointError that begins with `what`; ours pass."""
+  """Turn whatever Orbax and TensorStore raise into a CheckpointError that begins with `what`; ours pass."""
   try:
     yield
   except errors.VqmError:
@@ -221,7 +221,7 @@ def _fenced(what: str) -> Iterator[None]:
 
 
 def _drop_damaged_scores(directory: pathlib.Path) -> None:
-  """Removes validation records that do not match their digests, so that Orbax and `select` know of none.
+  """Remove validation records that do not match their digests, so that Orbax and `select` know of none.
 
   They are a few bytes beside hours of training: the checkpoints themselves stay.
   """
@@ -254,13 +254,13 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def sha256(path: pathlib.Path) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal digits."""
+  """Return the SHA-256 of a file, in hexadecimal digits."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-  """Returns the steps with a finished checkpoint in `directory`, ascending."""
+  """Return the steps with a finished checkpoint in `directory`, ascending."""
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return []
@@ -268,7 +268,7 @@ def steps(directory: pathlib.Path) -> list[int]:
 
 
 def verify(directory: pathlib.Path, step: int) -> None:
-  """Checks every file of checkpoint `step` against its digest, but for the validation record.
+  """Check every file of checkpoint `step` against its digest, but for the validation record.
 
   Raises:
     CheckpointError: names the first file that is missing, changed, was never finished or has no digest.
@@ -313,7 +313,7 @@ def _expected(folder: pathlib.Path) -> dict[str, str]:
 
 
 def select(directory: pathlib.Path, step: int | str) -> int:
-  """Returns the step that `step` means: a number, 'latest', or 'best' (highest validation PSNR, else the latest).
+  """Return the step that `step` means: a number, 'latest', or 'best' (highest validation PSNR, else the latest).
 
   Raises:
     CheckpointError: there is no checkpoint, or not this one; the message lists what is there.
@@ -336,7 +336,7 @@ def select(directory: pathlib.Path, step: int | str) -> int:
 
 
 def validation_psnr(directory: pathlib.Path, step: int) -> float | None:
-  """Returns the validation PSNR in dB saved with checkpoint `step`, or None."""
+  """Return the validation PSNR in dB saved with checkpoint `step`, or None."""
   folder = pathlib.Path(directory) / str(step)
   path = folder / _METRICS / 'metrics'
   try:
@@ -348,7 +348,7 @@ def validation_psnr(directory: pathlib.Path, step: int) -> float | None:
 
 
 def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.ndarray]:
-  """Returns one part of the saved state ('params', 'ema', ...) as {'blocks/0/kernel': array}, after verification.
+  """Return one part of the saved state ('params', 'ema', ...) as {'blocks/0/kernel': array}, after verification.
 
   Arrays come as numpy, whatever devices they were saved from.
 
@@ -392,7 +392,7 @@ class _Meta:
 
 
 def read_meta(directory: pathlib.Path, step: int) -> dict[str, Any]:
-  """Returns the JSON metadata of checkpoint `step`. Raises CheckpointError when it is damaged."""
+  """Return the JSON metadata of checkpoint `step`. Raises CheckpointError when it is damaged."""
   path = pathlib.Path(directory) / str(step) / _META
   try:
     meta = schemas.load(path, dict[str, Any])
@@ -403,13 +403,13 @@ def read_meta(directory: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-  """Returns {'a/b/0': leaf} of a nested dict, with the keys of lists and of integer dicts alike."""
+  """Return {'a/b/0': leaf} of a nested dict, with the keys of lists and of integer dicts alike."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
 
 def warm_start(new: Any, old: dict[str, np.ndarray]) -> tuple[Any, dict[str, list[str]]]:
-  """Returns `new` with every leaf that `old` has under the same path and shape, and a report.
+  """Return `new` with every leaf that `old` has under the same path and shape, and a report.
 
   The report lists paths under 'copied', 'new' (absent in `old`), 'misfit' (other shape, `new` keeps its own) and
   'unused' (only in `old`).

@@ -41,7 +41,7 @@ flags.DEFINE_bool('debug', False, 'Show the full traceback of an error.')
 
 
 def define_experiment(name: str, help_string: str) -> flags.FlagHolder:
-  """Defines a flag whose value is the config of an experiment, by name or path; --<name>.field=value changes fields."""
+  """Define a flag whose value is the config of an experiment, by name or path; --<name>.field=value changes fields."""
   holder = config_flags.DEFINE_config_file(name, None, help_string)
   FLAGS[name].parser = _Experiment(FLAGS[name].parser, name)
   return holder
@@ -168,7 +168,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _end_threads(code: int) -> None:
-  """Leaves at once if threads of a library, those of a failed save for example, would be waited for."""
+  """Leave at once if threads of a library, those of a failed save for example, would be waited for."""
   main = threading.main_thread()
   for thread in threading.enumerate():
     if thread is not main and not thread.daemon:
@@ -179,7 +179,7 @@ def _end_threads(code: int) -> None:
 
 
 def run(main: collections.abc.Callable[[list[str]], Any]) -> NoReturn:
-  """Parses the flags, runs `main(argv)` and turns the errors of `errors.py` into one line and an exit code."""
+  """Parse the flags, run `main(argv)` and turn the errors of `errors.py` into one line and an exit code."""
   if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
@@ -208,7 +208,7 @@ def run(main: collections.abc.Callable[[list[str]], Any]) -> NoReturn:
 
 
 def share_cores(most: int = 4) -> int:
-  """Makes JAX's CPU as many devices as there are cores, at most `most`, so that each can work on a frame of its own.
+  """Make JAX's CPU as many devices as there are cores, at most `most`, so that each can work on a frame of its own.
 
   Returns their number, or 1 where nothing was changed: JAX has started already, or XLA_FLAGS or the environment say how
   many there shall be.
@@ -229,7 +229,7 @@ def share_cores(most: int = 4) -> int:
 
 
 def enable_compilation_cache() -> None:
-  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+  """Keep compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
   import jax
 
   home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
@@ -257,7 +257,7 @@ def parse_part(text: str | None) -> tuple[int, int]:
 def progress(
   items: collections.abc.Iterable[T], total: int | None = None, desc: str = '', unit: str = 'it'
 ) -> collections.abc.Iterator[T]:
-  """Yields `items` with rate and ETA: a bar on a terminal, a line every ten seconds in a log."""
+  """Yield `items` with rate and ETA: a bar on a terminal, a line every ten seconds in a log."""
   if total is None and isinstance(items, collections.abc.Sized):
     total = len(items)
   if sys.stderr.isatty():

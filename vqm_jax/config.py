@@ -132,12 +132,12 @@ OPERATION = frozenset(name for name, field in FIELDS.items() if field.operation)
 
 
 def base_config() -> ml_collections.ConfigDict:
-  """Makes a config with all fields of the restorers, Track 1; an experiment sets what is its own."""
+  """Make a config with all fields of the restorers, Track 1; an experiment sets what is its own."""
   return _made(_SHARED)
 
 
 def adversarial_config() -> ml_collections.ConfigDict:
-  """Makes a config with all fields of the enhancers, Track 2: two sides, each with its optimiser.
+  """Make a config with all fields of the enhancers, Track 2: two sides, each with its optimiser.
 
   `steps` counts cycles of one generator update and `critic_steps` critic updates, each on a batch of its own;
   `system_args` are the generator's, `loss_args` those of critics and losses.
@@ -155,7 +155,7 @@ def _made(fields: tuple[Field, ...]) -> ml_collections.ConfigDict:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Checks what the fields hold. Raises ConfigError naming the field, what it is and what it must be."""
+  """Check what the fields hold. Raises ConfigError naming the field, what it is and what it must be."""
   for name, field in FIELDS.items():
     if field.allowed and name in config and (problem := field.allowed.problem(config[name])):
       raise errors.ConfigError(f'config.{name}={config[name]!r} {problem}.')
@@ -166,7 +166,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def check_types(config: Mapping[str, Any]) -> None:
-  """Holds the fields of a config that a file gives to their types; null, and fields of other versions, pass.
+  """Hold the fields of a config that a file gives to their types; null, and fields of other versions, pass.
 
   Raises schemas.Misfit naming the field, its type and what it is.
   """
@@ -180,7 +180,7 @@ def check_types(config: Mapping[str, Any]) -> None:
 
 
 def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Flattens nested dicts: {'lr': 0.0002, 'system_args.width': 64, ...}."""
+  """Flatten nested dicts: {'lr': 0.0002, 'system_args.width': 64, ...}."""
   out = {}
   for key, value in config.items():
     out.update(flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {prefix + key: value})
@@ -188,5 +188,5 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def resolved(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Turns a config into the plain dict that JSON gives back (tuples as lists)."""
+  """Turn a config into the plain dict that JSON gives back (tuples as lists)."""
   return json.loads(config.to_json())

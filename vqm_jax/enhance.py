@@ -71,7 +71,7 @@ _REPEATED = (
 
 
 def _options(page):
-  """Checks the flags against each other and gathers what is the same for all videos."""
+  """Check the flags against each other and gather what is the same for all videos."""
   for flag in (_INPUT,) if page else (_INPUT, _OUTPUT):
     if not flag.value:
       raise errors.ConfigError(f'--{flag.name} is required; see --help.')
@@ -107,7 +107,7 @@ def _restoring():
 
 
 def _command(output: pathlib.Path, name: str | None, strength: float) -> str:
-  """Enhances the whole video as the flags say; `name` is of weights where no --workdir is given."""
+  """Enhance the whole video as the flags say; `name` is of weights where no --workdir is given."""
   given = [f'--weights={name}'] if name else []  # another device may choose others by itself
   given += [flags.FLAGS[flag.name].serialize() for flag in _REPEATED if flag.value != flag.default]
   return shlex.join(['python', '-m', 'vqm_jax.enhance', *given, f'--strength={strength:g}', f'--output={output}'])

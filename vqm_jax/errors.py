@@ -54,13 +54,13 @@ class BusyError(VqmError):
 
 
 def reason(error: BaseException, longest: int = 160) -> str:
-  """Returns the message of another library's exception for use within a line: its first line, or else its type."""
+  """Return the message of another library's exception for use within a line: its first line, or else its type."""
   lines = str(error).strip().splitlines()
   return one_line(lines[0], longest) if lines and lines[0].strip() else type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-  """Returns "did you mean 'ecnu'? " for a name that is none of those known; '' if none is spelled nearly alike."""
+  """Return "did you mean 'ecnu'? " for a name that is none of those known; '' if none is spelled nearly alike."""
   spelled = {one.lower(): one for one in known}
   near = difflib.get_close_matches(name[:_TAIL].lower(), spelled, n=1)
   return f'did you mean {spelled[near[0]]!r}? ' if near else ''

@@ -66,7 +66,7 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Score everything again.')
 
 
 def describe_systems(height: int = 1080, width: int = 1920) -> None:
-  """Prints parameters and cost of every system beside the paper's."""
+  """Print parameters and cost of every system beside the paper's."""
   costs = cost.describe_all(height, width, functools.partial(cli.progress, desc='described', unit='system'))
   table = describe.rows({label: dataclasses.asdict(found) for label, found in costs.items()})
   print(describe.markdown(table, describe.notes(height, width)))

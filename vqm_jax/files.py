@@ -60,7 +60,7 @@ def _remove(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def filling(path: pathlib.Path, written: Callable[[], int] = lambda: 0) -> Iterator[None]:
-  """Turns the error of a disk that is full, raised while `path` is written, into a DiskFullError that names it.
+  """Turn the error of a disk that is full, raised while `path` is written, into a DiskFullError that names it.
 
   `written` finds out how many bytes there was room for.
   """
@@ -101,13 +101,13 @@ def full(path: str | os.PathLike, least: int = 0) -> errors.DiskFullError:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes `text` to `path` under a temporary name first, making folders as needed."""
+  """Write `text` to `path` under a temporary name first, making folders as needed."""
   with replacing(path) as partial, partial.open('w', encoding='utf-8', newline='') as file:
     file.write(text)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes nested dicts, lists and numbers; numbers that JSON lacks become "inf", "-inf", "nan"."""
+  """Write nested dicts, lists and numbers; numbers that JSON lacks become "inf", "-inf", "nan"."""
   write_text(path, json.dumps(_finite(value), indent=1) + '\n')
 
 

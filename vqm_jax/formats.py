@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), right: Iterable[int] = ()) -> str:
-  """Writes cells, the header first, as an aligned Markdown table.
+  """Write cells, the header first, as an aligned Markdown table.
 
   The columns in `right`, counted from 0, are set to the right; notes stand below as a list.
   """
@@ -17,7 +17,7 @@ def markdown_table(cells: Sequence[Sequence[str]], notes: Iterable[str] = (), ri
 
 
 def format_params(count: int) -> str:
-  """Writes a number of parameters as tables have it: '19.76M', '114.4k' or '0'."""
+  """Write a number of parameters as tables have it: '19.76M', '114.4k' or '0'."""
   if count >= 1_000_000:
     return f'{count / 1e6:.2f}M'
   return f'{count / 1e3:.1f}k' if count >= 1000 else str(count)

@@ -16,7 +16,7 @@ NAME = '.lock'
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path, what: str, *, shared: bool = False) -> Iterator[None]:
-  """Holds the lock file `path`, made with its folders, until the context or the process ends, however that ends.
+  """Hold the lock file `path`, made with its folders, until the context or the process ends, however that ends.
 
   The file tells host and process; it stays. It may be removed by who holds it. `what` is what the lock is for.
   `shared` with others that ask for the same; then the file tells all of them, and nobody may remove it.
@@ -89,7 +89,7 @@ def _runs(process: str) -> bool:
 
 
 def folder(path: pathlib.Path, *, shared: bool = False, wait: bool = False) -> contextlib.AbstractContextManager[None]:
-  """Holds a lock on a folder through its file `.lock`, which the last to hold it removes.
+  """Hold a lock on a folder through its file `.lock`, which the last to hold it removes.
 
   Raises as `lock`, or waits until the others are done with it.
   """

@@ -47,7 +47,7 @@ PIXEL_LOSSES = {'l1': l1, 'l2': l2, 'charbonnier': charbonnier, 'rmse': rmse}
 
 
 def pixel_loss(name: str, **kwargs) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Returns the pixel loss `name` with `kwargs` bound. Raises ConfigError for an unknown name or argument."""
+  """Return the pixel loss `name` with `kwargs` bound. Raises ConfigError for an unknown name or argument."""
   if name not in PIXEL_LOSSES:
     raise errors.ConfigError(f'loss={name!r} is unknown; choose one of {sorted(PIXEL_LOSSES)}.')
   loss = PIXEL_LOSSES[name]
@@ -127,12 +127,12 @@ class AdaptiveWeight:
   most: float = 1e6
 
   def init(self) -> dict[str, jax.Array]:
-    """Returns the state before the first critic update."""
+    """Return the state before the first critic update."""
     zero = jnp.zeros((), jnp.int32)
     return {'weight': jnp.float32(self.start), 'mean': jnp.float32(0), 'count': zero, 'cooldown': zero}
 
   def update(self, state: dict[str, jax.Array], penalty: jax.Array) -> dict[str, jax.Array]:
-    """Returns the state after a critic update that saw this unweighted penalty, the mean over the whole batch."""
+    """Return the state after a critic update that saw this unweighted penalty, the mean over the whole batch."""
     count = state['count'] + 1
     mean = self.decay * state['mean'] + (1 - self.decay) * penalty
     unbiased = mean / (1 - self.decay ** count.astype(jnp.float32)) if self.allow_decrease else mean

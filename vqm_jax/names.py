@@ -16,7 +16,7 @@ _RESERVED = re.compile(r'(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?|
 
 
 def problem(name: Any) -> str | None:
-  """Says why this is no name for a clip, method or rater, 'is empty' for example; None if it is one."""
+  """Say why this is no name for a clip, method or rater, 'is empty' for example; None if it is one."""
   if not isinstance(name, str):
     return f'is no text but {type(name).__name__}'
   if unseen := label_problem(name):
@@ -31,7 +31,7 @@ def problem(name: Any) -> str | None:
 
 
 def label_problem(text: str) -> str | None:
-  """Says why this text, which may be a path, cannot be shown; None if it can."""
+  """Say why this text, which may be a path, cannot be shown; None if it can."""
   if not text.strip():
     return 'is empty'
   if any(unicodedata.category(letter) in _UNSEEN and letter not in _JOINERS for letter in text):

@@ -25,7 +25,7 @@ Put = Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
 
 
 def batch_mesh(batch_size: int | None = None, devices: list | None = None) -> Mesh:
-  """Returns a one-axis mesh over all devices (of all processes) that can share a batch of `batch_size`.
+  """Return a one-axis mesh over all devices (of all processes) that can share a batch of `batch_size`.
 
   When the batch does not divide over the devices of a single process, the largest dividing subset is used and a
   warning says so. Over several processes every device must take part, so that is an error.
@@ -50,7 +50,7 @@ def batch_mesh(batch_size: int | None = None, devices: list | None = None) -> Me
 
 
 def hardware(mesh: Mesh) -> str:
-  """Names the devices of a mesh for people: '8 x NVIDIA H100', '2-core CPU'; virtual CPU devices are one CPU."""
+  """Name the devices of a mesh for people: '8 x NVIDIA H100', '2-core CPU'; virtual CPU devices are one CPU."""
   device = mesh.devices.flat[0]
   return f'{os.cpu_count()}-core CPU' if device.platform == 'cpu' else f'{mesh.size} x {device.device_kind}'
 
@@ -61,23 +61,23 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Puts this process's part of a batch (numpy leaves, first axis = samples) on the devices, split along axis 0."""
+  """Put this process's part of a batch (numpy leaves, first axis = samples) on the devices, split along axis 0."""
   sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
 def put_shared(tree: Any, mesh: Mesh) -> Any:
-  """Puts numpy values that are the same in all processes on every device, without comparing them over the network."""
+  """Put numpy values that are the same in all processes on every device, without comparing them over the network."""
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), tree)
 
 
 def split_over(tree: Any, mesh: Mesh) -> Any:
-  """Spreads arrays of this process over its mesh along axis 0."""
+  """Spread arrays of this process over its mesh along axis 0."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def per_device(tree: Any, mesh: Mesh) -> list[Any]:
-  """Splits arrays along axis 0 into what each device of this process's mesh holds: trees of views, without a copy."""
+  """Split arrays along axis 0 into what each device of this process's mesh holds: trees of views, without a copy."""
 
   def parts(x):
     held = {shard.device: shard.data for shard in x.addressable_shards}
@@ -111,7 +111,7 @@ def data_parallel(
   outputs_split: bool = False,
   donate: tuple[int, ...] = (),
 ) -> Callable:
-  """Compiles `step(*shared_args, *batches)` over the mesh.
+  """Compile `step(*shared_args, *batches)` over the mesh.
 
   The first `shared` arguments are replicated, the rest are split along axis 0. Results must be equal on all devices
   (checked by JAX: a forgotten `pmean` is an error), unless `outputs_split`, when they are split like the batches.
@@ -163,5 +163,5 @@ def local_part(batch: Any) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-  """Returns replicated arrays as numpy arrays of this process."""
+  """Return replicated arrays as numpy arrays of this process."""
   return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)

@@ -19,7 +19,7 @@ _ERROR_GAIN = 4
 def fenced(
   name: str | os.PathLike, kind: type[errors.VqmError] = errors.DataError, remedy: str = 'copy or write it again'
 ) -> Iterator[None]:
-  """Turns whatever Pillow raises on damaged images, which is nearly everything, into an error of `kind`.
+  """Turn whatever Pillow raises on damaged images, which is nearly everything, into an error of `kind`.
 
   Images that would fill the memory (from 179 million pixels on) are refused, too. Our own errors pass as they are.
 
@@ -76,7 +76,7 @@ def side_by_side(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndar
 
 
 def titled(text: str, picture: np.ndarray) -> np.ndarray:
-  """Puts text above a picture, uint8 (H, W, 3), in as many lines as its words need; (H', W', 3), W' at least W."""
+  """Put text above a picture, uint8 (H, W, 3), in as many lines as its words need; (H', W', 3), W' at least W."""
   font, lines = ImageFont.load_default(12), ['']
   for word in text.split():
     if lines[-1] and font.getlength(f'{lines[-1]} {word}') > picture.shape[1] - 4:
@@ -91,12 +91,12 @@ def titled(text: str, picture: np.ndarray) -> np.ndarray:
 
 
 def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
-  """Writes uint8 (H, W, 3) as PNG under a temporary name first, making folders as needed."""
+  """Write uint8 (H, W, 3) as PNG under a temporary name first, making folders as needed."""
   _save(path, [array], format='PNG')
 
 
 def save_animation(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float) -> None:
-  """Writes frames uint8 (H, W, 3) of one size as an endless animated WebP; needs no video codec."""
+  """Write frames uint8 (H, W, 3) of one size as an endless animated WebP; needs no video codec."""
   _save(path, frames, format='WEBP', save_all=True, duration=round(1000 / fps), loop=0, quality=90, method=2)
 
 

@@ -46,7 +46,7 @@ Score = Annotated[float, Null]
 
 
 def load(path: pathlib.Path, kind: type[T], *, paths: bool = False) -> T:
-  """Reads a JSON file as `kind`.
+  """Read a JSON file as `kind`.
 
   Args:
     path: of UTF-8, or of UTF-16 or 32 with a byte order mark.
@@ -61,7 +61,7 @@ def load(path: pathlib.Path, kind: type[T], *, paths: bool = False) -> T:
 
 
 def parse(content: bytes | str, *, paths: bool = False) -> Any:
-  """Parses JSON (RFC 8259) into dicts, lists, strings, numbers, booleans and None.
+  """Parse JSON (RFC 8259) into dicts, lists, strings, numbers, booleans and None.
 
   Args:
     content: the text, or its bytes in UTF-8, 16 or 32.
@@ -90,7 +90,7 @@ def parse(content: bytes | str, *, paths: bool = False) -> Any:
 
 
 def load_lines(path: pathlib.Path, read: Callable[[Any], T]) -> tuple[list[tuple[bytes, T]], str]:
-  """Reads a file that is written line by line, each of them JSON, by a program that may be killed at any moment.
+  """Read a file that is written line by line, each of them JSON, by a program that may be killed at any moment.
 
   Args:
     path: of UTF-8; blank lines are left out.
@@ -120,7 +120,7 @@ def load_lines(path: pathlib.Path, read: Callable[[Any], T]) -> tuple[list[tuple
 
 
 def check(value: Any, kind: Any, where: str = '') -> Any:
-  """Holds a value that JSON gave to a type and returns it as such.
+  """Hold a value that JSON gave to a type and return it as such.
 
   Args:
     value: of `parse`.
@@ -171,7 +171,7 @@ class Row(dict[str, str]):
 
 
 def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str = ',') -> list[Row]:
-  """Reads a CSV file with a header.
+  """Read a CSV file with a header.
 
   Args:
     path: of UTF-8, with or without a byte order mark, or UTF-16 with one.
@@ -197,7 +197,7 @@ def read_csv(path: pathlib.Path, columns: Sequence[str] = (), *, delimiter: str 
 
 
 def read_table(path: pathlib.Path, *, delimiter: str = ',') -> list[tuple[int, list[str]]]:
-  """Reads the lines of a CSV file, each with its number from 1 on, the header among them; blank ones are left out.
+  """Read the lines of a CSV file, each with its number from 1 on, the header among them; blank ones are left out.
 
   Arguments are those of `read_csv`.
 
@@ -224,7 +224,7 @@ def rate(text: str) -> Fraction:
 
 
 def content_of(path: pathlib.Path) -> bytes:
-  """Reads a file whole. Raises FileNotFoundError where there is none, Misfit where it is a folder or unreadable."""
+  """Read a file whole. Raises FileNotFoundError where there is none, Misfit where it is a folder or unreadable."""
   try:
     return path.read_bytes()
   except FileNotFoundError:
@@ -406,7 +406,7 @@ def _twice(names: Iterable[str]) -> str | None:
 
 
 def _check_nesting(value: Any, halves: str) -> None:
-  """Refuses what `json` takes, but neither terminals, files nor programs that walk it do."""
+  """Refuse what `json` takes, but neither terminals, files nor programs that walk it do."""
   level = [value]
   for _ in range(_DEPTH + 1):
     below = []

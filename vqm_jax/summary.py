@@ -120,7 +120,7 @@ class Summary:
 
 
 def read_summary(path: pathlib.Path) -> Summary:
-  """Reads a summary of any version up to this one.
+  """Read a summary of any version up to this one.
 
   Raises:
     DataError: the file is damaged, something else, of a newer program, or scored with random weights.
@@ -155,7 +155,7 @@ def read_summary(path: pathlib.Path) -> Summary:
 
 
 def summary_of(content: Mapping[str, Any]) -> Summary:
-  """Makes a summary of what `summary.json` holds. Raises `schemas.Misfit` for what does not fit."""
+  """Make a summary of what `summary.json` holds. Raises `schemas.Misfit` for what does not fit."""
   summary = schemas.check(content, Summary)
   sides = {name: getattr(summary, name) for name in ('metrics', 'no_processing', 'target')}
   known = {name: side and {metric: s for metric, s in side.items() if s} for name, side in sides.items()}
@@ -173,5 +173,5 @@ def summary_of(content: Mapping[str, Any]) -> Summary:
 
 
 def write_summary(path: pathlib.Path, summary: Summary) -> None:
-  """Writes a summary, whole or not at all."""
+  """Write a summary, whole or not at all."""
   files.write_json(path, dataclasses.asdict(summary))

@@ -58,7 +58,7 @@ class Record(NamedTuple):
 
 
 def read_config(workdir: str | pathlib.Path, needs: Sequence[str] = ('system', 'system_args')) -> dict[str, Any]:
-  """Reads the resolved config that `train` wrote to `workdir`, its fields held to their types.
+  """Read the resolved config that `train` wrote to `workdir`, its fields held to their types.
 
   Args:
     workdir: the folder of a run.
@@ -77,7 +77,7 @@ def read_config(workdir: str | pathlib.Path, needs: Sequence[str] = ('system', '
 
 
 def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
-  """Reads how strongly what the run saw was compressed, {'crf': [lowest, highest], 'qp': [...]}; {} if not noted.
+  """Read how strongly what the run saw was compressed, {'crf': [lowest, highest], 'qp': [...]}; {} if not noted.
 
   Raises:
     CheckpointError: config.json is missing or damaged.
@@ -86,7 +86,7 @@ def read_trained_on(workdir: str | pathlib.Path) -> dict[str, list[float]]:
 
 
 def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
-  """Reads which strength suits which QP, [[qp, strength], ...], as the run's first weights had it; [] if not noted.
+  """Read which strength suits which QP, [[qp, strength], ...], as the run's first weights had it; [] if not noted.
 
   Raises:
     CheckpointError: config.json is missing or damaged.
@@ -95,7 +95,7 @@ def read_strength_by_qp(workdir: str | pathlib.Path) -> list[list[float]]:
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any], **more: Any) -> None:
-  """Writes config.json: a resolved config, the version and the command that made it, and what is given beside."""
+  """Write config.json: a resolved config, the version and the command that made it, and what is given beside."""
   content = {'config': dict(config), 'version': vqm_jax.__version__, 'command': sys.argv}
   files.write_json(workdir / 'config.json', content | more)
 
@@ -115,7 +115,7 @@ def _read(workdir: str | pathlib.Path) -> _Written:
 
 
 def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
-  """Adds what the version that wrote a config left unsaid because there was one way only."""
+  """Add what the version that wrote a config left unsaid because there was one way only."""
   if version.startswith('0.1.'):
     if config.get('system_args') is None:
       config['system_args'] = {}
@@ -129,7 +129,7 @@ def _as_it_was(config: dict[str, Any], version: str) -> dict[str, Any]:
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, **notes: Any) -> None:
-  """Writes the resolved config to `workdir`, or checks that the run already there is this one.
+  """Write the resolved config to `workdir`, or check that the run already there is this one.
 
   With it go `notes`: what the run is `trained_on`, and the `strength_by_qp` of the weights that it starts from.
 
@@ -158,7 +158,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, **notes: Any
 
 
 def rollbacks(workdir: pathlib.Path) -> list[dict]:
-  """Reads what `add_rollback` has written for this run, in order. Raises CheckpointError when the file is damaged."""
+  """Read what `add_rollback` has written for this run, in order. Raises CheckpointError when the file is damaged."""
   path = workdir / 'rollbacks.json'
   try:
     return [dataclasses.asdict(rollback) for rollback in schemas.load(path, list[_Rollback])]
@@ -174,7 +174,7 @@ def rollbacks(workdir: pathlib.Path) -> list[dict]:
 def add_rollback(
   workdir: pathlib.Path, past: list[dict], to_step: int, most: int, error: errors.DivergenceError
 ) -> list[dict]:
-  """Writes down that the run goes back to `to_step` and why; returns all rollbacks, the new one last.
+  """Write down that the run goes back to `to_step` and why; return all rollbacks, the new one last.
 
   Raises:
     DivergenceError: the run went back `most` times already.
@@ -193,7 +193,7 @@ def add_rollback(
 
 
 def read_metrics(workdir: pathlib.Path) -> tuple[list[Record], str]:
-  """Reads metrics.jsonl, what training wrote down of its steps, line by line; nothing where there is no such file.
+  """Read metrics.jsonl, what training wrote down of its steps, line by line; nothing where there is no such file.
 
   Returns:
     The records, and what is wrong with a damaged last line, which a kill or a full disk leaves: it is left out.

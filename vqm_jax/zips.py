@@ -22,7 +22,7 @@ def fenced(
   error: type[errors.VqmError] = errors.DataError,
   says: str = ': not a readable zip archive',
 ) -> Iterator[None]:
-  """Turns whatever `zipfile` raises on damaged archives, which is nearly everything, into `error` naming `path`.
+  """Turn whatever `zipfile` raises on damaged archives, which is nearly everything, into `error` naming `path`.
 
   Raises:
     error: of the kind given. Our own errors, and files that are missing or may not be read, pass as they are.
@@ -36,7 +36,7 @@ def fenced(
 
 
 def check(archive: zipfile.ZipFile, path: str | os.PathLike, error: type[errors.VqmError] = errors.DataError) -> None:
-  """Looks at the list of entries.
+  """Look at the list of entries.
 
   Raises:
     error: an entry's name leads out of the archive or to no place in it (`//0.png`, over which `zipfile.Path` of Python

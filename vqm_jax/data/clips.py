@@ -71,7 +71,7 @@ class ClipReader:
   def frames(
     self, name: str, start: int = 0, stop: int | None = None
   ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields (lq, hq), both uint8 (H, W, 3) RGB, for frames start <= t < stop of clip `name`.
+    """Yield (lq, hq), both uint8 (H, W, 3) RGB, for frames start <= t < stop of clip `name`.
 
     Decoding runs in a few threads, at most 8 frames ahead. Raises DataError for an unknown clip,
     frames outside of it, or a record that cannot be read.

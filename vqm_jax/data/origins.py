@@ -59,7 +59,7 @@ def again(folder: pathlib.Path) -> str:
 
 
 def missing(root: pathlib.Path, dataset: str, config: str, beside: pathlib.Path | None = None) -> str:
-  """Returns the command that builds a config that is not there, and what it leaves open.
+  """Return the command that builds a config that is not there, and what it leaves open.
 
   Args:
     root: the data_dir.
@@ -89,7 +89,7 @@ def _how(origin: Origin | None, name: str, config: str, root: pathlib.Path, *mor
 
 
 def _likely(name: str) -> tuple[Origin, str]:
-  """Guesses the origin of a data set from its name; the text says which words the user has to fill in."""
+  """Guess the origin of a data set from its name; the text says which words the user has to fill in."""
   builders = {path.parent.name: path for path in installed.builders_folder().glob('*/*_dataset_builder.py')}
   if name not in builders:
     known = ', '.join(sorted(builders))

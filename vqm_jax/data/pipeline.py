@@ -51,7 +51,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     return batch
 
   def close(self) -> None:
-    """Stops threads and worker processes and frees their memory."""
+    """Stop threads and worker processes and free their memory."""
     if self._iterator is not None:
       self._iterator.close()
       # Grain's iterator complains when the interpreter deletes it at exit.
@@ -65,7 +65,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
 
 def _killed(code: int) -> str:
-  """Says how a data worker ended that nobody here has ended."""
+  """Say how a data worker ended that nobody here has ended."""
   how = f'signal {signal.Signals(-code).name}' if -code in set(signal.Signals) else f'exit code {code}'
   likely = ', most likely by the kernel for want of memory' if code == -signal.SIGKILL else ''
   return (

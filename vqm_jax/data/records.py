@@ -106,7 +106,7 @@ def open_source(dataset: str, config: str, split: str, data_dir: str | None = No
 
 
 def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
-  """Returns what TFDS knows of the newest version of a config; arguments and errors are those of `open_source`."""
+  """Return what TFDS knows of the newest version of a config; arguments and errors are those of `open_source`."""
   data_dir = str(data_dir or tfds.core.constants.get_default_data_dir())
   if '://' in data_dir:
     raise errors.ConfigError(f'data_dir={data_dir}: records are read from local disk; copy them there.')
@@ -123,7 +123,7 @@ def open_builder(dataset: str, config: str, data_dir: str | None = None) -> tfds
 
 
 def open_folder(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
-  """Returns what TFDS knows of the records in `<dataset>/<config>/<version>`, the code that built them not needed.
+  """Return what TFDS knows of the records in `<dataset>/<config>/<version>`, the code that built them not needed.
 
   Raises:
     DataError: their description is missing, damaged or of another version, over which TFDS, Protobuf and our features

@@ -49,7 +49,7 @@ class Domains(NamedTuple):
 def open_training(
   dataset: str, config: str, data_dir: str | None = None, *, sampling: str = 'paired'
 ) -> DataSource | Domains:
-  """Opens what `train_batches` samples from: split train, or train_source and train_target.
+  """Open what `train_batches` samples from: split train, or train_source and train_target.
 
   Args:
     dataset: name of the prepared data set, such as 'mine'.
@@ -83,7 +83,7 @@ def trained_on(sources: Sequence[DataSource | Domains]) -> dict[str, list[float]
 
 
 def check_records(sources: DataSource | Domains, num_frames: int, crop: int, sampling: str = 'paired') -> None:
-  """Checks that samples of this size can be cut out of the records.
+  """Check that samples of this size can be cut out of the records.
 
   Raises:
     ConfigError: a size below 1, an unknown sampling, or one source where the sampling needs two or the reverse.
@@ -256,7 +256,7 @@ def _choice(name: str, value: str, table: Mapping[str, Any]) -> Any:
 
 
 def _usable_strip(info: tfds.core.DatasetInfo, mode: _Mode) -> Strip | None:
-  """Returns what windows are cut out of, if a config has the splits and records for `mode`."""
+  """Return what windows are cut out of, if a config has the splits and records for `mode`."""
   return mode.strip(info) if set(mode.splits) <= set(info.splits) else None
 
 
@@ -281,7 +281,7 @@ def _other_kind(info: tfds.core.DatasetInfo, sampling: str, num_frames: int = 1,
 
 
 def _configs_that_fit(info: tfds.core.DatasetInfo, sampling: str, num_frames: int, crop: int) -> str:
-  """Names what to use instead: the prepared configs of the same dataset that are large enough, smallest first."""
+  """Name what to use instead: the prepared configs of the same dataset that are large enough, smallest first."""
   here = pathlib.Path(info.data_dir)
   strips = {}
   for config, folder in prepared_configs(here.parents[2], info.name).items():

@@ -66,7 +66,7 @@ class Strips(grain.transforms.RandomMap):
   num_frames: int
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Decodes record `index` from a random frame on. Raises DataError for one that is damaged."""
+    """Decode record `index` from a random frame on. Raises DataError for one that is damaged."""
     from vqm_jax.video import remux
 
     record = self.records[index]
@@ -79,5 +79,5 @@ class Strips(grain.transforms.RandomMap):
 
 
 def _videos(info: tfds.core.DatasetInfo) -> list[VideoEntry]:
-  """Returns the metadata of each video, in the order of the records; `num_frames` are those of each record."""
+  """Return the metadata of each video, in the order of the records; `num_frames` are those of each record."""
   return sorted(metadata(info).videos.get(_SPLIT, {}).values(), key=lambda video: video.first_record)

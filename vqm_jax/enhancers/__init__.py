@@ -27,7 +27,7 @@ METHODS = {
 def create_generator(
   name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overrides
 ) -> FrameGenerator | RecurrentGenerator:
-  """Builds the generator of `name`, a key of METHODS, at its published size, freshly initialised.
+  """Build the generator of `name`, a key of METHODS, at its published size, freshly initialised.
 
   Args:
     name: which.
@@ -56,7 +56,7 @@ def create(
   axis_name: str | None = None,
   **loss_args,
 ) -> Enhancer:
-  """Builds all players of `name` for crops of `patch` pixels a side, freshly initialised.
+  """Build all players of `name` for crops of `patch` pixels a side, freshly initialised.
 
   Args:
     name: a key of METHODS.

@@ -109,7 +109,7 @@ class Enhancer(nnx.Module):
     return {}
 
   def critic_optimizer(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns the optimiser of the critics, for methods with parameters on a manifold; `optimizer` by default."""
+    """Return the optimiser of the critics, for methods with parameters on a manifold; `optimizer` by default."""
     return optimizer
 
 

@@ -124,7 +124,7 @@ class Generator(RecurrentGenerator):
   def components_of(
     self, carry: dict[str, jax.Array], frame: jax.Array
   ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array]:
-    """Computes `step`: the next state, the output, and the M and A that it is made of, (B, H, W, 3) float32."""
+    """Compute `step`: the next state, the output, and the M and A that it is made of, (B, H, W, 3) float32."""
     frame = frame.astype(jnp.float32)
     e1 = lrelu(self.e1(_join(frame, carry['source'], carry['output'])))
     e2 = lrelu(self.e2(e1))
@@ -326,7 +326,7 @@ class DACAL(Enhancer):
     return low, frames - low
 
   def _seen(self, clips: jax.Array) -> dict[str, jax.Array]:
-    """Cuts clips (B, T, H, W, 3) into the bands that the critics see, of all frames (B * T, ...)."""
+    """Cut clips (B, T, H, W, 3) into the bands that the critics see, of all frames (B * T, ...)."""
     low, high = self.bands(images(clips))
     return {'critic_low': low[:, :: self.low_stride, :: self.low_stride], 'critic_high': high}
 

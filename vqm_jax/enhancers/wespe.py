@@ -266,7 +266,7 @@ class WESPE(Enhancer):
     self.term_weights = tuple(weights.items())
 
   def critic_inputs(self, images: jax.Array) -> dict[str, jax.Array]:
-    """Splits images (B, H, W, 3) for the two: their colours without texture, and their texture without colour."""
+    """Split images (B, H, W, 3) for the two: their colours without texture, and their texture without colour."""
     return {'colour': gaussian.blur(images, self.blur, self.blur_sigma), 'texture': luma(images)}
 
   def generator_loss(self, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

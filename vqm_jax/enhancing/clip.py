@@ -67,7 +67,7 @@ def enhance_video(
   stop: stopping.StopRequest | None = None,
   against: AgainstOriginal | None = None,
 ) -> Report:
-  """Writes the restored frames of `source` to `output`, whatever is there.
+  """Write the restored frames of `source` to `output`, whatever is there.
 
   Decoding, restoring and encoding overlap, and memory does not grow with the length. A file appears only when it is
   complete. What is finished of it is kept beside it in segments, from which the same `job` goes on.
@@ -177,7 +177,7 @@ class _Stage:
       yield item
 
   def spend(self, seconds: float) -> None:
-    """Adds time of the thread that takes frames in their order."""
+    """Add time of the thread that takes frames in their order."""
     with self._lock:  # a comparison is written by a second one
       self._in_order += seconds
 

@@ -75,7 +75,7 @@ def check_flags(**values: object) -> None:
 
 
 def run(items: Sequence[Item], options: tasks.Options, restoring: Restoring, dry_run: bool = False) -> None:
-  """Makes each output that is not there, or says what it would take, and prints what became of all of them.
+  """Make each output that is not there, or say what it would take, and print what became of all of them.
 
   A video that fails is listed at the end, a full disk ends it all. Raises VideoError if some have failed.
   """

@@ -72,7 +72,7 @@ def seconds_per_frame(restore: Restore, source: video.VideoSource, compiled: boo
 def forecast(
   restore: Restore, source: video.VideoSource, output: pathlib.Path, codec: str | None, crf: float | None
 ) -> Forecast:
-  """Restores the first frames and codes a few from three places; the output is not touched."""
+  """Restore the first frames and code a few from three places; the output is not touched."""
   seconds = seconds_per_frame(restore, source)
   start = time.perf_counter()
   coded, frames = 0.0, 0
@@ -93,7 +93,7 @@ def forecast(
 
 
 def lines(found: Forecast, source: video.VideoSource, output: pathlib.Path) -> Iterator[str]:
-  """Yields the lines to print: time, size, memory and the other streams."""
+  """Yield the lines to print: time, size, memory and the other streams."""
   yield time_line(found.seconds, found.frames, found.whole)
   folder = next(parent for parent in output.resolve().parents if parent.is_dir())
   size, needed, free = map(files.size_text, (found.size, found.needed, shutil.disk_usage(folder).free))
@@ -104,7 +104,7 @@ def lines(found: Forecast, source: video.VideoSource, output: pathlib.Path) -> I
 
 
 def stream_lines(source: video.VideoSource, output: pathlib.Path) -> Iterator[str]:
-  """Yields the lines to print about the other streams. Raises VideoError for sound that the output cannot hold."""
+  """Yield the lines to print about the other streams. Raises VideoError for sound that the output cannot hold."""
   kept, left_out = other_streams(source, output)
   if kept:
     yield f'streams kept: {"; ".join(kept)}'

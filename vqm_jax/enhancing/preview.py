@@ -19,7 +19,7 @@ def write(
   strength: float,
   command: Callable[[float], str],
 ) -> None:
-  """Writes a page and prints what it is for.
+  """Write a page and print what it is for.
 
   `FRAMES` frames are restored, by one pass of the network each, and shown at `STRENGTHS` and the one asked for. Of the
   video these, their neighbours and the first few are read. A recurrent generator gets a short run-up.

@@ -54,7 +54,7 @@ class Restoring:
     return {name: getattr(self, name) for name in names} | {'find_cuts': video.mark_cuts if self.cuts else None}
 
   def describe(self, workdir: str | None) -> None:
-    """Logs what it is."""
+    """Log what it is."""
     run = self.run
     logging.info(
       'network: %s of %s, step %d, %.2f M parameters, window of %d', run.config['system'], self.name or workdir,
@@ -77,7 +77,7 @@ class Restoring:
     return strength
 
   def at(self, strength: float) -> Restore:
-    """Returns the function that restores frames at this strength."""
+    """Return the function that restores frames at this strength."""
 
     def restore(read, first, cuts):
       return inference.restore_from(
@@ -88,7 +88,7 @@ class Restoring:
     return restore
 
   def job(self, source: video.VideoSource, strength: float) -> dict[str, Any]:
-    """Returns all that the restored frames depend on, as JSON values."""
+    """Return all that the restored frames depend on, as JSON values."""
     options = {'self_ensemble': self.self_ensemble, 'tile': self.tile, 'overlap': self.overlap, 'cuts': self.cuts}
     return {
       'version': vqm_jax.__version__, 'input': identity(source), 'network': self.digest, 'strength': strength,
@@ -108,7 +108,7 @@ class Restoring:
 
 
 def identity(source: video.VideoSource) -> list[Any]:
-  """Returns JSON values that change with the input: frames, size, rate, bytes and time of its files."""
+  """Return JSON values that change with the input: frames, size, rate, bytes and time of its files."""
   paths = source.files if isinstance(source, ImageFrames) else [source.path]
   lines = []
   for path in paths:

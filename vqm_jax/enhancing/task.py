@@ -55,7 +55,7 @@ class Task:
 
   @classmethod
   def open(cls, path: str, output: pathlib.Path | None, options: Options) -> Self:
-    """Opens input and reference and looks at the output, by default beside the input; reads no more than it must.
+    """Open input and reference and look at the output, by default beside the input; read no more than it must.
 
     Raises VideoError for whatever is wrong with one of them.
     """
@@ -78,7 +78,7 @@ class Task:
     return outputs.compare_path(self.output) if self.options.compare else None
 
   def forecast(self, restoring: Restoring) -> forecasts.Forecast:
-    """Prints what the work would take, and returns it."""
+    """Print what the work would take, and return it."""
     forecasts.other_streams(self.source, self.output)  # says what does not fit before the work
     logging.info('timing the first frames ...')
     restore = restoring.at(restoring.strength_for(self.source))
@@ -90,7 +90,7 @@ class Task:
     return found
 
   def run(self, restoring: Restoring, stop: stopping.StopRequest | None = None) -> Report:
-    """Writes the output and prints how that went."""
+    """Write the output and print how that went."""
     if left_out := forecasts.other_streams(self.source, self.output)[1]:
       logging.warning('%s: left out of %s: %s', self.source.path, self.output.name, '; '.join(left_out))
     strength = restoring.strength_for(self.source)
@@ -123,7 +123,7 @@ class Task:
     return report
 
   def print_damage(self) -> None:
-    """Says which frames are concealed, if any are."""
+    """Say which frames are concealed, if any are."""
     if concealed := video.concealed(self.source):
       print(concealed)
 

@@ -67,7 +67,7 @@ def evaluate_run(
   part: tuple[int, int] = (0, 1),
   progress: Progress | None = None,
 ) -> Evaluation:
-  """Restores and scores a split with the network of a run, or with weights that ship.
+  """Restore and score a split with the network of a run, or with weights that ship.
 
   Clips and metrics that were scored before, by the same network on the same data in the same way, are not scored again.
   Scores lie in `out`/eval/<fingerprint>/`split`; table.md, table.csv, clips.csv, frames.csv, summary.json and pictures/
@@ -173,7 +173,7 @@ def evaluate_folders(
   overwrite: bool = False,
   progress: Progress | None = None,
 ) -> Evaluation:
-  """Scores outputs that exist already, of one method or of several.
+  """Score outputs that exist already, of one method or of several.
 
   Args:
     methods: {name: a video, or a folder of frames or clips} of the outputs; of several the names can be folders.
@@ -263,7 +263,7 @@ def _weights_identity(run: inference.Run) -> dict[str, Any]:
 
 
 def _cuts_identity(run, reader, source, cuts: bool, aligned: bool) -> dict[str, bool]:
-  """Returns the part of the fingerprint that scene cuts decide; warns where they matter and are not known."""
+  """Return the part of the fingerprint that scene cuts decide; warn where they matter and are not known."""
   several = inference.sees_several(run.network)
   if several and cuts and aligned and any(clip.cuts is None for clip in reader.clips.values()):
     logging.warning(
@@ -294,7 +294,7 @@ def _scores(clips: list[scoring.ClipFrames], folder: pathlib.Path, choice: Choic
 
 
 def _of_filter(method: str, scores: Mapping[str, scoring.ClipScores], choice: Choice) -> dict[str, Any]:
-  """Returns the fields in which the summary of a simple filter differs from that of the network beside it."""
+  """Return the fields in which the summary of a simple filter differs from that of the network beside it."""
   found = scoring.summarise(scores, [metric.name for metric in choice.metrics])
   return {'method': method, 'params': None, 'timing': None, **found}
 

@@ -35,7 +35,7 @@ def score_filters(
   progress: Callable | None = None,
   **options,
 ) -> dict[str, dict[str, scoring.ClipScores]]:
-  """Scores the least-squares filter and the best of the classic ones: {row label: clip scores}.
+  """Score the least-squares filter and the best of the classic ones: {row label: clip scores}.
 
   The best is chosen on these very clips, in its favour; least squares is fitted on `tiles`.
 
@@ -89,7 +89,7 @@ def _read_choice(path: pathlib.Path, candidates: Mapping[str, Filter]) -> str | 
 
 
 def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1) -> str:
-  """Returns the name of the candidate with the highest mean PSNR on these very clips.
+  """Return the name of the candidate with the highest mean PSNR on these very clips.
 
   Args:
     candidates: by name, functions of float32 frames (B, H, W, 3) in [0, 1] to the like.
@@ -106,7 +106,7 @@ def best_of(candidates: Mapping[str, Filter], reader: ClipReader, every: int = 1
 
 
 def frame_by_frame(function: Filter, every: int = 1) -> scoring.Restore:
-  """Turns a function of float frames (B, H, W, 3) in [0, 1] into a `Restore` of every n-th frame."""
+  """Turn a function of float frames (B, H, W, 3) in [0, 1] into a `Restore` of every n-th frame."""
 
   @jax.jit
   def apply(frame):

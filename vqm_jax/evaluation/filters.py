@@ -12,14 +12,14 @@ import numpy as np
 
 
 def gaussian(frames: jax.Array, strength: float) -> jax.Array:
-  """Blends frames with their 3x3 binomial blur: (1 - strength) * frame + strength * blur."""
+  """Blend frames with their 3x3 binomial blur: (1 - strength) * frame + strength * blur."""
   w = (0.25, 0.5, 0.25)
   blur = sum(w[k // 3] * w[k % 3] * neighbour for k, neighbour in enumerate(_neighbours(frames, 1)))
   return frames + strength * (blur - frames)
 
 
 def median(frames: jax.Array, strength: float) -> jax.Array:
-  """Blends frames with their 3x3 median per channel, as `gaussian` does with the blur."""
+  """Blend frames with their 3x3 median per channel, as `gaussian` does with the blur."""
   x = _neighbours(frames, 1)
   # Median of nine by a network of minima and maxima; a sort is many times slower on CPU.
   low, mid, high = zip(*(_sort3(*x[k : k + 3]) for k in (0, 3, 6)), strict=True)
@@ -73,7 +73,7 @@ def fit_linear(pairs: Iterable[tuple[np.ndarray, np.ndarray]], radius: int = 2) 
 
 
 def linear(frames: jax.Array, weights: np.ndarray) -> jax.Array:
-  """Applies the filter that `fit_linear` returned."""
+  """Apply the filter that `fit_linear` returned."""
   size = round(((len(weights) - 1) / 3) ** 0.5)
   kernel = jnp.asarray(weights[:-1].reshape(size, size, 3, 3), jnp.float32)
   return jax.lax.conv_general_dilated(

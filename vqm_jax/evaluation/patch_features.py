@@ -35,12 +35,12 @@ class PatchFeatures:
     return folder / 'patches' / f'{clip.name}.{(self.weights or "random")[:8]}.npz'
 
   def start(self, clip: ClipFrames) -> None:
-    """Begins a clip."""
+    """Begin a clip."""
     self._clip, self._count = clip.name, 0
     self._features = {side: [] for side in _SIDES}
 
   def add(self, lq: np.ndarray | None, restored: np.ndarray, hq: np.ndarray) -> None:
-    """Takes the patches of one frame."""
+    """Take the patches of one frame."""
     seed = [zlib.crc32(self._clip.encode()), self._count]
     for side, frame in zip(_SIDES, (restored, lq, hq), strict=True):
       if frame is not None:
@@ -49,7 +49,7 @@ class PatchFeatures:
     self._count += 1
 
   def save(self, folder: pathlib.Path, clip: ClipFrames) -> None:
-    """Writes what was collected, whole or not at all."""
+    """Write what was collected, whole or not at all."""
     with files.replacing(self.path(folder, clip)) as partial, partial.open('wb') as file:
       np.savez(file, **{side: np.concatenate(rows) for side, rows in self._features.items() if rows})
 

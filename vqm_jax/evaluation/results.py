@@ -186,7 +186,7 @@ def _sides(summary: Summary) -> list[tuple[str, Mapping[str, Scores]]]:
 def write_report(
   folder: pathlib.Path, summary: Summary, table: Sequence[Row], notes: Iterable[str] = ()
 ) -> list[pathlib.Path]:
-  """Writes `table.md`, `table.csv`, `clips.csv`, `frames.csv` and `summary.json` into `folder`; returns their paths."""
+  """Write `table.md`, `table.csv`, `clips.csv`, `frames.csv` and `summary.json` into `folder`; return their paths."""
   paths = [folder / name for name in ('table.md', 'table.csv', 'clips.csv', 'frames.csv', 'summary.json')]
   files.write_text(paths[0], markdown(table, summary.measures, notes, summary.missing))
   files.write_text(paths[1], csv_text(table))

@@ -95,7 +95,7 @@ def evaluate_clips(
   on_frame: OnFrame | None = None,
   progress: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, ClipScores]:
-  """Restores clips and scores them against their targets, in memory for a few frames.
+  """Restore clips and score them against their targets, in memory for a few frames.
 
   Args:
     restore: for example `functools.partial(restore_frames, network)`; called once per clip.
@@ -166,7 +166,7 @@ def score_clip(
   on_frame: OnFrame | None = None,
   tick: Callable[[], None] = lambda: None,
 ) -> ClipScores:
-  """Scores one clip whose outputs exist or are made on the way; arguments and errors are those of `evaluate_clips`."""
+  """Score one clip whose outputs exist or are made on the way; arguments and errors are those of `evaluate_clips`."""
   begin, count = time.perf_counter(), 0
   scorers = {metric.name: (metric.floor, metric.start()) for metric in metrics}
   inputs = False

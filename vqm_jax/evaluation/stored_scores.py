@@ -41,7 +41,7 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def source_identity(source: DataSource) -> dict[str, Any]:
-  """Describes the records of a source so that they differ from any others, for `fingerprint`."""
+  """Describe the records of a source so that they differ from any others, for `fingerprint`."""
   info = source.dataset_info
   part = info.splits[source.split]
   return {
@@ -65,7 +65,7 @@ def score_resumably(
   patches: PatchFeatures | None = None,
   progress: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, ClipScores]:
-  """Scores clips, without measuring again what lies in `folder` already.
+  """Score clips, without measuring again what lies in `folder` already.
 
   Writes `<clip>.json` as soon as a clip is done, before it `pictures/<clip>.png` (the middle frame
   beside input and target) and, with `save_frames`, `output/<clip>/<index>.png`, input and target. The caller names
@@ -190,7 +190,7 @@ def timing(path: pathlib.Path, restore: Restore, reader: ClipReader, *, overwrit
 
 
 def _read(path: pathlib.Path, kind: type[T], instead: str) -> T | None:
-  """Reads a file; None without it, or where it is damaged, with a warning that says what is done `instead`."""
+  """Read a file; None without it, or where it is damaged, with a warning that says what is done `instead`."""
   try:
     return schemas.load(path, kind)
   except FileNotFoundError:

@@ -120,7 +120,7 @@ class Weights:
 def load_edvr(
   path: str | pathlib.Path, *, partial: bool = False, dtype: jnp.dtype = jnp.float32, seed: int = 0
 ) -> TCLEDVR:
-  """Builds a network of the shape that a file has, with its weights.
+  """Build a network of the shape that a file has, with its weights.
 
   Args:
     path: .pth of any age; .safetensors and .npz with the same names will do.
@@ -164,7 +164,7 @@ def load_edvr(
 
 
 def read_edvr(path: str | pathlib.Path) -> Weights:
-  """Reads a file of EDVR's weights of whatever variant, and its sizes from their shapes.
+  """Read a file of EDVR's weights of whatever variant, and its sizes from their shapes.
 
   Raises:
     DataError: damaged, more than tensors in it, or no EDVR.
@@ -237,7 +237,7 @@ def _modules(state: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def _args(path: pathlib.Path, state: dict[str, np.ndarray]) -> dict[str, int | float]:
-  """Finds the arguments of `TCLEDVR` from the shapes of its weights."""
+  """Find the arguments of `TCLEDVR` from the shapes of its weights."""
   try:
     width, guide = (len(state[f'pcd_align.{name}.bias']) for name in ('cas_offset_conv2', 'cas_dcnpack.conv_offset'))
     fusion = state['fusion.feat_fusion.weight' if 'fusion.feat_fusion.weight' in state else 'fusion.weight']

@@ -132,7 +132,7 @@ def describe_all(
 
 
 def macs(function: Callable[..., Any], *abstract_args: Any) -> int:
-  """Counts the multiply-adds of the convolutions and matrix products in `function(*abstract_args)`.
+  """Count the multiply-adds of the convolutions and matrix products in `function(*abstract_args)`.
 
   A scan counts as often as it runs, a branch as its dearest case, a mapped program on all its devices together.
 

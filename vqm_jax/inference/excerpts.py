@@ -25,7 +25,7 @@ def restore_at(
   find_cuts: streaming.FindCuts | None = None,
   **options: Any,
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-  """Yields (frame, [restored at each of `strengths`]) for each of `indices`, all uint8 (H, W, 3), from one pass each.
+  """Yield (frame, [restored at each of `strengths`]) for each of `indices`, all uint8 (H, W, 3), from one pass each.
 
   A restorer gets the whole window around the frame, so that the result is that of a pass over the whole video. A
   recurrent generator would have to go through all that comes before; it gets a run-up of `RUN_UP` frames instead, an

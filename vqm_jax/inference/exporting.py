@@ -64,7 +64,7 @@ def save_safetensors(
   system_args: dict[str, Any] | None = None,
   dtype: Literal['float32', 'float16'] = 'float32',
 ) -> None:
-  """Writes all weights of a network, whatever is at `path`, which appears when it is complete.
+  """Write all weights of a network, whatever is at `path`, which appears when it is complete.
 
   The metadata, strings in JSON where they are no names: system, system_args, dtype (of the arithmetic), num_frames,
   step (null without a run), ema, version (of this package), value_range (of the frames) and, where a run recorded it,
@@ -115,7 +115,7 @@ def save_safetensors(
 
 
 def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
-  """Returns the network that `save_safetensors` wrote, ready to call; its parameters are float32 whatever is stored.
+  """Return the network that `save_safetensors` wrote, ready to call; its parameters are float32 whatever is stored.
 
   Raises:
     DataError: damaged, another kind of file, without a system, or of another network than its system and arguments say.
@@ -125,7 +125,7 @@ def load_safetensors(path: str | pathlib.Path) -> nnx.Module:
 
 
 def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:
-  """Returns the network and the metadata, decoded: system, system_args, dtype, step, ema, ...
+  """Return the network and the metadata, decoded: system, system_args, dtype, step, ema, ...
 
   Raises:
     DataError: damaged, another kind of file, without a system, or of another network than its system and arguments say.
@@ -156,7 +156,7 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, An
 def export_stablehlo(
   source: Source, size: tuple[int, int] | None = None, platforms: Sequence[str] = PLATFORMS
 ) -> bytearray:
-  """Returns the network as `jax.export` serializes it: clip (T, H, W, 3) float32 -> (H, W, 3) float32.
+  """Return the network as `jax.export` serializes it: clip (T, H, W, 3) float32 -> (H, W, 3) float32.
 
   Args:
     source: a run, or a network alone; a restorer, or an enhancer of single frames.
@@ -189,7 +189,7 @@ def export_stablehlo(
 
 
 def export_onnx(source: Source, size: tuple[int, int]) -> bytes:
-  """Returns the network as an ONNX model: input `clip` (T, H, W, 3) float32 -> `restored` (H, W, 3) float32.
+  """Return the network as an ONNX model: input `clip` (T, H, W, 3) float32 -> `restored` (H, W, 3) float32.
 
   Args:
     source: a run, or a network alone; a restorer, or an enhancer of single frames.

@@ -48,7 +48,7 @@ class _Outputs(Mixture):
   """Both members' outputs side by side in the channels, (B, H, W, 6), so that one stream gives the two."""
 
   def restore(self, features: Any) -> jax.Array:
-    """Returns both outputs for the features of a window."""
+    """Return both outputs for the features of a window."""
     return jnp.concatenate(self.outputs(features), axis=-1)
 
 
@@ -58,7 +58,7 @@ def holdout_outputs(
   frames_per_clip: int,
   progress: Callable[[Iterable], Iterable] = lambda x: x,
 ) -> Iterable[Triple]:
-  """Runs a mix of two over clips; yields both outputs and the target of evenly spaced frames.
+  """Run a mix of two over clips; yield both outputs and the target of evenly spaced frames.
 
   Args:
     mixture: of two members.
@@ -98,7 +98,7 @@ def _squared_errors(betas, first, second, target, clip):
 
 
 def grid_search(triples: Iterable[Triple], betas: Sequence[float] = BETAS, clip: bool = True) -> Search:
-  """Returns the beta in `betas` whose mix beta * first + (1 - beta) * second has the highest mean PSNR over frames.
+  """Return the beta in `betas` whose mix beta * first + (1 - beta) * second has the highest mean PSNR over frames.
 
   Args:
     triples: outputs of both members and the target, frame by frame.
@@ -128,7 +128,7 @@ def mixture(runs: Sequence[Run], weights: Sequence[float]) -> Mixture:
 
 
 def write(runs: Sequence[Run], weights: Sequence[float], workdir: pathlib.Path, notes: dict) -> None:
-  """Writes the weighted mean of `runs` to `workdir`, an ordinary one, which appears when it is complete.
+  """Write the weighted mean of `runs` to `workdir`, an ordinary one, which appears when it is complete.
 
   Whatever was there is replaced. `combination.json` in it lists the members and holds the `notes`.
 

@@ -34,7 +34,7 @@ def shipped_name(workdir: str | pathlib.Path) -> str | None:
 
 
 def check_weights(workdir: str | None, weights: str | None, step: int | str = 'best', ema: bool = True) -> None:
-  """Looks at the flags --workdir, --weights, --step and --ema together, before any work is done.
+  """Look at the flags --workdir, --weights, --step and --ema together, before any work is done.
 
   Raises:
     ConfigError: --weights beside flags that it excludes, or an unknown name; lists the names.
@@ -51,7 +51,7 @@ def check_weights(workdir: str | None, weights: str | None, step: int | str = 'b
 
 
 def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
-  """Loads the network of a run, or weights that ship with the package.
+  """Load the network of a run, or weights that ship with the package.
 
   Args:
     workdir: the folder given to `train`, or a name of `shipped.names`.
@@ -67,7 +67,7 @@ def open_run(workdir: str | pathlib.Path, step: int | str | None = None, ema: bo
 
 
 def load(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> nnx.Module:
-  """Returns the network of a run with its trained weights, ready to call: clip (B, T, H, W, 3) -> (B, H, W, 3).
+  """Return the network of a run with its trained weights, ready to call: clip (B, T, H, W, 3) -> (B, H, W, 3).
 
   Args:
     workdir: the folder given to `train`, or the name of weights that ship.
@@ -81,7 +81,7 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool =
 
 
 def read_config(workdir: str | pathlib.Path) -> dict:
-  """Returns the resolved config that `train` wrote to `workdir`, or system and system_args of weights that ship.
+  """Return the resolved config that `train` wrote to `workdir`, or system and system_args of weights that ship.
 
   Raises:
     CheckpointError: there is neither.
@@ -94,7 +94,7 @@ def read_config(workdir: str | pathlib.Path) -> dict:
 
 
 def read_strength_by_qp(source: str | pathlib.Path) -> list[list[float]]:
-  """Reads which strength suits which QP, [[qp, strength], ...], of what `config.init_from` may be; [] if not known."""
+  """Read which strength suits which QP, [[qp, strength], ...], of what `config.init_from` may be; [] if not known."""
   source = pathlib.Path(source)
   workdir = source.parent.parent if source.parent.name == 'checkpoints' else source
   name = shipped_name(workdir)
@@ -106,7 +106,7 @@ def read_strength_by_qp(source: str | pathlib.Path) -> list[list[float]]:
 def load_params(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:
-  """Returns the parameters of a network by path, their checkpoint, and whether they are the moving average.
+  """Return the parameters of a network by path, their checkpoint, and whether they are the moving average.
 
   Of an enhancer those of the generator, its running statistics among them.
 

@@ -36,7 +36,7 @@ class AgainstOriginal:
     self.picture: np.ndarray | None = None
 
   def look(self, index: int, frame: np.ndarray, restored: np.ndarray) -> None:
-    """Scores frame `index`, which follows the one before, and what was made of it."""
+    """Score frame `index`, which follows the one before, and what was made of it."""
     if self._originals is None:
       self._originals = self.original.frames(index)
     # Scores and pictures are of 8 bits.
@@ -47,7 +47,7 @@ class AgainstOriginal:
       self.show(frame, restored, original)
 
   def show(self, frame: np.ndarray, restored: np.ndarray, original: np.ndarray | None = None) -> None:
-    """Makes the picture of the middle frame."""
+    """Make the picture of the middle frame."""
     if original is None:
       original = next(self.original.frames(self.middle, self.middle + 1))
     frame, restored, original = map(video.to_eight_bits, (frame, restored, original))
@@ -59,7 +59,7 @@ class AgainstOriginal:
     return {'before': self.before[start:stop], 'after': self.after[start:stop]}
 
   def recall(self, notes: Mapping[str, Any]) -> None:
-    """Takes up the scores of the next frames from an earlier run."""
+    """Take up the scores of the next frames from an earlier run."""
     self.before += map(float, notes['before'])
     self.after += map(float, notes['after'])
 

@@ -39,7 +39,7 @@ def restore_from(
   find_cuts: streaming.FindCuts | None = None,
   **options: Any,
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-  """Yields (frame, restored frame) from frame `start` on: those that `restore_frames` of the whole clip gives there.
+  """Yield (frame, restored frame) from frame `start` on: those that `restore_frames` of the whole clip gives there.
 
   Where memory runs out, the tile is halved, which is logged, and the frame restored again; no frame is left out.
 

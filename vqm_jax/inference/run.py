@@ -73,7 +73,7 @@ class Run:
 
 
 def create_network(config: dict, seed: int = 0) -> nnx.Module:
-  """Builds the restorer or generator that a config describes, freshly initialised from `seed`."""
+  """Build the restorer or generator that a config describes, freshly initialised from `seed`."""
   create = enhancers.create_generator if config['system'] in enhancers.METHODS else restorers.create
   return create(config['system'], rngs=ParameterKeys(seed), dtype=jnp.dtype(config['dtype']), **config['system_args'])
 
@@ -105,14 +105,14 @@ def _check_sizes(args: Any) -> None:
 
 
 def count_params(network: nnx.Module) -> int:
-  """Returns the number of trainable scalars, shared ones once."""
+  """Return the number of trainable scalars, shared ones once."""
   return sum(p.size for p in checkpoints.flatten(nnx.to_pure_dict(nnx.state(network, nnx.Param))).values())
 
 
 def read_workdir(
   workdir: str | pathlib.Path, step: int | str = 'best', ema: bool = True
 ) -> tuple[dict[str, np.ndarray], int, bool]:
-  """Returns the parameters of a run's network by path, their checkpoint, and whether they are the moving average.
+  """Return the parameters of a run's network by path, their checkpoint, and whether they are the moving average.
 
   Of an enhancer those of the generator, its running statistics among them. Arguments and errors as of
   `open_workdir`.
@@ -131,7 +131,7 @@ def read_workdir(
 
 
 def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema: bool = True) -> Run:
-  """Loads the network of a run.
+  """Load the network of a run.
 
   Args:
     workdir: the folder given to `train`.
@@ -164,7 +164,7 @@ def open_workdir(workdir: str | pathlib.Path, step: int | str | None = None, ema
 
 
 def _training(config: dict, meta: dict) -> dict | None:
-  """Collects how the network was trained, for tables."""
+  """Collect how the network was trained, for tables."""
   if 'seconds' not in meta:
     return None
   notes = []

@@ -71,7 +71,7 @@ class Entry:
 
 
 def names() -> list[str]:
-  """Lists the names of all weights that ship, in the order of the index.
+  """List the names of all weights that ship, in the order of the index.
 
   Raises:
     CheckpointError: the index is missing or damaged.
@@ -80,7 +80,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Entry:
-  """Returns the entry of `name`.
+  """Return the entry of `name`.
 
   Raises:
     ConfigError: no such weights; lists those that there are.
@@ -179,7 +179,7 @@ def add(
   pixels_per_second: float | None = None,
   strength_by_qp: Sequence[Sequence[float]] = (),
 ) -> Entry:
-  """Copies a file of `vqm_jax.export --half` into the package and enters it; earlier weights of the name are replaced.
+  """Copy a file of `vqm_jax.export --half` into the package and enter it; earlier weights of the name are replaced.
 
   For maintainers, in a checkout. The same call writes the same bytes again. Both files appear when they are complete,
   one after the other: a call that was cut off between them leaves weights that are refused as damaged; repeat it.

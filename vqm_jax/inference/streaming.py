@@ -38,7 +38,7 @@ MAX_STRENGTH = 1.5
 
 
 def reflect_index(index: int, length: int) -> int:
-  """Returns `index` mirrored into [0, length) without repeating the end frames: ..., 2, 1, 0, 1, 2, ..."""
+  """Return `index` mirrored into [0, length) without repeating the end frames: ..., 2, 1, 0, 1, 2, ..."""
   if length == 1:
     return 0
   index %= 2 * (length - 1)
@@ -46,7 +46,7 @@ def reflect_index(index: int, length: int) -> int:
 
 
 def known_cuts(starts: Iterable[int]) -> FindCuts:
-  """Makes a `find_cuts` of the frames that are known to start a scene."""
+  """Make a `find_cuts` of the frames that are known to start a scene."""
   starts = frozenset(starts)
   return lambda frames: ((frame, index in starts) for index, frame in enumerate(frames))
 
@@ -57,7 +57,7 @@ def sees_several(network: nnx.Module) -> bool:
 
 
 def pad_to_multiple(frames: jax.Array, multiple: int) -> jax.Array:
-  """Pads (..., H, W, C) at the bottom and right, by reflection, to multiples of `multiple`.
+  """Pad (..., H, W, C) at the bottom and right, by reflection, to multiples of `multiple`.
 
   Only there, because padding on top or left would shift the grid of strided layers.
   """
@@ -72,12 +72,12 @@ def as_floats(frames: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='dtype')
 def to_integers(frames: jax.Array, dtype: Any) -> jax.Array:
-  """Quantises float frames in [0, 1] (clipped to it) to uint8 or uint16, rounding half to even."""
+  """Quantise float frames in [0, 1] (clipped to it) to uint8 or uint16, rounding half to even."""
   return jnp.round(jnp.clip(frames, 0.0, 1.0) * float(jnp.iinfo(dtype).max)).astype(dtype)
 
 
 def to_uint8(frames: jax.Array) -> jax.Array:
-  """Quantises float frames in [0, 1] (clipped to it) to uint8, rounding half to even."""
+  """Quantise float frames in [0, 1] (clipped to it) to uint8, rounding half to even."""
   return to_integers(frames, dtype=jnp.uint8)
 
 
@@ -127,7 +127,7 @@ def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
 
 
 def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Mesh, every: int) -> Iterator[jax.Array]:
-  """Yields restored frames, float32 (H, W, 3), unclipped; one group of them is always in flight."""
+  """Yield restored frames, float32 (H, W, 3), unclipped; one group of them is always in flight."""
   graphdef = nnx.graphdef(network)
   radius, unit, group = network.num_frames // 2, network.unit_frames, mesh.size
   source = iter(frames)
@@ -219,7 +219,7 @@ class _Tile:
 
 
 def _tiles(size: int, tile: int, overlap: int, multiple: int) -> list[_Tile]:
-  """Covers `size` pixels by tiles of `tile` kept pixels, read with `overlap` more on each side that has them.
+  """Cover `size` pixels by tiles of `tile` kept pixels, read with `overlap` more on each side that has them.
 
   Tiles start on multiples of `multiple`, where the strided layers of the whole frame have their grid.
   """
@@ -370,7 +370,7 @@ def restore_frames(
   devices: list | None = None,
   find_cuts: FindCuts | None = None,
 ) -> Iterator[np.ndarray]:
-  """Yields the restored frames of one clip, (H, W, 3) and uint8 or uint16 as they came in, as many as came in.
+  """Yield the restored frames of one clip, (H, W, 3) and uint8 or uint16 as they came in, as many as came in.
 
   Windows never leave their scene: at its ends they are mirrored without repeating the end frame, and a scene shorter
   than the window is mirrored again and again. Memory holds one window of frames and features, whatever the length. A

@@ -39,7 +39,7 @@ def taps(kind: str = 'dped', sigma: float = 3.0) -> np.ndarray:
 
 
 def blur(images: jax.Array, kind: str = 'dped', sigma: float = 3.0) -> jax.Array:
-  """Blurs (..., H, W, C), any H and W; beyond the border pixels are mirrored with the edge, so constants stay.
+  """Blur (..., H, W, C), any H and W; beyond the border pixels are mirrored with the edge, so constants stay.
 
   float32 in and out; `kind` is one of BLURS, `sigma` the standard deviation in pixels of kind 'sigma'.
   """

@@ -86,5 +86,5 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 def _convolve(x, kernel, strides, padding, *, preferred_element_type=None, **unused):
-  """Convolves for `nnx.Conv`, in the place of `jax.lax.conv_general_dilated`."""
+  """Convolve for `nnx.Conv`, in the place of `jax.lax.conv_general_dilated`."""
   return convolution(x, kernel, tuple(strides), tuple(map(tuple, padding)), preferred_element_type)

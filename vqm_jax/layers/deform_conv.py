@@ -197,7 +197,7 @@ def _step_kernels(kernel, x, taps):
 
 
 def _tiles(offset, mask, stride, positions):
-  """Splits the N * H' lines of the output in equal tiles of at most so many positions, or of one line.
+  """Split the N * H' lines of the output in equal tiles of at most so many positions, or of one line.
 
   Returns offset (tiles, lines, W', G, K, 2), mask (tiles, lines, W', G, K), and for each line, (tiles, lines), the
   image that it belongs to and its place in it. When the number of lines is a large prime, tiles are single lines:
@@ -212,7 +212,7 @@ def _tiles(offset, mask, stride, positions):
 
 
 def _reads(offset, mask, image, y, x_shape, kernel_shape, stride, dilation, taps):
-  """Prepares what every step reads in a tile: first row of the table, fractions (y, x) and mask.
+  """Prepare what every step reads in a tile: first row of the table, fractions (y, x) and mask.
 
   Each is (K / taps, lines * W' * taps * G).
   """

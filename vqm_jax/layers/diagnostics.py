@@ -15,7 +15,7 @@ _LISTENER: contextvars.ContextVar[dict[str, jax.Array] | None] = contextvars.Con
 
 
 def record(values: Callable[[], dict[str, jax.Array]]) -> None:
-  """Adds the scalars of `values()` to the step that records; a name ending in 'max' is a maximum, any other a mean."""
+  """Add the scalars of `values()` to the step that records; a name ending in 'max' is a maximum, any other a mean."""
   listener = _LISTENER.get()
   if listener is not None:
     listener.update(jax.lax.stop_gradient(values()))
@@ -23,7 +23,7 @@ def record(values: Callable[[], dict[str, jax.Array]]) -> None:
 
 @contextlib.contextmanager
 def recording() -> Iterator[dict[str, jax.Array]]:
-  """Collects the scalars recorded by layers that run inside the block."""
+  """Collect the scalars recorded by layers that run inside the block."""
   listener: dict[str, jax.Array] = {}
   token = _LISTENER.set(listener)
   try:

@@ -99,7 +99,7 @@ class PyramidFront(nnx.Module):
 
 
 def per_frame(layer: Callable[..., jax.Array], *x: jax.Array) -> jax.Array:
-  """Applies a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
+  """Apply a layer of (N, h, w, C) to every frame of (B, T, h, w, C)."""
   y = layer(*(each.reshape(-1, *each.shape[2:]) for each in x))
   return y.reshape(*x[0].shape[:2], *y.shape[1:])
 
@@ -160,7 +160,7 @@ class PCD(nnx.Module):
     self.cascade_warp = DeformConv(width, width, width, groups, label='pcd_cascade', **how)
 
   def own(self, pyramid: Pyramid) -> Pyramid:
-    """Computes the part of the offsets that each frame alone decides, whatever the centre: shapes as they came."""
+    """Compute the part of the offsets that each frame alone decides, whatever the centre: shapes as they came."""
     return [part_of(level.offset1, x) for level, x in zip(self.levels, pyramid, strict=True)]
 
   def __call__(self, pyramid: Pyramid, own: Pyramid | None = None) -> jax.Array:
@@ -271,7 +271,7 @@ class ShuffleTail(nnx.Module):
     self.last = last_conv(full_width, dtype=dtype, rngs=rngs)
 
   def features(self, x: jax.Array) -> jax.Array:
-    """Makes the features of the last convolution: (B, h, w, C) -> (B, 4h, 4w, full_width)."""
+    """Make the features of the last convolution: (B, h, w, C) -> (B, 4h, 4w, full_width)."""
     for layer in self.up:
       x = leaky_relu(pixel_shuffle(layer(x), 2))
     return leaky_relu(self.conv(x))

@@ -106,6 +106,6 @@ class ParameterKeys:
     self._count = 0
 
   def params(self) -> jax.Array:
-    """Returns the next key."""
+    """Return the next key."""
     self._count += 1
     return jax.random.fold_in(self._key, self._count - 1)

@@ -9,26 +9,26 @@ import jax.numpy as jnp
 
 
 def pixel_shuffle(x: jax.Array, r: int) -> jax.Array:
-  """Moves channels to space: x (B, H, W, C*r*r) -> (B, H*r, W*r, C); channel c*r*r + i*r + j goes to (i, j)."""
+  """Move channels to space: x (B, H, W, C*r*r) -> (B, H*r, W*r, C); channel c*r*r + i*r + j goes to (i, j)."""
   b, h, w, c = x.shape
   x = x.reshape(b, h, w, c // (r * r), r, r)
   return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * r, w * r, c // (r * r))
 
 
 def pixel_unshuffle(x: jax.Array, r: int) -> jax.Array:
-  """Moves space to channels, the inverse of `pixel_shuffle`: x (B, H, W, C) -> (B, H/r, W/r, C*r*r)."""
+  """Move space to channels, the inverse of `pixel_shuffle`: x (B, H, W, C) -> (B, H/r, W/r, C*r*r)."""
   b, h, w, c = x.shape
   x = x.reshape(b, h // r, r, w // r, r, c)
   return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // r, w // r, c * r * r)
 
 
 def bilinear_up2(x: jax.Array) -> jax.Array:
-  """Doubles height and width, bilinear with half-pixel centres: x (B, H, W, C) -> (B, 2H, 2W, C)."""
+  """Double height and width, bilinear with half-pixel centres: x (B, H, W, C) -> (B, 2H, 2W, C)."""
   return _double(_double(x, 1), 2)
 
 
 def nearest_up2(x: jax.Array) -> jax.Array:
-  """Doubles height and width, each pixel four times: x (B, H, W, C) -> (B, 2H, 2W, C)."""
+  """Double height and width, each pixel four times: x (B, H, W, C) -> (B, 2H, 2W, C)."""
   b, h, w, c = x.shape
   return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 

@@ -16,7 +16,7 @@ from vqm_jax.layers.conv_gradient import convolution
 
 
 def part_of(layer: nnx.Conv, x: jax.Array, first: int = 0) -> jax.Array:
-  """Computes the share of x in `layer`'s output, without bias; its channels are the input's from channel `first` on.
+  """Compute the share of x in `layer`'s output, without bias; its channels are the input's from channel `first` on.
 
   Args:
     layer: of `conv`, with stride and dilation 1.
@@ -57,7 +57,7 @@ class Sums:
     self._pieces: list[list[jax.Array]] = []  # of each part: what it adds to every layer that is left
 
   def add(self, x: jax.Array) -> 'Sums':
-    """The next channels of the input, (B, H, W, channels). Returns itself."""
+    """The next channels of the input, (B, H, W, channels). Return itself."""
     kernel = self._kernels[len(self._pieces)] if self._kernels else _wide(self._layers, self._channels, x.shape[-1])
     self._channels += x.shape[-1]
     ends = itertools.accumulate(layer.out_features for layer in self._layers[:-1])
@@ -73,7 +73,7 @@ class Sums:
 
 
 def wide_kernels(layers: Sequence[nnx.Conv], first: int | None = None) -> list[jax.Array]:
-  """Makes the kernels of `Sums`, one a part: (kh, kw, channels, couts of all layers that see the part).
+  """Make the kernels of `Sums`, one a part: (kh, kw, channels, couts of all layers that see the part).
 
   Args:
     layers: of `Sums`, each of which sees one part more than the one before.

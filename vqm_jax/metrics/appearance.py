@@ -100,7 +100,7 @@ class ColourScorer(BaseScorer):
   """Colour distance of a clip to its target, all frames pooled: one value."""
 
   def __init__(self, name: str = 'colour', joint: bool = False):
-    """Creates a scorer; `joint` for colour_ab."""
+    """Create a scorer; `joint` for colour_ab."""
     super().__init__(name)
     self._joint = joint
     self._counts: list[np.ndarray] | None = None  # of the target, then of each candidate

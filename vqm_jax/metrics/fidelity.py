@@ -135,7 +135,7 @@ def _checked(pred, target, protocol: str, *, whole_window: bool):
 
 
 def _per_frame(score, pred, target) -> np.ndarray:
-  """Applies `score` frame by frame: one compiled shape, and memory for one frame only."""
+  """Apply `score` frame by frame: one compiled shape, and memory for one frame only."""
   lead, frame = pred.shape[:-3], pred.shape[-3:]
   pairs = zip(pred.reshape(-1, *frame), target.reshape(-1, *frame), strict=True)
   return np.array([score(a, b) for a, b in pairs], np.float64).reshape(lead)

@@ -60,7 +60,7 @@ class FeatureStatistics:
     self._mean = self._scatter = 0.0
 
   def update(self, features: np.ndarray) -> None:
-    """Adds features (N, D), N of any size.
+    """Add features (N, D), N of any size.
 
     Raises:
       DataError: of another shape or not finite.
@@ -76,7 +76,7 @@ class FeatureStatistics:
       self._join(len(features), mean, centred.T @ centred)
 
   def merge(self, other: 'FeatureStatistics') -> None:
-    """Adds what another one has seen. Raises DataError when its features are of another length."""
+    """Add what another one has seen. Raises DataError when its features are of another length."""
     if other.count:
       if other.dim != (self.dim or other.dim):
         raise errors.DataError(f'Expected statistics of {self.dim} features, found {other.dim}.')

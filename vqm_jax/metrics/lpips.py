@@ -31,7 +31,7 @@ class LpipsWeights(NamedTuple):
 def lpips_weights(
   net: str = 'alex', path: str | os.PathLike | None = None, *, setting: str = '', allow_random: bool = False
 ) -> LpipsWeights:
-  """Reads converted weights of a feature network and its head.
+  """Read converted weights of a feature network and its head.
 
   Args:
     net: 'alex', 'vgg' or 'squeeze'.

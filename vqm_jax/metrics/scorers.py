@@ -13,7 +13,7 @@ class Scorer(Protocol):
   """Takes one metric of one clip, frame by frame, in memory for a few frames."""
 
   def add(self, candidates: Sequence[np.ndarray], target: np.ndarray | None, source: np.ndarray | None) -> None:
-    """Takes one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
+    """Take one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
 
     Raises:
       DataError: the reference is not there, frames are of another kind or size, or another number of candidates.
@@ -31,7 +31,7 @@ class Scorer(Protocol):
     """
 
   def values(self) -> list[list[float]]:
-    """Returns the values so far of each candidate."""
+    """Return the values so far of each candidate."""
     """One list for each candidate; the clip's score is the mean of its list."""
 
 
@@ -39,7 +39,7 @@ class BaseScorer(abc.ABC):
   """Checks frames, finds the reference and keeps the values of each candidate."""
 
   def __init__(self, name: str, reference: str = 'target', smallest: int = 1):
-    """Creates a scorer.
+    """Create a scorer.
 
     Args:
       name: for messages.
@@ -51,7 +51,7 @@ class BaseScorer(abc.ABC):
     self._values: list[list[float]] | None = None
 
   def add(self, candidates: Sequence[np.ndarray], target: np.ndarray | None, source: np.ndarray | None) -> None:
-    """Takes one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
+    """Take one frame, uint8 (H, W, 3): what each candidate made of it, its target and what they were given.
 
     Raises:
       DataError: the reference is not there, frames are of another kind or size, or another number of candidates.
@@ -71,12 +71,12 @@ class BaseScorer(abc.ABC):
     self._add(candidates, reference)
 
   def values(self) -> list[list[float]]:
-    """Returns the values so far of each candidate."""
+    """Return the values so far of each candidate."""
     return [list(values) for values in self._values or []]
 
   @abc.abstractmethod
   def _add(self, candidates: Sequence[np.ndarray], reference: np.ndarray | None) -> None:
-    """Takes frames that were checked."""
+    """Take frames that were checked."""
 
   def _check(self, frames: Sequence[np.ndarray]) -> None:
     for frame in frames:
@@ -109,7 +109,7 @@ class FrameScorer(BaseScorer):
     smallest: int = 1,
     reference: str = 'target',
   ):
-    """Creates a scorer.
+    """Create a scorer.
 
     Args:
       name: for messages.

@@ -86,7 +86,7 @@ def compare(
   level: float = 0.95,
   method: str = 'percentile',
 ) -> Comparison:
-  """Compares two methods clip by clip.
+  """Compare two methods clip by clip.
 
   Args:
     a, b: scores by clip.

@@ -150,7 +150,7 @@ class NeighbourScorer(BaseScorer):
 
   @abc.abstractmethod
   def _of_candidate(self, earlier: Any, frame: np.ndarray) -> tuple[Any, Any]:
-    """Returns what to keep of `frame`, and what to compare; None for the latter when `earlier` is None.
+    """Return what to keep of `frame`, and what to compare; None for the latter when `earlier` is None.
 
     Args:
       earlier: what was kept of the frame before; None at the first frame.
@@ -262,7 +262,7 @@ class FlickerScorer(BaseScorer):
 
 
 def lpips_features(frame: np.ndarray, weights: LpipsWeights) -> list[jax.Array]:
-  """Computes the features that LPIPS compares of a uint8 frame (H, W, 3): float32 (h, w, c) at each tap, of norm 1.
+  """Compute the features that LPIPS compares of a uint8 frame (H, W, 3): float32 (h, w, c) at each tap, of norm 1.
 
   For metrics that use the features of a frame more than once. Raises DataError when the frame is too small.
   """

@@ -59,7 +59,7 @@ class Conv:
     ]
 
   def extent(self, n: int) -> int:
-    """Returns the height of the output for an input of height `n`; the same of the width."""
+    """Return the height of the output for an input of height `n`; the same of the width."""
     return (n + 2 * self.padding - self.size) // self.stride + 1
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:
@@ -108,7 +108,7 @@ class Fire:
     return [parameter for conv in self.convs for parameter in conv.parameters]
 
   def extent(self, n: int) -> int:
-    """Returns the height of the output for an input of height `n`: the same."""
+    """Return the height of the output for an input of height `n`: the same."""
     return n
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:
@@ -128,7 +128,7 @@ class Pool:
   parameters = ()
 
   def extent(self, n: int) -> int:
-    """Returns the height of the output for an input of height `n`; the same of the width."""
+    """Return the height of the output for an input of height `n`; the same of the width."""
     return (n - self.size + self.ceil) // 2 + 1
 
   def __call__(self, x: jax.Array, arrays: dict[str, jax.Array], precision: jax.lax.Precision | None) -> jax.Array:
@@ -224,7 +224,7 @@ class Weights:
 def features(
   weights: Weights, images: jax.Array, taps: Sequence[str], *, precision: jax.lax.Precision | None = None
 ) -> list[jax.Array]:
-  """Computes the answers of the layers named by `taps` to RGB images, no further than needed.
+  """Compute the answers of the layers named by `taps` to RGB images, no further than needed.
 
   Args:
     weights: of one of `NETWORKS`.

@@ -63,7 +63,7 @@ def read(path: pathlib.Path, wanted: Callable[[str], bool]) -> dict[str, np.ndar
 
 @contextlib.contextmanager
 def _told(path: pathlib.Path) -> Iterator[None]:
-  """Names the file in every error. Damaged pickles and archives raise nearly every exception that Python has."""
+  """Name the file in every error. Damaged pickles and archives raise nearly every exception that Python has."""
   try:
     yield
   except errors.DataError as error:

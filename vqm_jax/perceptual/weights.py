@@ -85,7 +85,7 @@ def load(
   instead: str = '',
   allow_random: bool = False,
 ) -> Weights:
-  """Reads converted weights.
+  """Read converted weights.
 
   Args:
     net: one of `NETS`.
@@ -130,7 +130,7 @@ def random(net: str, seed: int = 0) -> Weights:
 
 
 def random_source(net: str, seed: int = 0) -> dict[str, np.ndarray]:
-  """Makes random weights by the published names: kernels after He et al., small biases, heads without a sign."""
+  """Make random weights by the published names: kernels after He et al., small biases, heads without a sign."""
   _check_net(net)
 
   def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -143,7 +143,7 @@ def random_source(net: str, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def convert(net: str, source: pathlib.Path, output: pathlib.Path, check_hash: bool = True) -> dict[str, Any]:
-  """Reads a published file and writes it as ours, whole or not at all; returns what `__meta__` holds.
+  """Read a published file and write it as ours, whole or not at all; return what `__meta__` holds.
 
   Args:
     net: one of `NETS`.

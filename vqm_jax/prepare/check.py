@@ -32,7 +32,7 @@ _PAIRING = flags.DEFINE_bool('pairing', True, 'Whether to estimate how two camer
 
 
 def main(_: Sequence[str]) -> None:
-  """Prints what is found; raises DataError if there are problems."""
+  """Print what is found. Raises DataError if there are problems."""
   folder = pathlib.Path(_MANUAL_DIR.value).expanduser()
   if _DATASET.value == _PAIRS:
     _check_pairs(folder)
@@ -66,7 +66,7 @@ _PAIR_HEADER = ('split', 'clip', 'frames', 'size', 'fps', 'scenes', 'offset', 'd
 
 
 def _check_pairs(folder: pathlib.Path) -> None:
-  """Looks at pairs of the user's own that nobody has looked at yet, and prints what is known of all."""
+  """Look at pairs of the user's own that nobody has looked at yet, and print what is known of all."""
   from vqm_jax.prepare.pairs import checked  # TFDS takes a while to start
   from vqm_jax.prepare.pairs import folder as folders
   from vqm_jax.prepare.records import configs

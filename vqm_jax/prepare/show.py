@@ -128,7 +128,7 @@ def _reduced(frame: np.ndarray) -> np.ndarray:
 
 
 def main(_: Sequence[str]) -> None:
-  """Writes the picture and prints a line for each pair."""
+  """Write the picture and print a line for each pair."""
   output = pathlib.Path(_OUTPUT.value)
   if output.suffix.lower() != '.png':
     raise errors.ConfigError(f'--output={output}: expected a name that ends in .png.')

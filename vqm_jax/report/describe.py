@@ -24,7 +24,7 @@ NOTES = (
 
 
 def rows(costs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """Joins the costs of systems with Table 1, in its order; systems that it does not know come last.
+  """Join the costs of systems with Table 1, in its order; systems that it does not know come last.
 
   Args:
     costs: by the name of the system, which a comma and its arguments may follow: params, window, size_multiple,
@@ -56,7 +56,7 @@ def rows(costs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def notes(height: int, width: int) -> list[str]:
-  """Writes the notes below the table."""
+  """Write the notes below the table."""
   return [note.format(height=height, width=width) for note in NOTES]
 
 
@@ -84,7 +84,7 @@ def markdown(table: Sequence[Mapping[str, Any]], notes: Iterable[str] = ()) -> s
 
 
 def write(folder: pathlib.Path, table: Sequence[Mapping[str, Any]], height: int, width: int) -> list[pathlib.Path]:
-  """Writes `describe.md` and `describe.json` into `folder`; returns their paths."""
+  """Write `describe.md` and `describe.json` into `folder`; return their paths."""
   paths = [folder / 'describe.md', folder / 'describe.json']
   said = notes(height, width)
   files.write_text(paths[0], markdown(table, said))

@@ -111,7 +111,7 @@ def wanted(clips: Clips, chosen: Iterable[str], flag: str) -> Clips:
 
 
 def head(content: bytes, name: str) -> Picture:
-  """Reads the head of a PNG file. Raises DataError when it is none, or cut off."""
+  """Read the head of a PNG file. Raises DataError when it is none, or cut off."""
   if not content.startswith(_SIGNATURE):
     raise errors.DataError(f'{name} is no PNG file; write the frames as 8-bit RGB PNG.')
   place, chunks, size = len(_SIGNATURE), [], None

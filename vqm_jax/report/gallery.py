@@ -27,7 +27,7 @@ _FPS = flags.DEFINE_float('fps', 25.0, 'Frames per second of the animation.')
 def write(
   out: pathlib.Path, paths: Sequence[str], split: str, clip: str, frame: int | None, animate: int, fps: float
 ) -> list[pathlib.Path]:
-  """Writes the pictures, arguments as of the flags; returns their paths."""
+  """Write the pictures, arguments as of the flags; return their paths."""
   block, raw = saved_frames.read_results(paths, split)
   saved_frames.choose_clips(block, [clip])
   saved = saved_frames.SavedFrames(block, raw)

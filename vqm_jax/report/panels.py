@@ -65,7 +65,7 @@ class Crop:
   how: str = 'given'
 
   def of(self, frame: np.ndarray) -> np.ndarray:
-    """Returns this part of a frame (H, W, ...), a view."""
+    """Return this part of a frame (H, W, ...), a view."""
     return frame[self.y : self.y + self.size, self.x : self.x + self.size]
 
 

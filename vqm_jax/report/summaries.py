@@ -90,7 +90,7 @@ class Block:
   results: tuple[Result, ...]
 
   def metric(self, name: str) -> str:
-    """Names a metric as the block's protocol does, which has its own PSNR and SSIM."""
+    """Name a metric as the block's protocol does, which has its own PSNR and SSIM."""
     return f'{name}_{self.protocol}' if name in ('psnr', 'ssim') and self.protocol != 'ntire' else name
 
 
@@ -149,7 +149,7 @@ def is_original_test_set(summary: Summary) -> bool:
 
 
 def blocks(summaries: Mapping[str, Summary]) -> list[Block]:
-  """Sorts summaries, by path, into blocks; data sets in the order of their names.
+  """Sort summaries, by path, into blocks; data sets in the order of their names.
 
   Raises:
     DataError: summaries of one block were not made from the same frames.

@@ -46,7 +46,7 @@ MIXTURES = {'tcl': tcl.MEMBERS, 'boss': bossgao.MEMBERS, 'mixture': ()}
 
 
 def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overrides) -> Restorer:
-  """Builds the restorer `name` at its published size, freshly initialised.
+  """Build the restorer `name` at its published size, freshly initialised.
 
   Args:
     name: a key of `NETWORKS` or `MIXTURES`.
@@ -73,7 +73,7 @@ def create(name: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, **overr
 
 
 def input_means(name: str, args: Mapping[str, Any]) -> dict[str, float]:
-  """Returns what a network subtracts from its frames, by the path of the part that does: {'': 0.5}, {'members/0': 0.0}.
+  """Return what a network subtracts from its frames, by the path of the part that does: {'': 0.5}, {'members/0': 0.0}.
 
   Args:
     name: a system; one that is none of ours, such as an enhancer, subtracts nothing.

@@ -157,7 +157,7 @@ class BossGao(base.EDVR):
 
   @staticmethod
   def ease_in(params: dict[str, Any], new: Collection[str]) -> dict[str, Any]:
-    """Sets newly added modules so that a grown network computes what its parent does, until the first update.
+    """Set newly added modules so that a grown network computes what its parent does, until the first update.
 
     New residual blocks start as the identity (second convolution zero). TSA in the place of the 1x1 convolution starts
     with weights of one half for every frame, made up for by a doubled kernel, and with inert spatial attention.

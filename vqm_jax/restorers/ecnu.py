@@ -61,7 +61,7 @@ class WNConv(nnx.Module):
     self.v, self.g = nnx.Param(self.kernel().astype(self.dtype)), None
 
   def kernel(self) -> jax.Array:
-    """Returns g * v / |v|, a norm for each output channel: float32 (3, 3, cin, cout)."""
+    """Return g * v / |v|, a norm for each output channel: float32 (3, 3, cin, cout)."""
     v = self.v[...]
     if self.g is None:
       return v

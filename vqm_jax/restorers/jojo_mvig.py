@@ -85,7 +85,7 @@ class GlobalMaxBlock(nnx.Module):
     self.mix = conv(2 * width, width, 1, **how)
 
   def seen(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Computes y and its part of the 1x1 convolution, frame by frame: x (N, h, w, width) -> (N, h, w, width) each."""
+    """Compute y and its part of the 1x1 convolution, frame by frame: x (N, h, w, width) -> (N, h, w, width) each."""
     y = self.conv2(jax.nn.relu(self.conv1(x)))
     return y, part_of(self.mix, y)
 

@@ -50,7 +50,7 @@ class Mixture(Restorer):
     return sum(w * y for w, y in zip(self.weights, self.outputs(features), strict=True))
 
   def outputs(self, features: list[Any]) -> list[jax.Array]:
-    """Restores the window by each member, unclipped."""
+    """Restore the window by each member, unclipped."""
 
     def middle(x, size):
       first = (self.num_frames - size) // 2

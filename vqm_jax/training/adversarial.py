@@ -106,15 +106,15 @@ class Adversarial:
     )
 
   def abstract_network(self) -> nnx.Module:
-    """Returns the generator without arrays."""
+    """Return the generator without arrays."""
     return self._model.generator
 
   def fresh(self) -> dict[str, Any]:
-    """Returns the new players: {'params': {player: ...}, 'stats': {player: ...}}, pure dicts of arrays."""
+    """Return the new players: {'params': {player: ...}, 'stats': {player: ...}}, pure dicts of arrays."""
     return _players(self._create())
 
   def read(self, workdir: pathlib.Path, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
-    """Returns all players of another run as `fresh` would by path, their checkpoint, and False: never the average.
+    """Return all players of another run as `fresh` would by path, their checkpoint, and False: never the average.
 
     Raises:
       ConfigError: `workdir` is a name of weights that ship, which are of a network alone.
@@ -134,7 +134,7 @@ class Adversarial:
     return arrays, step, False
 
   def init(self, players: dict[str, Any]) -> AdversarialState:
-    """Returns the state before the first update, replicated over the mesh."""
+    """Return the state before the first update, replicated over the mesh."""
     build = functools.partial(jax.tree.map, jnp.copy)  # donation must never reach a buffer somebody else holds
     make = jax.jit(lambda p: self._init(build(p)), out_shardings=parallel.replicated(self.mesh))
     return make(jax.device_get(players))
@@ -153,13 +153,13 @@ class Adversarial:
     )
 
   def abstract_state(self) -> AdversarialState:
-    """Returns shapes, dtypes and shardings of the state without computing it."""
+    """Return shapes, dtypes and shardings of the state without computing it."""
     state = jax.eval_shape(self._init, _players(self._model))
     sharding = parallel.replicated(self.mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
   def network(self, state: AdversarialState) -> nnx.Module:
-    """Returns the generator to validate and use: EMA weights when the run keeps them."""
+    """Return the generator to validate and use: EMA weights when the run keeps them."""
     params, stats = state.params, state.stats
     if state.ema is not None:
       params = params | {'generator': state.ema['generator']}
@@ -167,7 +167,7 @@ class Adversarial:
     return self._merge(*map(parallel.to_host, (params, stats, self._frozen))).generator
 
   def rates(self, step: int) -> dict[str, float]:
-    """Returns the learning rates of cycle number `step` (from 1)."""
+    """Return the learning rates of cycle number `step` (from 1)."""
     critic = float(self._critic_rates[(step - 1) * self._config.critic_steps])
     return {'train/lr': float(self._rates[step - 1]), 'train/critic_lr': critic}
 
@@ -185,7 +185,7 @@ class Adversarial:
     return step(state, self._frozen, rate, self.put(batch))
 
   def lower(self, state: AdversarialState, batch: dict, platforms: tuple[str, ...]) -> list[jax.stages.Lowered]:
-    """Lowers both updates for other platforms from this host, to see that nothing in them is refused there."""
+    """Lower both updates for other platforms from this host, to see that nothing in them is refused there."""
     steps = (self._generator_step, self._critic_step)
     return [
       step.trace(state, self._frozen, self._rates[0], batch).lower(lowering_platforms=platforms) for step in steps
@@ -249,12 +249,12 @@ class Adversarial:
 
 
 def _players(model: enhancers.Enhancer) -> dict[str, Any]:
-  """Selects what is trained and what follows from it; weights from elsewhere are left out."""
+  """Select what is trained and what follows from it; weights from elsewhere are left out."""
   _, params, stats, _ = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
   return {'params': nnx.to_pure_dict(params), 'stats': nnx.to_pure_dict(stats)}
 
 
 def _deployed(players: dict[str, Any]) -> dict[str, Any]:
-  """Selects the players' parts that are averaged."""
+  """Select the players' parts that are averaged."""
   stats = players['stats'].get('generator')
   return {'generator': players['params']['generator'], **({'stats': stats} if stats else {})}

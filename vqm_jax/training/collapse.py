@@ -20,7 +20,7 @@ class CollapseGuard:
     self._last = 0
 
   def look(self, step: int, values: dict[str, float]) -> None:
-    """Looks at the mean losses since the last look."""
+    """Look at the mean losses since the last look."""
     for name, field in _WATCHED.items():
       bounds = self._config.get(field)
       if bounds is None or name not in values:
@@ -54,7 +54,7 @@ class IdentityGuard:
     self._from, self._warned = steps / 10, False
 
   def look(self, step: int, values: dict[str, float]) -> None:
-    """Looks at the mean scalars since the last look."""
+    """Look at the mean scalars since the last look."""
     ratio = values.get('train/loss_over_input', 0.0)
     if self._warned or step < self._from or ratio <= self.LEFT:
       return

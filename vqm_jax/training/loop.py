@@ -43,12 +43,12 @@ class _StopRequest(stopping.StopRequest):
 
 
 def make_trainer(config: ml_collections.ConfigDict, devices: list | None = None) -> Trainer:
-  """Makes the trainer of this system."""
+  """Make the trainer of this system."""
   return (Adversarial if config.system in enhancers.METHODS else Supervised)(config, devices)
 
 
 def init_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
-  """Returns what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
+  """Return what `trainer.init` takes at step 0: fresh, or warm-started from `config.init_from` with a logged report.
 
   `init_from` is a workdir, one of its checkpoint folders, or a name of weights that ship with the package.
 
@@ -78,7 +78,7 @@ def init_params(config: ml_collections.ConfigDict, trainer: Trainer) -> Any:
 
 
 def check_input_mean(config: ml_collections.ConfigDict, source: str | pathlib.Path) -> None:
-  """Checks that weights from elsewhere will get the frames that they were trained on.
+  """Check that weights from elsewhere will get the frames that they were trained on.
 
   Args:
     config: of the run that starts.
@@ -113,7 +113,7 @@ def train(
   wandb_project: str | None = None,
   devices: list | None = None,
 ) -> Any:
-  """Trains `config` in `workdir`, or continues the run that is there; returns the last state.
+  """Train `config` in `workdir`, or continue the run that is there; return the last state.
 
   A run that diverged goes back to its last checkpoint with half the rate when `config.on_divergence` is 'rollback', at
   most `config.max_rollbacks` times; `<workdir>/rollbacks.json` tells of each.
@@ -248,7 +248,7 @@ class _Meter:
     self._start, self._waited, self._updates = time.monotonic(), 0.0, 0
 
   def draw(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the next batch, on the clock."""
+    """Return the next batch, on the clock."""
     asked = time.monotonic()
     batch = next(batches)
     self._waited += time.monotonic() - asked
@@ -256,7 +256,7 @@ class _Meter:
     return batch
 
   def read(self, batch_size: int, updates_per_step: int) -> dict[str, float]:
-    """Returns rates; nothing when no update was made."""
+    """Return rates; nothing when no update was made."""
     if not self._updates:
       return {}
     seconds = time.monotonic() - self._start
@@ -357,7 +357,7 @@ def _log(step: int, steps: int, values: dict[str, float]) -> None:
 
 
 def _fetch(pending, index, trainer, batch, config, saver, workdir) -> dict[str, float]:
-  """Returns the means of the scalars of the updates since the last look, the last of which was number `index`.
+  """Return the means of the scalars of the updates since the last look, the last of which was number `index`.
 
   Raises:
     DivergenceError: one of them is not finite; the batch at hand and the scalars are written to `<workdir>/diverged`.

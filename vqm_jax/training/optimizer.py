@@ -56,7 +56,7 @@ def schedule(
   milestones: Sequence[float] = (),
   factor: float = 0.5,
 ) -> optax.Schedule:
-  """Returns the learning rate as a function of the step.
+  """Return the learning rate as a function of the step.
 
   Args:
     name: 'constant', 'cosine' (to `end` times `lr`), 'linear' (constant until `start`, then to `end` times `lr`) or
@@ -90,7 +90,7 @@ def schedule(
 
 
 def slower(layers: str, factor: float) -> optax.GradientTransformation:
-  """Multiplies the updates of parameters in whose path, such as 'align/warp/guide/kernel', a regex is found."""
+  """Multiply the updates of parameters in whose path, such as 'align/warp/guide/kernel', a regex is found."""
 
   def scaled(path: tuple, update: jax.Array) -> jax.Array:
     return factor * update if re.search(layers, jax.tree_util.keystr(path, simple=True, separator='/')) else update
@@ -99,7 +99,7 @@ def slower(layers: str, factor: float) -> optax.GradientTransformation:
 
 
 def _at_rate(make: Callable[[optax.Schedule], optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
-  """Makes an optimiser whose `update` takes the rate; its state counts updates as that of a scheduled one does."""
+  """Make an optimiser whose `update` takes the rate; its state counts updates as that of a scheduled one does."""
   given = []
   scheduled = make(lambda count: given[-1])
 
@@ -116,7 +116,7 @@ def _at_rate(make: Callable[[optax.Schedule], optax.GradientTransformation]) -> 
 def create(
   config: ml_collections.ConfigDict, critic: bool = False
 ) -> tuple[optax.GradientTransformationExtraArgs, np.ndarray]:
-  """Returns the optimiser of a config (clipping by global norm included) and the rate of every update, float32.
+  """Return the optimiser of a config (clipping by global norm included) and the rate of every update, float32.
 
   With `critic` those of the critics: `critic_lr` and `critic_optimizer_args`, over as many updates as they make.
   The optimiser is called with the rate: `update(grads, state, params, rate=rates[index])`.

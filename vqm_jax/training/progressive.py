@@ -82,7 +82,7 @@ def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Sta
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, **options: Any) -> Any:
-  """Trains `config` with or without stages, or continues; returns the last state.
+  """Train `config` with or without stages, or continue; return the last state.
 
   A stage whose successor has begun stays as it is, also when `steps` was raised. `options` are those of `loop.train`.
   """
@@ -111,7 +111,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, **opti
 
 
 def grown_params(stage: Stage, trainer: loop.Trainer) -> Any:
-  """Returns the parameters of a stage's network grown out of the run that it starts from.
+  """Return the parameters of a stage's network grown out of the run that it starts from.
 
   Writes `growth.json` into the stage's folder.
 

@@ -81,19 +81,19 @@ class Supervised:
     return inference.create_network(self._config, self._config.seed)
 
   def abstract_network(self) -> nnx.Module:
-    """Returns the network without arrays: shapes, counts and attributes only."""
+    """Return the network without arrays: shapes, counts and attributes only."""
     return nnx.merge(self._graphdef, self._abstract)
 
   def fresh(self) -> Any:
-    """Returns newly initialised parameters, a pure dict of arrays."""
+    """Return newly initialised parameters, a pure dict of arrays."""
     return nnx.to_pure_dict(nnx.state(self._create(), nnx.Param))
 
   def read(self, workdir: pathlib.Path, step: int | str) -> tuple[dict[str, np.ndarray], int, bool]:
-    """Returns the parameters of another run by path, as `inference.load_params`."""
+    """Return the parameters of another run by path, as `inference.load_params`."""
     return inference.load_params(workdir, step)
 
   def init(self, params: Any) -> TrainState:
-    """Returns the state before the first update, replicated over the mesh."""
+    """Return the state before the first update, replicated over the mesh."""
 
     def build(params):
       copy = functools.partial(jax.tree.map, jnp.copy)  # donation must never reach a buffer somebody else holds
@@ -103,7 +103,7 @@ class Supervised:
     return jax.jit(build, out_shardings=parallel.replicated(self.mesh))(jax.device_get(params))
 
   def abstract_state(self) -> TrainState:
-    """Returns shapes, dtypes and shardings of the state without computing it."""
+    """Return shapes, dtypes and shardings of the state without computing it."""
     params = nnx.to_pure_dict(self._abstract)
     ema = params if self._config.ema else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
@@ -112,12 +112,12 @@ class Supervised:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
   def network(self, state: TrainState) -> nnx.Module:
-    """Returns the network to validate and use: EMA weights when the run keeps them."""
+    """Return the network to validate and use: EMA weights when the run keeps them."""
     params = state.params if state.ema is None else state.ema
     return nnx.merge(self._graphdef, parallel.to_host(params))
 
   def rates(self, step: int) -> dict[str, float]:
-    """Returns the learning rate of update number `step` (from 1)."""
+    """Return the learning rate of update number `step` (from 1)."""
     return {'train/lr': float(self._rates[step - 1])}
 
   def update(self, state: TrainState, batch: dict, index: int) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -138,11 +138,11 @@ class Supervised:
     return self._apply(state, total, recorded, rate)
 
   def lower(self, state: TrainState, batch: dict, platforms: tuple[str, ...]) -> jax.stages.Lowered:
-    """Lowers the step for other platforms from this host, to see that nothing in it is refused there."""
+    """Lower the step for other platforms from this host, to see that nothing in it is refused there."""
     return self._step.trace(state, self._rates[0], batch).lower(lowering_platforms=platforms)
 
   def _gradients(self, params, batch):
-    """Returns (loss, gradients) and what the layers recorded, over all devices."""
+    """Return (loss, gradients) and what the layers recorded, over all devices."""
 
     def loss_fn(params, batch):
       lq = batch['lq'].astype(jnp.float32) / 255.0

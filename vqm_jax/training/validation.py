@@ -53,7 +53,7 @@ class Validation:
       self._metrics = scoring.fidelity()
 
   def __call__(self, network: nnx.Module) -> Found:
-    """Scores `network` and makes sample pictures from the first frames of up to three clips."""
+    """Score `network` and make sample pictures from the first frames of up to three clips."""
     mine = self._clips[jax.process_index() :: jax.process_count()]
     shown, animations = {}, {}
 

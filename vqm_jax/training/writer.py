@@ -62,7 +62,7 @@ class Writer:
         self._wandb.finish()
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
-    """Appends one line of {'group/name': value}; values that are not finite are written as strings."""
+    """Append one line of {'group/name': value}; values that are not finite are written as strings."""
     if not self._active:
       return
     plain = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
@@ -74,14 +74,14 @@ class Writer:
       self._wandb.log(values, step=step)
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
-    """Writes a uint8 (H, W, 3) picture to samples/<name>/<step>.png and to TensorBoard."""
+    """Write a uint8 (H, W, 3) picture to samples/<name>/<step>.png and to TensorBoard."""
     if not self._active:
       return
     pictures.save_png(self.workdir / 'samples' / name / f'{step:07d}.png', image)
     self._events.write(step, [summary.image(f'samples/{name}', image, dataformats='HWC')])
 
   def animation(self, step: int, name: str, frames: list[np.ndarray], fps: float) -> None:
-    """Writes frames like that picture as a short clip, samples/<name>/<step>.webp."""
+    """Write frames like that picture as a short clip, samples/<name>/<step>.webp."""
     if self._active:
       pictures.save_animation(self.workdir / 'samples' / name / f'{step:07d}.webp', frames, fps)
 

@@ -19,7 +19,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 def prefetch(
   items: collections.abc.Iterator[Any], size: int = 8, work: collections.abc.Callable[[Any], Any] | None = None
 ) -> collections.abc.Iterator[Any]:
-  """Yields `items`, produced by a thread that is up to `size` ahead; closes them when it is closed.
+  """Yield `items`, produced by a thread that is up to `size` ahead; close them when it is closed.
 
   With `work`, yields `work(item)` in the place of each, in their order; `WORKERS` threads do that side by side.
   """
@@ -45,7 +45,7 @@ class Writer(Protocol):
   """A writer that `in_background` takes."""
 
   def write(self, item: Any) -> None:
-    """Appends a frame, or what was made of it."""
+    """Append a frame, or what was made of it."""
     ...
 
 

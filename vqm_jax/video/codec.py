@@ -40,7 +40,7 @@ def encode(
   time_base: Fraction | None = None,
   timestamps: collections.abc.Sequence[int] | None = None,
 ) -> int:
-  """Writes `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4, rewound); returns their number.
+  """Write `frames`, all of one size, to .mp4, .mkv, .mov or memory (mp4, rewound); return their number.
 
   The rate is set by `crf` or by `bitrate` (bit/s, one pass), else by `DELIVERY_CRF`. yuv420p frames
   are coded as they are, without a detour through RGB; other formats are converted. `pts` and picture
@@ -173,12 +173,12 @@ class Encoder:
       setattr(context, name, value)
 
   def start(self) -> None:
-    """Writes the header; raises VideoError where the container does not take what is in it."""
+    """Write the header. Raises VideoError where the container does not take what is in it."""
     with self._reporting():
       self.container.start_encoding()
 
   def write(self, frame: av.VideoFrame) -> None:
-    """Encodes one frame; raises VideoError if its size is not that of the stream, or on failure."""
+    """Encode one frame. Raises VideoError if its size is not that of the stream, or on failure."""
     if (frame.height, frame.width) != self._size:
       (height, width), what = self._size, _name(self._output)
       raise errors.VideoError(f'{what}: frame {self._count} is {frame.width}x{frame.height}, expected {width}x{height}')
@@ -194,7 +194,7 @@ class Encoder:
       self.mux(self._captioned(self.stream.encode(frame)))
 
   def finish(self) -> int:
-    """Flushes, completes the file under its final name and returns the number of frames."""
+    """Flush, complete the file under its final name and return the number of frames."""
     with self._reporting():
       packets = self.stream.encode(None)
       if self._count == 1:
@@ -213,7 +213,7 @@ class Encoder:
     return self._count
 
   def close(self) -> None:
-    """Frees the encoder and removes an unfinished file; harmless after `finish`."""
+    """Free the encoder and remove an unfinished file; harmless after `finish`."""
     if self._partial:
       try:
         self.container.close()
@@ -246,7 +246,7 @@ class Encoder:
     ]
 
   def mux(self, packets: list[av.Packet]) -> None:
-    """Writes packets of the video, after those of other streams that come before them."""
+    """Write packets of the video, after those of other streams that come before them."""
     for packet in packets:
       if self.before_mux and packet.dts is not None:
         self.before_mux(float(packet.dts * packet.time_base))

@@ -166,7 +166,7 @@ def _runs(source: VideoFile, num_frames: int) -> list[tuple[int | None, int]]:
 
 
 def _exported(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[bool, float]]:
-  """Yields (whether it is a key frame, mean over its area) of up to `count` decoded frames."""
+  """Yield (whether it is a key frame, mean over its area) of up to `count` decoded frames."""
   with _opened(source, start) as (container, stream):
     stream.codec_context.options = {'err_detect': decoding.strictness(source.codec), 'export_side_data': 'venc_params'}
     # With frame threads a frame that others are made of can be exported before its own thread has filled in all QPs:
@@ -184,7 +184,7 @@ def _exported(source: VideoFile, start: int | None, count: int) -> Iterator[tupl
 
 
 def _decoded(container, stream, start, count, tolerant):
-  """Yields the frames of `count` packets: the first as coded, so that there are some of each type, not as shown.
+  """Yield the frames of `count` packets: the first as coded, so that there are some of each type, not as shown.
 
   `tolerant` leaves out those that cannot be decoded.
   """
@@ -219,7 +219,7 @@ def mean_qp(params: bytes, height: int, width: int) -> float:
 
 
 def _traced(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[bool, float]]:
-  """Yields (whether it is of a key frame, QP or index) of every slice or frame of `count` packets; decodes nothing."""
+  """Yield (whether it is of a key frame, QP or index) of every slice or frame of `count` packets; decode nothing."""
   with _opened(source, start) as (container, stream), decoding.messages(av.logging.INFO) as messages:
     # Parameter sets of mp4 are told when the filter starts.
     tracer = BitStreamFilterContext('trace_headers', stream)

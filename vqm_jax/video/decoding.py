@@ -218,7 +218,7 @@ class Packets(NamedTuple):
 
 
 def read_packets(path: pathlib.Path) -> Packets:
-  """Reads through a file without decoding it. Raises VideoError if it cannot be read."""
+  """Read through a file without decoding it. Raises VideoError if it cannot be read."""
   with contextlib.ExitStack() as stack:
     with messages(av.logging.ERROR) as opening:
       container, stream = stack.enter_context(opened(path))
@@ -276,7 +276,7 @@ def demuxed(
   *streams: av.stream.Stream,
   on_failure: collections.abc.Callable[[av.FFmpegError], None] = lambda error: None,
 ) -> collections.abc.Iterator[av.Packet]:
-  """Yields the packets of `streams`, by default of all, that hold anything.
+  """Yield the packets of `streams`, by default of all, that hold anything.
 
   What lies behind a place that cannot be read comes, too; `on_failure` is told of each such place.
   """
@@ -316,7 +316,7 @@ def messages(level: int) -> collections.abc.Iterator[list[tuple[int, str, str]]]
 
 
 def _truncated(path, container, stream, found, end) -> str:
-  """Says how much is missing at the end of a file that is shorter than its header says; '' if nothing is."""
+  """Say how much is missing at the end of a file that is shorter than its header says; '' if nothing is."""
   missing = 0.0
   if 'matroska' in container.format.name and container.duration:
     missing = container.duration / av.time_base - end
@@ -369,7 +369,7 @@ def _ebml_size(file) -> int | None:
 def decode(
   container: av.container.InputContainer, stream: av.VideoStream, first: int = 0, failed: set[int] | None = None
 ) -> collections.abc.Iterator[Numbered]:
-  """Yields (number of its packet, frame) of all that the decoder shows, in its order.
+  """Yield (number of its packet, frame) of all that the decoder shows, in its order.
 
   Args:
     container, stream: of `opened`, at any place.

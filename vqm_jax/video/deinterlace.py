@@ -9,7 +9,7 @@ _FILTER = ('bwdif', 'mode=send_frame:deint=interlaced')
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-  """Yields as many frames as come in, of the same size and pixel format.
+  """Yield as many frames as come in, of the same size and pixel format.
 
   A frame is made from itself and its two neighbours: the first and the last of `frames` lack one.
   """

@@ -45,7 +45,7 @@ class ImageFrames:
     self.height, self.width = _read_image(files[0]).shape[:2]
 
   def beside(self, index: int) -> dict[str, Any]:
-    """Returns colour profile, resolution and EXIF of image `index`, as arguments of Pillow's `save`."""
+    """Return colour profile, resolution and EXIF of image `index`, as arguments of Pillow's `save`."""
     with _reading(self.files[index]), self.files[index].open('rb') as stream, Image.open(stream) as image:
       found = {name: image.info[name] for name in ('icc_profile', 'dpi') if image.info.get(name)}
       exif = image.getexif()
@@ -53,7 +53,7 @@ class ImageFrames:
       return found | ({'exif': exif.tobytes()} if len(exif) else {})
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields images `start` to `stop` as uint8 (H, W, 3) RGB."""
+    """Yield images `start` to `stop` as uint8 (H, W, 3) RGB."""
     for job in self.jobs(start, stop):
       yield job()
 
@@ -155,7 +155,7 @@ class Animation:
     self.fps = Fraction(fps) if fps is not None else (1000 / mean).limit_denominator(1001) if mean else FPS
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields frames `start` to `stop` as uint8 (H, W, 3) RGB."""
+    """Yield frames `start` to `stop` as uint8 (H, W, 3) RGB."""
     stop = checked_stop(self, start, stop)
     with _opened(self.path) as image:
       for index in range(start, stop):
@@ -166,7 +166,7 @@ class Animation:
 
 
 def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> ImageFrames:
-  """Opens the images of one folder whose names match `pattern`, in which `*` stands for anything.
+  """Open the images of one folder whose names match `pattern`, in which `*` stands for anything.
 
   Raises:
     VideoError: no such folder, no such images, or one is missing in between.
@@ -182,12 +182,12 @@ def open_group(pattern: pathlib.Path | zipfile.Path, fps: Fraction | None) -> Im
 
 
 def zip_root(path: pathlib.Path) -> zipfile.Path:
-  """Returns the folder at the top of a ZIP file. Raises VideoError where it is none, or damaged."""
+  """Return the folder at the top of a ZIP file. Raises VideoError where it is none, or damaged."""
   return zips.root(path, errors.VideoError)
 
 
 def name_of(folder: pathlib.Path | zipfile.Path) -> str:
-  """Returns what to call a folder; one in a ZIP file by its own name, the top by that of the file."""
+  """Return what to call a folder; one in a ZIP file by its own name, the top by that of the file."""
   return pathlib.PurePath(str(folder)).stem if isinstance(folder, zipfile.Path) else folder.name
 
 
@@ -209,7 +209,7 @@ def prefix(stem: str) -> str | None:
 
 
 def natural(text: str) -> list:
-  """Returns a key to sort by in which numbers count as such: `2.png` comes before `10.png`."""
+  """Return a key to sort by in which numbers count as such: `2.png` comes before `10.png`."""
   return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', text)]
 
 
@@ -265,7 +265,7 @@ def _opened(path: pathlib.Path) -> collections.abc.Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _reading(file: object, index: int | None = None) -> collections.abc.Iterator[None]:
-  """Turns whatever reading a bad image raises into one line; for bytes that are no image that is nearly everything."""
+  """Turn whatever reading a bad image raises into one line; for bytes that are no image that is nearly everything."""
   try:
     yield
   except errors.VqmError:

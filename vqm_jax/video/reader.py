@@ -268,7 +268,7 @@ class VideoFile:
     return not self._checked_shown().steps
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
+    """Yield frames `start` to `stop` as (H, W, 3) RGB of `dtype`."""
     for job in self.jobs(start, stop):
       yield job()
 
@@ -289,7 +289,7 @@ class VideoFile:
       yield from itertools.islice(deinterlaced(frames), start - first, stop - first)
 
   def yuv_frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[av.VideoFrame]:
-    """Yields frames `start` to `stop` as decoded, for re-encoding without a detour through RGB.
+    """Yield frames `start` to `stop` as decoded, for re-encoding without a detour through RGB.
 
     With `keep_going` a damaged frame is the last good one again. Raises VideoError, naming the frame, for damage, a
     change of size or format, or missing frames.
@@ -322,11 +322,11 @@ class VideoFile:
         return
 
   def captions(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[bytes]:
-    """Yields the closed captions of frames `start` to `stop`, as `side_data.captions_of`; decodes them for it."""
+    """Yield the closed captions of frames `start` to `stop`, as `side_data.captions_of`; decode them for it."""
     return map(side_data.captions_of, self.yuv_frames(start, stop))
 
   def examine(self, watch: survey.Watch | None = None) -> None:
-    """Decodes all of the file once, so that whatever is wrong with any frame is said now.
+    """Decode all of the file once, so that whatever is wrong with any frame is said now.
 
     `watch(frames, number)` passes on the frames as they come, to show progress. Raises VideoError as `yuv_frames`.
     """
@@ -340,7 +340,7 @@ class VideoFile:
       raise self._interlaced(shown.interlaced)
 
   def _look_again(self, index: int) -> None:
-    """Decodes all of the file because frame `index` is not what packets tell; raises VideoError if frames are lost."""
+    """Decode all of the file because frame `index` is not what packets tell. Raises VideoError if frames are lost."""
     before = len(self._shown.order)
     self.examine()
     if len(self._shown.order) != before:
@@ -360,7 +360,7 @@ class VideoFile:
     return decoding.read_packets(self.path)
 
   def _checked_shown(self) -> survey.Shown:
-    """Returns which frames are shown. Raises VideoError for damage that is known of, unless it is to be concealed."""
+    """Return which frames are shown. Raises VideoError for damage that is known of, unless it is to be concealed."""
     if self._shown is None:
       # A frame of two fields may come in two packets.
       sure = self.keep_going or self._has_fields
@@ -436,7 +436,7 @@ class VideoFile:
       logging.warning('%s: %s', self.path, text)
 
   def _decoded(self, start: int) -> collections.abc.Iterator[tuple[int | None, av.VideoFrame | None]]:
-    """Yields (number of its packet, frame) from frame `start` on, else from the beginning; at the end (None, None)."""
+    """Yield (number of its packet, frame) from frame `start` on, else from the beginning; at the end (None, None)."""
     packets, shown = self._packets, self._shown
     # Damage that is known of is met as it was found: packet by packet.
     failed = set() if shown.steps else None
@@ -527,7 +527,7 @@ class _Clock(NamedTuple):
 
 
 def examine(source: VideoSource, seconds: float | None = None) -> None:
-  """Decodes all of a video file once, without converting frames, and logs what was found; takes images as they are.
+  """Decode all of a video file once, without converting frames, and log what was found; take images as they are.
 
   Gives up after so many `seconds`, and says so. Raises VideoError for damage that is not to be concealed, a change of
   size or format and interlacing, so that nothing of that ends hours of work.
@@ -577,7 +577,7 @@ def is_known(stream: av.stream.Stream) -> bool:
 
 
 def coding_of(stream: av.stream.Stream) -> tuple[str, str]:
-  """Returns libav's name of a stream's coding ('none' where it does not know), and its letters in the file, if any."""
+  """Return libav's name of a stream's coding ('none' where it does not know), and its letters in the file, if any."""
   level = av.logging.get_level()
   # It is told in a message only. For a moment all threads talk at this level.
   av.logging.set_level(av.logging.INFO)

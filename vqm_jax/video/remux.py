@@ -56,7 +56,7 @@ def problem(video: VideoFile) -> str | None:
 
 
 def cut(video: VideoFile, ranges: Iterable[tuple[int, int]]) -> Iterator[Segment]:
-  """Yields a segment for each range of frames start <= t < stop, in one pass over the file.
+  """Yield a segment for each range of frames start <= t < stop, in one pass over the file.
 
   Args:
     video: a file without a `problem`.

@@ -101,7 +101,7 @@ class SegmentedOutput:
     job: Mapping[str, Any] | None = None,
     notes: Notes | None = None,
   ):
-    """Takes the number of frames, their times, names and colour, and other streams from `source`.
+    """Take the number of frames, their times, names and colour, and other streams from `source`.
 
     Args:
       output: .mp4, .mkv or .mov, an image, or a folder without a suffix; replaced at the end if it is there.
@@ -138,18 +138,18 @@ class SegmentedOutput:
     return [segment.notes for segment in self._segments]
 
   def rewind(self, frame: int) -> int:
-    """Gives up segments that go beyond `frame`; returns where the next frame goes."""
+    """Give up segments that go beyond `frame`; return where the next frame goes."""
     while self.done > frame:
       self._remove(self._segments.pop(), len(self._segments))
     self._position = self.done
     return self.done
 
   def write(self, rgb: np.ndarray) -> None:
-    """Appends a frame; raises VideoError for one of another size, one too many, or a full disk."""
+    """Append a frame. Raises VideoError for one of another size, one too many, or a full disk."""
     self.append(self.prepare(self._position, rgb))
 
   def prepare(self, index: int, rgb: np.ndarray) -> Any:
-    """Returns frame `index` converted, or coded as an image, for `append`. Several threads may prepare frames.
+    """Return frame `index` converted, or coded as an image, for `append`. Several threads may prepare frames.
 
     Raises VideoError for one of another size.
     """
@@ -159,7 +159,7 @@ class SegmentedOutput:
     return self._coding.prepare(index, rgb) if index < self._total else None
 
   def append(self, prepared: Any) -> None:
-    """Appends a frame that is prepared; raises VideoError for one too many, or a full disk."""
+    """Append a frame that is prepared. Raises VideoError for one too many, or a full disk."""
     if self._position == self._total:
       raise errors.VideoError(f'{self.output}: more frames were given than the source has, {self._total}')
     with self._watching_the_disk():
@@ -172,7 +172,7 @@ class SegmentedOutput:
         self._finish_segment()
 
   def join(self) -> None:
-    """Makes the whole of the segments; raises VideoError if frames are missing, or for a full disk."""
+    """Make the whole of the segments. Raises VideoError if frames are missing, or for a full disk."""
     if self.done < self._total:
       raise errors.VideoError(f'{self.output}: {self._position} frames were given, the source has {self._total}')
     with self._watching_the_disk():
@@ -229,7 +229,7 @@ class SegmentedOutput:
     self._segments.append(segment)
 
   def _recover(self) -> None:
-    """Takes over what an earlier run of the same job has finished, and removes everything else."""
+    """Take over what an earlier run of the same job has finished, and remove everything else."""
     job_file = self.folder / 'job.json'
     job = json.loads(json.dumps(self._job))
     if job_file.exists() and job and _read_json(job_file) == job:
@@ -268,7 +268,7 @@ class SegmentedOutput:
     return segment
 
   def _tidy(self) -> None:
-    """Removes what belongs to no finished segment."""
+    """Remove what belongs to no finished segment."""
     kept = {'lock', 'job.json'} if self._segments else {'lock'}
     kept |= {f'{number:06d}.json' for number in range(len(self._segments))}
     kept |= {name for segment in self._segments for name in segment.files}
@@ -305,7 +305,7 @@ class SegmentedOutput:
 
 
 def publish(outputs: list[SegmentedOutput]) -> None:
-  """Joins outputs, all of one folder, and moves them to their places; a kill in between is made up for by `settle`."""
+  """Join outputs, all of one folder, and move them to their places; a kill in between is made up for by `settle`."""
   for output in outputs:
     output.join()
   first = outputs[0]
@@ -320,7 +320,7 @@ def publish(outputs: list[SegmentedOutput]) -> None:
 
 
 def settle(output: pathlib.Path) -> bool:
-  """Moves to its place what a run has finished that was killed in its last moment; returns whether there was anything.
+  """Move to its place what a run has finished that was killed in its last moment; return whether there was anything.
 
   Raises BusyError if another process is at work on it.
   """
@@ -483,7 +483,7 @@ class _Coded:
       encoder.finish()
 
   def check(self, folder) -> None:
-    """Writes the header of the output and drops it; raises VideoError where the container does not take it."""
+    """Write the header of the output and drop it. Raises VideoError where the container does not take it."""
     with self._whole(folder / f'header{self._suffix}') as encoder:
       self._target = encoder.colour, encoder.pixel_format
 
@@ -569,7 +569,7 @@ def _read_json(path: pathlib.Path) -> Any:
 
 
 def _to_disk(path: pathlib.Path) -> None:
-  """Waits until a file, or what a folder lists, is safe from a power cut."""
+  """Wait until a file, or what a folder lists, is safe from a power cut."""
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)

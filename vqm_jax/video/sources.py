@@ -25,7 +25,7 @@ class VideoSource(Protocol):
   width: int
 
   def frames(self, start: int = 0, stop: int | None = None) -> collections.abc.Iterator[np.ndarray]:
-    """Yields frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
+    """Yield frames `start` to `stop` (exclusive, default the end) as uint8 (H, W, 3) RGB."""
     ...
 
 
@@ -45,7 +45,7 @@ def _itself(frame: np.ndarray) -> np.ndarray:
 
 
 def checked_stop(source: VideoSource, start: int, stop: int | None) -> int:
-  """Returns `stop`, or the end. Raises VideoError for frames that the source does not have."""
+  """Return `stop`, or the end. Raises VideoError for frames that the source does not have."""
   stop = source.num_frames if stop is None else stop
   if not 0 <= start <= source.num_frames or stop > source.num_frames:
     raise errors.VideoError(f'{source.name}: frames {start} to {stop} asked for, there are {source.num_frames}')

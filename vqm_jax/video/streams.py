@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 def plan(source: VideoFile, suffix: str) -> Plan:
-  """Decides which streams of `source` come along into a file with `suffix`, one of `FORMATS`.
+  """Decide which streams of `source` come along into a file with `suffix`, one of `FORMATS`.
 
   Raises VideoError for sound that this container cannot hold and another one could.
   """
@@ -132,7 +132,7 @@ class StreamCopy:
     self._waiting = next(self._packets, None)
 
   def until(self, seconds: float) -> None:
-    """Feeds the packets up to this time of the source; infinity feeds all that is left."""
+    """Feed the packets up to this time of the source; infinity feeds all that is left."""
     # Before the header there are no units of time.
     self._output.start_encoding()
     while self._waiting is not None:
@@ -149,7 +149,7 @@ class StreamCopy:
       self._waiting = next(self._packets, None)
 
   def close(self) -> None:
-    """Closes the file that the streams are copied from."""
+    """Close the file that the streams are copied from."""
     self._container.close()
 
   def __enter__(self) -> Self:
@@ -202,7 +202,7 @@ class _Copied:
     self._last = None
 
   def _place(self, packet):
-    """Puts a packet into the copy: with a time if it has none, later if it goes back, and sound with a length."""
+    """Put a packet into the copy: with a time if it has none, later if it goes back, and sound with a length."""
     scale = packet.time_base / self._stream.time_base
     pts, dts, duration = (
       None if time is None else round(time * scale) for time in (packet.pts, packet.dts, packet.duration)
@@ -368,7 +368,7 @@ def _add_text(output, stream):
 
 
 def _attach(output, stream) -> None:
-  """Adds a cover picture as Matroska keeps it: an attached file."""
+  """Add a cover picture as Matroska keeps it: an attached file."""
   mimetype = {'mjpeg': 'image/jpeg'}.get(stream.codec_context.name, f'image/{stream.codec_context.name}')
   metadata = _text(stream.metadata)
   name = metadata.get('filename', 'cover.jpg' if mimetype == 'image/jpeg' else f'cover.{stream.codec_context.name}')

@@ -55,7 +55,7 @@ class Shown:
 
 
 def by_packets(packets: Packets) -> Shown | None:
-  """Finds the frames that are shown from packets alone; None where it takes decoding."""
+  """Find the frames that are shown from packets alone; None where it takes decoding."""
   if not packets.packet_is_frame or packets.damaged or packets.truncated or packets.reported:
     return None
   (order,) = np.nonzero(~packets.is_hidden)
@@ -72,7 +72,7 @@ def by_packets(packets: Packets) -> Shown | None:
 
 
 def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None) -> Shown:
-  """Finds the frames that are shown by decoding all of the file; `watch(frames, number)` passes on the frames it gets.
+  """Find the frames that are shown by decoding all of the file; `watch(frames, number)` passes on the frames it gets.
 
   Raises VideoError if no frame can be decoded.
   """

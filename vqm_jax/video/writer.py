@@ -37,17 +37,17 @@ class FrameWriter(Protocol):
   """The writer of `open_writer`."""
 
   def write(self, rgb: np.ndarray) -> None:
-    """Appends a frame, (H, W, 3) RGB."""
+    """Append a frame, (H, W, 3) RGB."""
     ...
 
 
 def write_png(path: str | os.PathLike, rgb: np.ndarray) -> None:
-  """Writes uint8 (H, W, 3) losslessly; the file appears only when it is complete."""
+  """Write uint8 (H, W, 3) losslessly; the file appears only when it is complete."""
   write_image(pathlib.Path(path), rgb, '.png')
 
 
 def write_image(path: pathlib.Path, rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = None) -> None:
-  """Writes uint8 (H, W, 3) as files of `suffix` are, one of `IMAGES`; with what is `beside` it, as Pillow saves that.
+  """Write uint8 (H, W, 3) as files of `suffix` are, one of `IMAGES`; with what is `beside` it, as Pillow saves that.
 
   The file appears only when it is complete. Raises VideoError, DiskFullError where there is no room for it.
   """
@@ -62,7 +62,7 @@ def coded_image(rgb: np.ndarray, suffix: str, beside: dict[str, Any] | None = No
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
-  """Writes an image that is coded; the file appears only when it is complete.
+  """Write an image that is coded; the file appears only when it is complete.
 
   Raises VideoError if it cannot be written, DiskFullError where there is no room for it.
   """
@@ -217,7 +217,7 @@ def open_encoder(
 
 
 def to_image(source: VideoSource | None) -> collections.abc.Callable[[np.ndarray], np.ndarray]:
-  """Returns a function that turns a frame of `source` into an image, uint8 and the right way up."""
+  """Return a function that turns a frame of `source` into an image, uint8 and the right way up."""
   matrix = source.display_matrix if isinstance(source, VideoFile) else None
   return lambda rgb: np.ascontiguousarray(rotation.upright(colour_lib.to_eight_bits(rgb), matrix))
 
@@ -253,7 +253,7 @@ class _Writer:
 
 
 def image_names(source: VideoSource | None) -> list[str] | None:
-  """Returns the names of images made of the frames of `source`, without a suffix; None where they are numbered."""
+  """Return the names of images made of the frames of `source`, without a suffix; None where they are numbered."""
   return [pathlib.PurePath(file.name).stem for file in source.files] if isinstance(source, ImageFrames) else None
 
 
@@ -272,7 +272,7 @@ def check_one_frame(path: pathlib.Path, source: VideoSource | None) -> None:
 
 
 def beside(source: VideoSource | None, index: int) -> dict[str, Any]:
-  """Returns the data beside the pixels of image `index` of the source, which its restored image keeps."""
+  """Return the data beside the pixels of image `index` of the source, which its restored image keeps."""
   return source.beside(index) if isinstance(source, ImageFrames) else {}
 
 

@@ -42,7 +42,7 @@ PAIRING_HEADER = ('clip', 'offset', 'ncc', 'drift/min', 'enlarges', 'inliers', '
 
 
 def pairing_rows(found: packing.Layout) -> list[tuple[str, ...]]:
-  """Estimates how both cameras belong together: a row as PAIRING_HEADER for each training clip, kept as they come."""
+  """Estimate how both cameras belong together: a row as PAIRING_HEADER for each training clip, kept as they come."""
   from vqm_jax.prepare.challenge import two_cameras  # TFDS takes a while to start
 
   pairs = list(two_cameras.clips(found, 'train'))

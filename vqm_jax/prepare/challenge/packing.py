@@ -142,7 +142,7 @@ class _Notes:
 
   @contextlib.contextmanager
   def guard(self, where: object) -> Iterator[None]:
-    """Turns whatever reading bad files raises into a problem: the one place where that is caught."""
+    """Turn whatever reading bad files raises into a problem: the one place where that is caught."""
     try:
       yield
     except errors.VqmError as error:
@@ -184,7 +184,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _note_numbers(clips: Sequence[PackedClip], expected: Mapping[str, int], notes: _Notes) -> None:
-  """Warns of what differs from the challenge as a whole, and of rates that are assumed."""
+  """Warn of what differs from the challenge as a whole, and of rates that are assumed."""
   counts = collections.Counter(clip.split for clip in clips)
   if clips and any(counts[split] != expected[split] for split in SPLITS):
     found, whole = (', '.join(f'{of[split]} {split}' for split in SPLITS) for of in (counts, expected))
@@ -294,7 +294,7 @@ def _listed_sides(root: pathlib.Path, source_suffix: str, notes: _Notes) -> _Lis
 
 
 def _sides(folder: Readable, split: str | None, side: str | None, notes: _Notes) -> Iterator[_Side]:
-  """Yields the sides below `folder`, whose own name has told `split` or `side` or nothing."""
+  """Yield the sides below `folder`, whose own name has told `split` or `side` or nothing."""
   ignored = []
   for entry in _visible(folder):
     is_zip = entry.name.lower().endswith('.zip') and entry.is_file() and isinstance(entry, pathlib.Path)
@@ -478,7 +478,7 @@ def _examined(clip: PackedClip, exact: bool, notes: _Notes) -> PackedClip:
 
 
 def _compare(clip: PackedClip, exact: bool, notes: _Notes) -> None:
-  """Notes what does not fit between the sides, as a problem where they must be `exact`, and repeated numbers."""
+  """Note what does not fit between the sides, as a problem where they must be `exact`, and repeated numbers."""
   name = f'{clip.split}/{clip.clip_id}'
   numbers = {side: _numbers(source) for side, source in clip.sources.items()}
   for side, found in numbers.items():

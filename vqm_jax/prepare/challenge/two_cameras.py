@@ -53,7 +53,7 @@ class Pairing:
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> Self:
-    """Reads what `to_json` has written."""
+    """Read what `to_json` has written."""
     slope = value['drift_per_minute']
     drift = weak.Drift(slope=float('nan') if slope is None else slope)
     matrix = np.array(value['matrix'], np.float64).reshape(3, 3)
@@ -115,7 +115,7 @@ class Resampled:
     self._source = source
 
   def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    """Yields uint8 (H, W, 3) of the frames start <= t < stop."""
+    """Yield uint8 (H, W, 3) of the frames start <= t < stop."""
     wanted = [self._nearest(t) for t in range(start, self.num_frames if stop is None else min(stop, self.num_frames))]
     if not wanted:
       return
@@ -139,7 +139,7 @@ class Reduced:
     self._source, self._scale = source, scale
 
   def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    """Yields uint8 (H, W, 3) of the frames start <= t < stop."""
+    """Yield uint8 (H, W, 3) of the frames start <= t < stop."""
     import cv2
 
     whole = np.s_[: self.height * self._scale, : self.width * self._scale]
@@ -416,7 +416,7 @@ class StoredPairings:
     return Pairing.from_json(vars(schemas.check(entry['pairing'], _Written)))
 
   def put(self, pair: TwoCameras) -> None:
-    """Keeps the estimate of a clip; where nothing can be written, it warns."""
+    """Keep the estimate of a clip; where nothing can be written, it warns."""
     self._entries[pair.clip_id] = {'digest': _digest(pair), 'pairing': pair.pairing.to_json()}
     try:
       files.write_json(self.path, self._entries)

@@ -272,7 +272,7 @@ def _scale(matrix: np.ndarray, height: int, width: int) -> float:
 
 
 def read_offsets(path: str | os.PathLike) -> dict[str, int]:
-  """Reads {clip: offset} from a CSV file with the columns clip,offset: HQ frame t + offset shows what LQ frame t shows.
+  """Read {clip: offset} from a CSV file with the columns clip,offset: HQ frame t + offset shows what LQ frame t shows.
 
   Raises DataError, naming the line, for what is not a clip and a whole number, and for a clip that comes twice.
   """

@@ -107,7 +107,7 @@ def _clip_fields(coder: '_Coder') -> list[dict[str, Any]]:
 
 
 def write_pair(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
-  """Writes the scene after heavy and after light H.264, as from a web site; returns the paths of lq and hq.
+  """Write the scene after heavy and after light H.264, as from a web site; return the paths of lq and hq.
 
   LQ is coded from the decoded planes of HQ, so that no second chroma resampling comes between them.
   """
@@ -121,7 +121,7 @@ def write_pair(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathl
 
 
 def write_rig(scene: Scene, folder: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
-  """Writes what both cameras of the scene's rig recorded, each after light H.264 of its own; (lq, hq) paths."""
+  """Write what both cameras of the scene's rig recorded, each after light H.264 of its own; (lq, hq) paths."""
   colour = video.Colour('bt709')
   lq, hq = (folder / f'{scene.clip_id}_{camera}.mp4' for camera in ('source', 'target'))
   for path, camera, crf in ((lq, 'source', SOURCE_CRF), (hq, 'target', HQ_CRF)):
@@ -181,7 +181,7 @@ class _Side:
 
 
 def render(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:
-  """Yields the frames of a scene, uint8 (H, W, 3) RGB; the same for the same scene and seed."""
+  """Yield the frames of a scene, uint8 (H, W, 3) RGB; the same for the same scene and seed."""
   rng = _rng(scene, seed)
   view = _View(scene, rng)
   grain = _grain(scene, rng)
@@ -236,7 +236,7 @@ def rig(scene: Scene, seed: int = 0) -> Rig:
 
 
 def film(scene: Scene, camera: Literal['source', 'target'], seed: int = 0) -> Iterator[np.ndarray]:
-  """Yields what one camera of the scene's rig records, uint8 (H, W, 3) RGB; the same for the same scene and seed.
+  """Yield what one camera of the scene's rig records, uint8 (H, W, 3) RGB; the same for the same scene and seed.
 
   The rig is held by hand: both cameras tremble together.
   """
@@ -310,7 +310,7 @@ class _View:
     self._sprites = [_Sprite(scene, rng) for _ in range(_NUM_SPRITES)]
 
   def picture(self, index: int) -> np.ndarray:
-    """Renders frame `index`, float32 (H, W, 3); frames before the first and after the last go on likewise."""
+    """Render frame `index`, float32 (H, W, 3); frames before the first and after the last go on likewise."""
     picture = self._camera.film(self._canvas, index)
     for sprite in self._sprites:
       sprite.draw(picture, index)
@@ -446,7 +446,7 @@ class _Sprite:
     self.turn_rate = np.deg2rad(rng.uniform(-2, 2))
 
   def draw(self, frame: np.ndarray, index: int) -> None:
-    """Puts the sprite over `frame`, float32 (H, W, 3)."""
+    """Put the sprite over `frame`, float32 (H, W, 3)."""
     import cv2
 
     time = index - (self.scene.num_frames - 1) / 2

@@ -51,7 +51,7 @@ class Alignment:
 
 
 def check(name: str, hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alignment:
-  """Measures the alignment of a pair. Raises DataError for a problem."""
+  """Measure the alignment of a pair. Raises DataError for a problem."""
   found = measure(hq, lq)
   if found.problem:
     raise errors.DataError(f'{name}: {found.problem}; make the pair again or leave it out')
@@ -59,7 +59,7 @@ def check(name: str, hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alig
 
 
 def measure(hq: Iterable[np.ndarray], lq: Iterable[np.ndarray]) -> Alignment:
-  """Measures how two videos match frame by frame, given as luma: uint8 (H, W) each.
+  """Measure how two videos match frame by frame, given as luma: uint8 (H, W) each.
 
   For every frame the LQ thumbnail is compared with the HQ ones up to 3 frames away; of the frames whose neighbours can
   be told from them at all, 99 % must be nearest to their own. Clips that are farther off as a whole, up to 300 frames,

@@ -40,12 +40,12 @@ class Checked:
     return self.alignment.problem if self.alignment else ''
 
   def to_json(self) -> dict[str, Any]:
-    """Returns it as JSON values, for `from_json`."""
+    """Return it as JSON values, for `from_json`."""
     return {'cuts': list(self.cuts), 'alignment': self.alignment and dataclasses.asdict(self.alignment)}
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> 'Checked':
-    """Reads the values of `to_json`. Raises KeyError or TypeError for anything else."""
+    """Read the values of `to_json`. Raises KeyError or TypeError for anything else."""
     found = values['alignment']
     alignment = found and align.Alignment(**{**found, 'shift': tuple(found['shift'])})
     return cls(tuple(map(int, values['cuts'])), alignment)
@@ -61,7 +61,7 @@ class _Entry:
 
 
 def look(pair: 'ClipPair') -> Checked:
-  """Decodes a pair from the first to the last frame. Raises VideoError for damage."""
+  """Decode a pair from the first to the last frame. Raises VideoError for damage."""
   cuts = []
 
   def lq() -> Iterator[np.ndarray]:
@@ -77,7 +77,7 @@ def look(pair: 'ClipPair') -> Checked:
 
 
 def checked(folder: pathlib.Path, pairs: Sequence['ClipPair']) -> list[Checked]:
-  """Returns the facts of each pair; decodes those that nobody has looked at yet, and remembers them as they come."""
+  """Return the facts of each pair; decode those that nobody has looked at yet, and remember them as they come."""
   memory = Memory(folder)
   found = [memory.get(pair) for pair in pairs]
   missing = [k for k, known in enumerate(found) if known is None]
@@ -95,7 +95,7 @@ def with_scenes(pair: 'ClipPair', found: Checked) -> 'ClipPair':
 
 
 def entry(folder: pathlib.Path, lq: VideoSource, hq: VideoSource | None, found: Checked) -> dict[str, Any]:
-  """Makes the entry of a pair: {its place in `folder`: the facts, and a digest of its files}."""
+  """Make the entry of a pair: {its place in `folder`: the facts, and a digest of its files}."""
   return {_key(folder, lq): {'digest': _digest(lq, hq), **found.to_json()}}
 
 
@@ -109,13 +109,13 @@ class Memory:
     self._warned = False
 
   def get(self, pair: 'ClipPair') -> Checked | None:
-    """Returns the facts of a pair; None if there are none or its files have changed since."""
+    """Return the facts of a pair; None if there are none or its files have changed since."""
     key, digest = _key(self._folder, pair.lq), _digest(pair.lq, pair.hq)
     known = [entries[key] for entries in (self._entries, self._made) if key in entries]
     return next((Checked.from_json(entry) for entry in known if entry['digest'] == digest), None)
 
   def put(self, pair: 'ClipPair', found: Checked) -> None:
-    """Remembers; where nothing can be written, it warns."""
+    """Remember; where nothing can be written, it warns."""
     # Another build may have looked at other pairs meanwhile.
     self._entries = _read(self._path) | entry(self._folder, pair.lq, pair.hq, found)
     try:

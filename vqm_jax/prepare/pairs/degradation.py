@@ -100,7 +100,7 @@ _PRESETS = {
 
 
 def web(name: str, copy: int, seed: int, height: int, width: int) -> Degradation:
-  """Draws what copy `copy` of video `name`, of that size, goes through; the same whatever other videos are there.
+  """Draw what copy `copy` of video `name`, of that size, goes through; the same whatever other videos are there.
 
   H.264 at CRF 18 to 41 by presets from ultrafast to slow. Of all, an eighth is H.265, a fifth was coded before at CRF
   16 to 26, a seventh is almost clean (CRF 8 to 18), a third is reduced by 1 to 2, a fifth has grain of 0.5 to 2.5

@@ -113,7 +113,7 @@ def run(
   workers: int = 1,
   overwrite: bool = False,
 ) -> list[dict[str, str]]:
-  """Makes the pairs of all videos below `folder` that are missing in `output`; returns the whole manifest.
+  """Make the pairs of all videos below `folder` that are missing in `output`; return the whole manifest.
 
   Videos that cannot be used are skipped and listed. Raises ConfigError if `output` holds pairs of other settings or
   other videos, BusyError if another process makes pairs there, DataError if no video is left, or, after all others are
@@ -373,7 +373,7 @@ def _at_crf(job: transcode.Job, crf: float) -> transcode.Job:
 
 
 def _drawn(name: str, copy: int, video: footage.Footage, settings: Settings) -> Degradation:
-  """Draws the degradation of a copy: by name, so that a video keeps it whatever other videos are there."""
+  """Draw the degradation of a copy: by name, so that a video keeps it whatever other videos are there."""
   if settings.mix:
     return degradation.MIXES[settings.mix](name, copy, settings.seed, video.height, video.width)
   kind, low, high = parse_rate(settings.rate)
@@ -474,7 +474,7 @@ class _Pool:
   def each(
     self, function: Callable[..., T], items: list, *args, desc: str, unit: str
   ) -> Iterator[tuple[Any, T | None, str]]:
-    """Yields (item, function(item, *args), '') as they finish; (item, None, message) for a VqmError."""
+    """Yield (item, function(item, *args), '') as they finish; (item, None, message) for a VqmError."""
     if self._pool is None:
       results = ((item, *_try(function, item, *args)) for item in items)
       yield from cli.progress(results, len(items), desc=desc, unit=unit)
@@ -498,7 +498,7 @@ class _Pool:
 
 
 def _end_with_parent() -> None:
-  """Lets a worker process end silently on Ctrl-C, and with a parent that was killed."""
+  """Let a worker process end silently on Ctrl-C, and with a parent that was killed."""
   signal.signal(signal.SIGINT, signal.SIG_DFL)
 
   def watch():

@@ -37,7 +37,7 @@ class Job:
 
 
 def make(job: Job, output: pathlib.Path) -> tuple[dict[str, Any], align.Alignment]:
-  """Writes <split>/{lq,hq}/<name> below `output`; returns the row of the manifest and how the sides fit.
+  """Write <split>/{lq,hq}/<name> below `output`; return the row of the manifest and how the sides fit.
 
   LQ is coded from the samples of HQ. A whole video keeps its file as HQ, if that is 4:2:0 and of even size. A window is
   cut out of the coded scene, because a clip coded by itself would begin with a better frame, the key frame; its two
@@ -117,7 +117,7 @@ def score(job: Job, output: pathlib.Path) -> float:
 def hq_frames(
   video: VideoFile, start: int = 0, stop: int | None = None, degradation: Degradation | None = None
 ) -> Iterator:
-  """Yields libav frames of the original as they are coded: 4:2:0, cropped to even size, tagged.
+  """Yield libav frames of the original as they are coded: 4:2:0, cropped to even size, tagged.
 
   With a `degradation`, reduced and grainy as it has its originals.
   """

@@ -92,7 +92,7 @@ class _Worker:
   folder: pathlib.Path
 
   def __call__(self, name: str) -> None:
-    """Makes one file. What is wrong is left in a note: no runner hands over an exception as it was raised."""
+    """Make one file. What is wrong is left in a note: no runner hands over an exception as it was raised."""
     if not (self.folder / driver.NOTE).exists():
       return  # nobody would find a note here
     try:

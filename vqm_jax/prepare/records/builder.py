@@ -68,7 +68,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return self.memory_folder or pathlib.Path(self.data_dir).parents[1]
 
   def settings(self, manual_dir: pathlib.Path | None) -> dict[str, Any]:
-    """Collects what the records depend on beside the code: the config's own fields and the input. JSON values."""
+    """Collect what the records depend on beside the code: the config's own fields and the input. JSON values."""
     config = self.builder_config
     fields = dataclasses.asdict(config)
     for field in dataclasses.fields(tfds.core.BuilderConfig):
@@ -125,7 +125,7 @@ class VqmBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return shards
 
   def write(self, shard: 'Shard', folder: pathlib.Path) -> Iterator[None]:
-    """Writes the records of a shard to `folder`, yielding after each.
+    """Write the records of a shard to `folder`, yielding after each.
 
     Raises DataError for two records with one key, or if the disk does not take them.
     """
@@ -271,7 +271,7 @@ class Shard:
     return self.note(folder) is not None
 
   def note(self, folder: pathlib.Path) -> Note | None:
-    """Reads the note of the file in `folder`; None if it is not finished, or was changed since."""
+    """Read the note of the file in `folder`; None if it is not finished, or was changed since."""
     try:
       found = schemas.load(folder / f'{self.name}.json', Note)
       return found if (folder / self.name).stat().st_size == found.size else None
@@ -280,7 +280,7 @@ class Shard:
 
 
 def write(builder: VqmBuilder, shards: Sequence[Shard], folder: pathlib.Path) -> None:
-  """Writes those shards that are not finished in `folder`, with progress."""
+  """Write those shards that are not finished in `folder`, with progress."""
   todo = [shard for shard in shards if not shard.finished(folder)]
   if not todo:
     return
@@ -314,7 +314,7 @@ def _divided(split: str, clips: Sequence[ClipPair], counts: Sequence[int], sizes
 def _collected(
   shards: Sequence[Shard], folder: pathlib.Path, template
 ) -> tuple[dict[str, dict[str, Any]], tfds.core.SplitInfo]:
-  """Moves finished shards to their place among the records of TFDS; returns the table of their clips, too."""
+  """Move finished shards to their place among the records of TFDS; return the table of their clips, too."""
   notes = [shard.note(folder) for shard in shards]
   if lost := [shard.name for shard, note in zip(shards, notes, strict=True) if note is None]:
     raise errors.DataError(f'{folder / lost[0]}: was changed while it was built from; start the same command again.')
@@ -408,7 +408,7 @@ class _RecordFile:
 
 
 def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-  """Yields function(item) in order, computed in a thread per core, a few items ahead."""
+  """Yield function(item) in order, computed in a thread per core, a few items ahead."""
   workers = os.cpu_count() or 1
   pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:

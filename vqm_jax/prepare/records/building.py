@@ -60,7 +60,7 @@ def build_records(
   overwrite: bool = False,
   on_built: Callable[[Built], None] | None = None,
 ) -> list[Built]:
-  """Builds each config that is not built yet. All checks come before the first, possibly long, build.
+  """Build each config that is not built yet. All checks come before the first, possibly long, build.
 
   Args:
     dataset: name of a builder, or the path of a data set folder.
@@ -199,7 +199,7 @@ def _check_holdout(todo: Sequence[VqmBuilder]) -> None:
 def _check_room(
   builder: VqmBuilder, manual_dir: pathlib.Path | None, data_dir: pathlib.Path, part: tuple[int, int]
 ) -> None:
-  """Logs records, size and time that are to be expected; raises DataError if the disk is too small for that."""
+  """Log records, size and time that are to be expected. Raises DataError if the disk is too small for that."""
   shards = builder.plan(manual_dir)[part[0] :: part[1]]
   if not shards:
     return

@@ -52,7 +52,7 @@ class ClipPair:
     return self.lq if self.hq is None else self.hq
 
   def frames(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields (lq, hq) uint8 (H, W, 3) of the frames start <= t < stop; both sides are decoded at once.
+    """Yield (lq, hq) uint8 (H, W, 3) of the frames start <= t < stop; both sides are decoded at once.
 
     Raises DataError if a side ends before `stop`.
     """
@@ -123,7 +123,7 @@ class RecordsConfig(tfds.core.BuilderConfig):
     return next(self.examples(pair, split), None)
 
   def note(self, pair: ClipPair, num_records: int) -> dict[str, Any]:
-    """Describes a clip for the metadata, beside its first record; JSON values."""
+    """Describe a clip for the metadata, beside its first record; JSON values."""
     return dict(num_records=num_records, **coding(pair))
 
 
@@ -296,7 +296,7 @@ def _cuts(pair: ClipPair) -> list[int]:
 
 
 def coding(pair: ClipPair) -> dict[str, float]:
-  """Returns how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp.
+  """Return how strongly a clip was compressed, as far as known, so that training can tell its range: crf, qp.
 
   A QP that is not given is looked up in the stream; a stream that is damaged there tells none.
   """
@@ -309,13 +309,13 @@ def coding(pair: ClipPair) -> dict[str, float]:
 
 
 def unequal(pair: ClipPair) -> list[str]:
-  """Lists the problems of a clip whose sides must match frame by frame, pixel by pixel."""
+  """List the problems of a clip whose sides must match frame by frame, pixel by pixel."""
   lq, hq = (f'{s.num_frames} frames {s.width}x{s.height}' for s in (pair.lq, pair.reference))
   return [] if lq == hq else [f'LQ {lq}, HQ {hq}, which must match frame by frame']
 
 
 def too_small(source: VideoSource, size: int) -> list[str]:
-  """Lists the problems of a side that has no frames or smaller ones than `size`."""
+  """List the problems of a side that has no frames or smaller ones than `size`."""
   if source.num_frames and min(source.width, source.height) >= size:
     return []
   return [f'{source.num_frames} frames {source.width}x{source.height}, expected at least {size}x{size}']

@@ -85,7 +85,7 @@ def opened(builder_cls: type[VqmBuilder], data_dir: str | os.PathLike, overwrite
 def build(
   builder: VqmBuilder, manual_dir: pathlib.Path | None, part: tuple[int, int] = (0, 1), make: Make = write
 ) -> list[str]:
-  """Builds or rebuilds one config; records that are there stay until the new ones are complete.
+  """Build or rebuild one config; records that are there stay until the new ones are complete.
 
   Finished files of a build that was stopped are kept in `unfinished.<version>` beside the records and used again. Part
   (i, n) makes every n-th file, from number i on; whoever finds all files there, whichever part or machine made them,
@@ -161,13 +161,13 @@ def noted(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def settings_of(builder: VqmBuilder, manual_dir: pathlib.Path | None) -> dict[str, Any]:
-  """Collects what the files of a build depend on, as JSON gives it back."""
+  """Collect what the files of a build depend on, as JSON gives it back."""
   files = [shard.name for shard in builder.plan(manual_dir)]
   return json.loads(json.dumps(builder.settings(manual_dir) | {'version': vqm_jax.__version__, 'files': files}))
 
 
 def _clean(final: pathlib.Path) -> None:
-  """Removes what stopped builds have left beside their finished files, after putting back records being replaced."""
+  """Remove what stopped builds have left beside their finished files, after putting back records being replaced."""
   for replaced in final.parent.glob(f'incomplete.*/{_REPLACED}'):
     if not final.exists():
       replaced.rename(final)

@@ -117,7 +117,7 @@ class SegmentsConfig(RecordsConfig):
 
 
 def borders(start: int, stop: int, keyframes: Sequence[int], *, min_frames: int, max_frames: int) -> Iterator[int]:
-  """Yields `start`, where to cut the frames start <= t < stop into stretches, and `stop`.
+  """Yield `start`, where to cut the frames start <= t < stop into stretches, and `stop`.
 
   Args:
     keyframes: where cuts should be, in ascending order.

@@ -79,7 +79,7 @@ def cut(
   num_frames: int,
   size: int,
 ) -> Iterator[tuple[Tile, list[np.ndarray]]]:
-  """Yields (tile, a strip uint8 (num_frames, size, size, 3) of each side); some flat tiles are left out.
+  """Yield (tile, a strip uint8 (num_frames, size, size, 3) of each side); some flat tiles are left out.
 
   Args:
     frames: whole frames uint8 (H, W, 3) of one or more sides, the best last, from frame `tiles[0].start` on.
@@ -93,7 +93,7 @@ def cut(
 
 
 def windows(frames: Iterable[T], places: Sequence[P], num_frames: int) -> Iterator[tuple[P, list[T]]]:
-  """Yields (place, the `num_frames` frames from frame `place.start` on).
+  """Yield (place, the `num_frames` frames from frame `place.start` on).
 
   Args:
     frames: from frame `places[0].start` on.

@@ -28,7 +28,7 @@ def draw(
   crops: str = 'auto',
   seed: int = 0,
 ) -> list[pathlib.Path]:
-  """Draws figures of results on one test set.
+  """Draw figures of results on one test set.
 
   Args:
     results: summaries, folders of scores and workdirs.

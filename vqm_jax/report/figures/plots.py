@@ -61,7 +61,7 @@ class Unavailable(errors.DataError):
 
 
 def save(stem: pathlib.Path, figure: Figure) -> list[pathlib.Path]:
-  """Writes `<stem>.png` (300 dots per inch) and `<stem>.svg`; returns their paths."""
+  """Write `<stem>.png` (300 dots per inch) and `<stem>.svg`; return their paths."""
   # Not with_suffix: names of clips may have dots.
   png, svg = (stem.with_name(f'{stem.name}.{kind}') for kind in ('png', 'svg'))
   with matplotlib.rc_context(_STYLE):
@@ -79,7 +79,7 @@ def save(stem: pathlib.Path, figure: Figure) -> list[pathlib.Path]:
 
 
 def per_frame_metric(block: Block, raw: Mapping[str, Summary]) -> str:
-  """Chooses the metric of `frames`: PSNR under the block's protocol or, without alignment, the first of single frames.
+  """Choose the metric of `frames`: PSNR under the block's protocol or, without alignment, the first of single frames.
 
   Raises:
     Unavailable: no metric has a value for every frame in all results.
@@ -123,7 +123,7 @@ def along_frames(
 
 
 def frames(name: str, curves: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]], columns: int = 2) -> Figure:
-  """Draws a metric along the frames, a panel for each clip.
+  """Draw a metric along the frames, a panel for each clip.
 
   Args:
     name: of the metric.
@@ -391,7 +391,7 @@ def tradeoff(own: Sequence[Point], original: bool, columns: int = 2) -> Figure:
 
 
 def _name_points(figure: Figure, axes: Axes, found: Sequence[tuple[float, float, str]]) -> None:
-  """Writes names beside points where they cover neither points nor other names, as far as there is room."""
+  """Write names beside points where they cover neither points nor other names, as far as there is room."""
   if not found:
     axes.text(0.5, 0.5, 'not measured', transform=axes.transAxes, ha='center', color=_GREY)
     return

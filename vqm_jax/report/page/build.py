@@ -32,7 +32,7 @@ def write(
   max_mb: float = 40.0,
   progress: Callable[..., Iterable] = lambda items, *_, **__: items,
 ) -> markup.Page:
-  """Writes the page, arguments as of the flags of `report.page`; returns what is in it."""
+  """Write the page, arguments as of the flags of `report.page`; return what is in it."""
   if out.is_dir():
     raise errors.ConfigError(f'--out={out} is a folder; give the name of a file, for example {out / "page.html"}.')
   wanted = media.parse_frames(frames)

@@ -124,7 +124,7 @@ def compare(*, first: str = '', sides: str = '', scale: str = '', below: str = '
 
 
 def script_data(pictures: Choice, clips: Sequence[str], fps: float) -> dict[str, Any]:
-  """Collects the data of the script: names, and pictures as data URIs; `clips` and `fps` are those of `Page`."""
+  """Collect the data of the script: names, and pictures as data URIs; `clips` and `fps` are those of `Page`."""
   places = {clip: k for k, clip in enumerate(clips)}
   tags: dict[tuple[str, int], list[str]] = {}
   several = len({one.method for one in pictures.extremes}) > 1
@@ -254,7 +254,7 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _sort_value(key: str, cell: Cell, cost: float | None) -> str | None:
-  """Returns the key that a column is sorted by: a number, a word, or None for a blank."""
+  """Return the key that a column is sorted by: a number, a word, or None for a blank."""
   if cost is not None:
     return repr(float(cost))
   if cell.value is not None:

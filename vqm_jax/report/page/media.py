@@ -118,7 +118,7 @@ def spread(indices: Sequence[int], count: int) -> list[int]:
 
 
 def parse_frames(wanted: str) -> int | list[int]:
-  """Reads --frames: how many of each clip ('3'), or which ('at:0,12'). Raises ConfigError for anything else."""
+  """Read --frames: how many of each clip ('3'), or which ('at:0,12'). Raises ConfigError for anything else."""
   kind, _, listed = wanted.partition(':')
   numbers = [text.strip() for text in listed.split(',')]
   if kind == 'at' and all(text.isdecimal() for text in numbers):
@@ -205,12 +205,12 @@ def data_uri(frame: np.ndarray, quality: int | None) -> str:
 
 
 def coding(quality: int | None) -> str:
-  """Says in words what `data_uri` does to a frame."""
+  """Say in words what `data_uri` does to a frame."""
   return 'exact (lossless WebP)' if quality is None else f'compressed with loss (WebP quality {quality})'
 
 
 def rungs(frames: int | Sequence[int], extremes: int) -> list[Rung]:
-  """Lists the sizes and qualities to try for the stills, best first; frames asked for one by one all stay."""
+  """List the sizes and qualities to try for the stills, best first; frames asked for one by one all stay."""
   listed = not isinstance(frames, int)
   full = len(frames) if listed else frames
   half, least = (full, full) if listed else (-(-full // 2), 1)
@@ -223,7 +223,7 @@ def rungs(frames: int | Sequence[int], extremes: int) -> list[Rung]:
 
 
 def motion_rungs(frames: int, clips: int) -> list[MotionRung]:
-  """Lists the sizes and qualities to try for the moving clips, best first."""
+  """List the sizes and qualities to try for the moving clips, best first."""
   sizes = [(frames, 640, 90, clips), (frames, 480, 82, clips), (min(frames, 16), 480, 80, clips)]
   sizes += [(min(frames, 12), 320, 75, clips), (min(frames, 12), 320, 75, min(clips, 4)), (min(frames, 12), 240, 70, 1)]
   return [MotionRung(*size) for size in dict.fromkeys(sizes)]

@@ -60,12 +60,12 @@ def duration(seconds: float) -> str:
 
 
 def write(out: pathlib.Path, preview: Preview, max_mb: float = MAX_MB) -> None:
-  """Writes the page. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
+  """Write the page. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
   files.write_text(out, render(preview, max_mb))
 
 
 def render(preview: Preview, max_mb: float = MAX_MB) -> str:
-  """Returns the page as text. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
+  """Return the page as text. Raises ConfigError when not even the smallest frames fit into `max_mb`."""
   room = max_mb * 1e6 - len(_document(preview, [], []).encode())
 
   def stills(rung: tuple[int | None, int]) -> Iterator[media.Still]:

@@ -13,7 +13,7 @@ _INK, _FAINT = '#1f2933', '#c3cad2'
 def save(
   folder: pathlib.Path, estimates: Mapping[str, tuple[float, float, float]], label: str, neutral: float | None = None
 ) -> list[pathlib.Path]:
-  """Writes `forest.png` and `forest.svg`; the same numbers give the same bytes.
+  """Write `forest.png` and `forest.svg`; the same numbers give the same bytes.
 
   Args:
     folder: made if needed.

@@ -65,7 +65,7 @@ TARGET = 'target'
 def build(
   study: Study, out: pathlib.Path, key_path: pathlib.Path, progress: Callable[[Sequence], Iterable] = iter
 ) -> dict[str, Any]:
-  """Writes `out` and `key_path`; returns the key. Neither may exist yet.
+  """Write `out` and `key_path`; return the key. Neither may exist yet.
 
   Raises:
     ConfigError: a path is taken, or the key would be within reach of the raters.
@@ -104,7 +104,7 @@ def build(
 
 
 def _describe(study, clips, tokens, media, orders) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Separates what the page may know from what only the key knows."""
+  """Separate what the page may know from what only the key knows."""
   name = secrets.token_hex(6)
 
   def shown(trial: trials.Trial) -> list[str]:
@@ -214,7 +214,7 @@ def damaged(frame: np.ndarray) -> np.ndarray:
 
 
 def _write(folder: pathlib.Path, frames: Sequence[np.ndarray]) -> dict[str, Any]:
-  """Writes frames as lossless WebP; returns what the page has to know of them."""
+  """Write frames as lossless WebP; return what the page has to know of them."""
   folder.mkdir(parents=True)
   for k, frame in enumerate(frames):
     Image.fromarray(frame).save(folder / f'{k:04d}.webp', lossless=True, exact=True, method=0)

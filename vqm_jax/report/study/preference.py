@@ -89,7 +89,7 @@ def counts(raters: Sequence[Rater], methods: Sequence[str]) -> np.ndarray:
 
 
 def davidson(table: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-  """Fits the Bradley-Terry model with ties (Davidson 1970) by maximum likelihood.
+  """Fit the Bradley-Terry model with ties (Davidson 1970) by maximum likelihood.
 
   Of strengths p, i wins with weight p_i, j with p_j, and they tie with weight v sqrt(p_i p_j).
 

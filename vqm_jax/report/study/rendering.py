@@ -177,7 +177,7 @@ def _opinion_table(found: Mapping[str, preference.Opinion], target: str | None) 
 
 
 def _notes(raters: Sequence[Rater], counted: Sequence[Rater], agreement: float) -> list[str]:
-  """Describes the raters."""
+  """Describe the raters."""
   notes = []
   if not math.isnan(agreement):
     notes.append(f"Agreement of raters: Krippendorff's alpha {agreement:.2f} (1: perfect, 0: by chance).")

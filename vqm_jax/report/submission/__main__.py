@@ -76,7 +76,7 @@ def _readme(summary: Summary | None) -> archive.Readme:
 
 
 def pack() -> None:
-  """Writes the zip."""
+  """Write the zip."""
   step = archive.every(_SELECT.value)
   own = _summary(_FRAMES.value, '--frames')
   told = _summary(_RESULTS.value, '--results') or own
@@ -111,7 +111,7 @@ def pack() -> None:
 
 
 def verify() -> None:
-  """Checks the zip; with targets, scores it."""
+  """Check the zip; with targets, score it."""
   path = pathlib.Path(_VERIFY.value)
   if _GT_DIR.value:
     cli.enable_compilation_cache()

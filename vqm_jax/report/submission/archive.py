@@ -64,7 +64,7 @@ class Readme:
 
 
 def readme_problems(text: str) -> list[str]:
-  """Lists the problems of a readme; none if its four lines are there and hold what they should."""
+  """List the problems of a readme; none if its four lines are there and hold what they should."""
   lines = [line for line in text.splitlines() if line.strip()]
   if len(lines) != len(_FIELDS):
     return [f'{README} has {len(lines)} lines instead of {len(_FIELDS)}']
@@ -178,7 +178,7 @@ def pack(
   readme: Readme,
   progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> int:
-  """Writes frames, by name in the archive, and the readme; returns the size in bytes.
+  """Write frames, by name in the archive, and the readme; return the size in bytes.
 
   Entries are sorted, stored as they are and without times: the same frames give the same bytes. `progress` wraps the
   list of names to show how far it is.
@@ -200,7 +200,7 @@ def pack(
 def verify(
   path: pathlib.Path, expected: Mapping[str, tuple[int, int]] | None = None
 ) -> dict[str, frame_folders.Picture]:
-  """Checks an archive before it is sent; reads it in memory, so that nothing can be written outside of a folder.
+  """Check an archive before it is sent; read it in memory, so that nothing can be written outside of a folder.
 
   Args:
     path: of the zip.
@@ -263,7 +263,7 @@ def _refused(path: pathlib.Path, problems: Sequence[str]) -> errors.DataError:
 def _listing_problems(
   entries: Sequence[zipfile.ZipInfo], expected: Mapping[str, tuple[int, int]] | None
 ) -> Iterator[str]:
-  """Lists the problems that the list of entries shows."""
+  """List the problems that the list of entries shows."""
   names = [entry.filename for entry in entries]
   for entry in entries:
     name = entry.filename

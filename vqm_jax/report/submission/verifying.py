@@ -35,7 +35,7 @@ def verify(
   input_dir: str | os.PathLike | None = None,
   names: str | None = None,
 ) -> Verified:
-  """Checks names, counts, sizes and readme of a zip; with targets, scores its frames.
+  """Check names, counts, sizes and readme of a zip; with targets, score its frames.
 
   Args:
     path: of the zip, which is not unpacked.

@@ -34,7 +34,7 @@ class Table:
 
 
 def mark(tables: Sequence[Table], keys: Iterable[str], depth: int, higher: Container[str] = ()) -> None:
-  """Marks the best numbers of columns over all tables: the best bold, the others underlined.
+  """Mark the best numbers of columns over all tables: the best bold, the others underlined.
 
   Args:
     tables: what is ranked together.

@@ -211,7 +211,7 @@ def documents(blocks: Sequence[Block]) -> dict[str, str]:
 
 
 def write(folder: pathlib.Path, texts: Mapping[str, str]) -> list[pathlib.Path]:
-  """Writes `documents` into `folder`; returns their paths."""
+  """Write `documents` into `folder`; return their paths."""
   for name, text in texts.items():
     files.write_text(folder / name, text)
   return [folder / name for name in texts]
