@@ -5,6 +5,7 @@ import json
 import math
 import mmap
 import os
+import re
 import subprocess
 import sys
 import time
@@ -33,18 +34,24 @@ def load(monkeypatch):
   """Imports benchmarks/NAME.py, with flags at their defaults that are gone afterwards."""
 
   def load(name):
-    spec = importlib.util.spec_from_file_location(f'benchmark_{name}', ROOT / 'benchmarks' / f'{name}.py')
+    path = ROOT / 'benchmarks' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'benchmark_{name}', path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
+    own = re.findall(r"DEFINE_\w+\(\s*'(\w+)'", path.read_text())
+    aside.update({flag: flags.FLAGS[flag] for flag in own if flag in flags.FLAGS})  # of binaries that tests imported
+    flags.FLAGS.remove_flag_values(aside)
     before = set(flags.FLAGS)
     spec.loader.exec_module(module)
     added.extend(set(flags.FLAGS) - before)
     return module
 
-  added = []
+  added, aside = [], {}
   monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
   yield load
   flags.FLAGS.remove_flag_values(added)
+  for name, flag in aside.items():
+    flags.FLAGS[name] = flag
 
 
 def test_a_system_is_measured(load):
@@ -170,6 +177,7 @@ def test_neighbours_and_still_windows_are_compared_clip_by_clip(load, tmp_path, 
     frames.row('gtq')
 
 
+@pytest.mark.slow
 def test_rows_of_the_learning_table_differ_in_what_they_name(load):
   deformable = load('learning_deformable')
 

@@ -51,6 +51,7 @@ def clip(frames=3):
   return np.random.default_rng(0).integers(0, 256, (frames, 32, 48, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_a_searched_mix_opens_like_any_run(command, members, tmp_path):
   mix = tmp_path / 'tcl'
   paths = ','.join(map(str, members))

@@ -31,6 +31,6 @@ def test_independent_windows_differ_in_place_and_symmetry():
 
 def test_the_symmetries_are_the_eight_of_the_square():
   frames = np.arange(2 * 3 * 3 * 3).reshape(2, 3, 3, 3)
-  found = {windows._symmetry(frames, k).tobytes() for k in windows.AUGMENTATIONS['symmetries']}
-  turned = {np.rot90(side, k, (1, 2)).tobytes() for k in range(4) for side in (frames, frames[:, :, ::-1])}
-  assert found == turned and len(found) == 8
+  found = {windows.turned(frames, k).tobytes() for k in windows.AUGMENTATIONS['symmetries']}
+  expected = {np.rot90(side, k, (1, 2)).tobytes() for k in range(4) for side in (frames, frames[:, :, ::-1])}
+  assert found == expected and len(found) == 8

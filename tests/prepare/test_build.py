@@ -243,6 +243,7 @@ def test_two_builds_at_once(tmp_path):
   assert [path.name for path in folder.iterdir()] == ['unfinished.1.0.0']
 
 
+@pytest.mark.slow
 def test_disk_full(tmp_path):
   """A limit on the size of files stands for the full disk."""
   limited = subprocess.run(

@@ -127,6 +127,7 @@ def test_every_shared_leaf_is_copied_and_no_other_is_touched(growth):
     np.testing.assert_array_equal(new[path], fresh[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_new_modules_learn_with_the_old_ones(growth):
   _, _, grown, report, _ = growth
   for update in range(2):

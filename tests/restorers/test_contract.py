@@ -37,8 +37,8 @@ TINY_TCL = dict(members=[(member, TINY[member]) for member in tcl.MEMBERS])
 every_system = pytest.mark.parametrize('system', PUBLISHED)
 # The other frameworks of BossGao, and their mean, are made of the same parts: test_bossgao.py runs them.
 RUN = [system for system in TINY if system not in ('boss_f1', 'boss_f3', 'boss_f4')]
-# boss_f2 is tcl_edvr with another trunk, and tcl a mean of two that run: with `./run.sh test -m slow`.
-_SLOW = ('boss_f2', 'tcl')
+# jojo and boss_f2 have tcl_edvr's parts, tcl is a mean of two that run: with `./run.sh test -m slow`.
+_SLOW = ('boss_f2', 'jojo', 'tcl')
 
 
 def runs(*systems, slow=_SLOW):
@@ -142,8 +142,8 @@ def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windo
   assert_same(restored, whole(network, frames))
 
 
-# Compiling all cells of GIL's two stages takes twenty seconds, both paths of JOJO's network more than ten.
-@pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none'), slow=(*_SLOW, 'gil', 'jojo')))
+# Compiling all cells of GIL's two stages takes twenty seconds.
+@pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none'), slow=(*_SLOW, 'gil')))
 def test_every_parameter_gets_gradient(system):
   network = tiny(system)
   found = networks.by_path(networks.gradients(network, clip(network)))

@@ -120,6 +120,7 @@ def test_data_on_the_device_do_not_change_the_run(whole, tmp_path, caplog):
   config, copy = copy_until(whole, tmp_path, 4)
   config = config.copy_and_resolve_references()
   config.data_on_device = True
+  caplog.set_level('INFO')
   assert_equal(train(config, copy), whole[2])
   assert 'vqm_demo/micro_tiles: on the device, ' in caplog.text
 

@@ -138,6 +138,7 @@ def test_plots_that_cannot_be_drawn_say_why(tmp_path, monkeypatch):
   assert 'No plot "Training": no metrics.jsonl lies in the workdir' in parsed.text and str(tmp_path) not in parsed.text
 
 
+@pytest.mark.slow
 def test_binary(binary, tmp_path, pair):
   out = tmp_path / 'some folder' / 'page.html'
   blocked = ['av', 'cv2', 'tensorflow', 'tensorflow_datasets', 'flax', 'selenium']
