@@ -485,6 +485,7 @@ def test_critics_are_high_on_real_frames_and_leave_the_running_statistics(mode):
   np.testing.assert_allclose(loss, -scalars['critic_y_gap'] - scalars['critic_x_gap'], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties_come_unweighted_and_enter_weighted():
   x, y = batch()
   loss, (scalars, penalties) = critic_loss(enhancer(penalty='zero'), x, y)

@@ -286,6 +286,7 @@ def test_published_weights_of_the_terms(with_vgg19, content, content_weight):
   assert dict(pixel(**args).term_weights) == dict(content=0, colour=1, texture=2, tv=3)
 
 
+@pytest.mark.slow
 def test_generator_loss_reaches_every_layer_of_generator_and_inverse(with_vgg19):
   for model in (with_vgg19, noisy_pixel()):
     _, gradients = generator_side(*split(model), *clips(0))

@@ -42,6 +42,7 @@ def clips(frames, *sizes):
   return {f'{h}x{w}': rng.random((frames, h, w, 3), dtype=np.float32) for h, w in sizes}
 
 
+@pytest.mark.slow
 def test_stablehlo_runs_without_our_code(tmp_path):
   unet, edvr = network('tcl_unet', UNET), network('tcl_edvr', EDVR)
   (tmp_path / 'unet.stablehlo').write_bytes(exporting.export_stablehlo(unet))

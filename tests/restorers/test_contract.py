@@ -142,8 +142,8 @@ def test_odd_sizes_and_clips_shorter_than_the_window_are_restored_as_whole_windo
   assert_same(restored, whole(network, frames))
 
 
-# Compiling all cells of GIL's two stages takes twenty seconds.
-@pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none'), slow=(*_SLOW, 'gil')))
+# Compiling all cells of GIL's two stages takes twenty seconds, GTQ's cascade eight.
+@pytest.mark.parametrize('system', runs(*(system for system in RUN if system != 'none'), slow=(*_SLOW, 'gil', 'gtq')))
 def test_every_parameter_gets_gradient(system):
   network = tiny(system)
   found = networks.by_path(networks.gradients(network, clip(network)))

@@ -272,6 +272,7 @@ def test_wrong_fields_are_named_before_anything_is_written(config, tmp_path, cha
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_every_sampling_of_track_2_can_be_trained_on(config, tmp_path):
   config.update(steps=1, eval_every=1)
   for sampling in ('clip', 'identity', 'weak'):

@@ -156,6 +156,7 @@ def check(folder):
   )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_check_reports_pairs(tmp_path, clip):
   root = tmp_path / 'pairs'
   write(root, 'val', 'good', clip, clip)
