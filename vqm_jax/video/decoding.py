@@ -26,24 +26,13 @@ MAX_THREADS = 8
 NO_TIME = np.iinfo(np.int64).min
 # One packet is one shown frame.
 _PACKET_IS_FRAME = (
-  'h264',
-  'hevc',
-  'vvc',
-  'av1',
-  'vp9',
-  'mjpeg',
-  'ffv1',
-  'rawvideo',
-  'prores',
-  'dnxhd',
-  'huffyuv',
-  'utvideo',
-)
+  'h264', 'hevc', 'vvc', 'av1', 'vp9', 'mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo',
+)  # fmt: skip
 # So it is here, but for packets that are nearly empty: of a frame that repeats the last one.
 _PACKET_MAY_BE_EMPTY = (
-  *('mpeg4', 'msmpeg4v1', 'msmpeg4v2', 'msmpeg4v3', 'wmv1', 'wmv2', 'flv1', 'h263', 'rv10', 'rv20'),
-  *('mpeg1video', 'mpeg2video'),
-)
+  'mpeg4', 'msmpeg4v1', 'msmpeg4v2', 'msmpeg4v3', 'wmv1', 'wmv2', 'flv1', 'h263', 'rv10', 'rv20', 'mpeg1video',
+  'mpeg2video',
+)  # fmt: skip
 _NEARLY_EMPTY = 100  # bytes
 # Each frame is coded by itself, so that the order of the packets is that of the frames.
 _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
