@@ -413,13 +413,48 @@ def test_sound_by_its_name_alone(tmp_path, codec_id, name):
   assert packets(write(source, tmp_path / 'out.mkv'), 'audio') == packets(path, 'audio')
 
 
-def test_letters_of_another_container_are_no_name_in_mov(tmp_path):
-  """The muxer for mov writes any, so that a Blu-ray's PCM would be there and nobody could play it."""
-  source = open_video(make(tmp_path / 'in.m2ts', sound('pcm_bluray'), options={'mpegts_m2ts_mode': '1'}))
-  assert source.other_streams == ('audio pcm_bluray 48000 Hz mono',)
-  for suffix in SUFFIXES:
-    plan = streams.plan(source, suffix)
-    assert not plan.how and plan.left_out == ('audio pcm_bluray 48000 Hz mono (no container takes it)',)
+def samples(path):
+  """How many seconds behind the picture the sound of a file begins, and its samples as int32 (channels, n)."""
+  with av.open(str(path)) as container:
+    picture = next(container.decode(video=0)).time
+  with av.open(str(path)) as container:
+    frames = list(container.decode(audio=0))
+  each = [frame.to_ndarray().reshape(frame.samples, -1).T.astype(np.int32) for frame in frames]
+  whole = np.concatenate(each, axis=1)
+  return frames[0].time - picture, whole << 16 if frames[0].format.name == 's16' else whole
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('bits', [16, 24])
+@pytest.mark.parametrize(
+  ('codec', 'file', 'options'), [('pcm_bluray', 'in.m2ts', {'mpegts_m2ts_mode': '1'}), ('pcm_dvd', 'in.vob', {})]
+)
+def test_pcm_of_discs_keeps_its_samples(tmp_path, codec, file, options, bits, suffix):
+  """No other container holds its packets; the muxer for mov writes their letters, so that nobody could play them."""
+  dtype, count = {16: np.int16, 24: np.int32}[bits], 240
+  values = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 40 * 2 * count)
+  values = (values << np.iinfo(dtype).bits - bits).astype(dtype)
+
+  def noise(output):
+    stream = output.add_stream(codec, rate=48000, layout='stereo', format='s16' if bits == 16 else 's32')
+    frames = []
+    for k, part in enumerate(np.split(values, 40)):
+      frame = av.AudioFrame.from_ndarray(part[None], stream.format.name, 'stereo')
+      frame.sample_rate, frame.pts = 48000, count * k
+      frames.append(frame)
+    return stream, (packet for frame in [*frames, None] for packet in stream.encode(frame))
+
+  source = open_video(make(tmp_path / file, noise, options=options), variable_rate=True)
+  assert source.other_streams == (f'audio {codec} 48000 Hz stereo',)
+  plan = streams.plan(source, suffix)
+  assert plan.how == {1: 'pcm'} and not plan.left_out and plan.kept[0].endswith('48000 Hz stereo (as plain PCM)')
+  behind, expected = samples(source.path)
+  np.testing.assert_array_equal(
+    expected[:, : 40 * count], values.astype(np.int32).reshape(-1, 2).T << (16 if bits == 16 else 0)
+  )
+  found_behind, found = samples(write(source, tmp_path / f'out{suffix}'))
+  np.testing.assert_array_equal(found, expected)
+  assert found_behind == pytest.approx(behind, abs=0.01)
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)

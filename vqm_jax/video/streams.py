@@ -5,6 +5,7 @@ known before any work is done. `StreamCopy` then adds the streams to the output 
 
     sound, subtitles, second videos, data   packet by packet
     SubRip, ASS, WebVTT, mov_text           from one to the other where the container wants it
+    PCM of DVD, Blu-ray and broadcast       the same samples in the PCM of other containers
     cover pictures                          packets in mp4, an attached file in Matroska
     timecode tracks, chapters, titles       as metadata, from which libavformat writes them anew
 """
@@ -35,6 +36,9 @@ _NOT_COPIED = {'major_brand', 'minor_version', 'compatible_brands', 'encoder', '
 _STATISTICS = ('bps', 'number_of_', '_statistics_', 'source_id')
 # The first that fits is taken: SubRip shows everywhere.
 _TEXT_CODECS = ('mov_text', 'subrip')
+# PCM in packets that other containers do not hold; 20 and 24 bits are decoded to the upper ones of 32.
+_PACKED_PCM = ('pcm_dvd', 'pcm_bluray', 's302m')
+_PLAIN_PCM = {'s16': 'pcm_s16le', 's32': 'pcm_s24le'}
 # Bytes of a file among which each of its tracks of sound should have a packet.
 _SOON = 32_000_000
 # libav's end of subtitles that stay until the next.
@@ -43,7 +47,7 @@ _NEVER = 2**32 - 1
 _RESTART = Fraction(1, 4)
 _MICROSECOND = Fraction(1, 1_000_000)
 
-How = Literal['same tag', 'packets', 'text', 'attachment']
+How = Literal['same tag', 'packets', 'text', 'pcm', 'attachment']
 
 
 class Plan(NamedTuple):
@@ -52,7 +56,7 @@ class Plan(NamedTuple):
   Attributes:
     suffix: of the output, `.mp4`.
     how: index of each stream that comes along -> how it does: its packets, named in the file as they were or as
-      libavformat chooses, converted text, or an attached file.
+      libavformat chooses, converted text or PCM, or an attached file.
     kept: a description of each of those.
     left_out: a description of each of the others, with what could hold it.
     container_options: for `av.open` of the output.
@@ -79,7 +83,7 @@ def plan(source: VideoFile, suffix: str) -> Plan:
       what = describe_stream(stream)
       if way := _way(stream, suffix, first.get(stream.index)):
         how[stream.index] = way
-        kept.append(what)
+        kept.append(f'{what} (as plain PCM)' if way == 'pcm' else what)
         continue
       others = [other for other in FORMATS if other != suffix and _way(stream, other, first.get(stream.index))]
       if others and stream.type == 'audio' and stream.codec_context:
@@ -126,6 +130,8 @@ class StreamCopy:
         _attach(output, streams[index])
       elif how == 'text':
         self._copies[index] = _Converted(output, streams[index])
+      elif how == 'pcm':
+        self._copies[index] = _Repacked(output, streams[index])
       else:
         self._copies[index] = _Copied(output, streams[index], keep_tag=how == 'same tag')
     self._packets = self._demux([streams[index] for index in self._copies])
@@ -246,6 +252,25 @@ class _Converted(_Copied):
       yield ready
 
 
+class _Repacked(_Copied):
+  """PCM whose samples are taken out of their packets and put into plain ones."""
+
+  def __init__(self, output, stream):
+    self._decoder = stream.codec_context
+    self._begin(output, stream, _add_pcm(output, stream))
+
+  def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
+    try:
+      for frame in self._decoder.decode(packet):
+        for ready in self._stream.encode(frame):
+          self._place(ready)
+          yield ready
+    except av.FFmpegError as error:
+      raise errors.VideoError(
+        f'{self.what} cannot be converted ({error.strerror}); copy or download it again'
+      ) from error
+
+
 def _way(stream, suffix: str, first: av.Packet | None) -> How | None:
   """How a stream comes into such a container; None if it does not."""
   if not is_known(stream):
@@ -265,6 +290,8 @@ def _way(stream, suffix: str, first: av.Packet | None) -> How | None:
       return how
   if _is_text(stream) and _takes(FORMATS[suffix], functools.partial(_add_text, stream=stream)):
     return 'text'
+  if coding_of(stream)[0] in _PACKED_PCM and _takes(FORMATS[suffix], functools.partial(_add_pcm, stream=stream)):
+    return 'pcm'
   return None
 
 
@@ -365,6 +392,18 @@ def _add_text(output, stream):
     copy.disposition = stream.disposition
     return copy
   raise error
+
+
+def _add_pcm(output, stream):
+  """A stream of `output` for the samples of packed PCM; raises ValueError if it takes none."""
+  sound = stream.codec_context
+  if sound.format is None or sound.format.name not in _PLAIN_PCM:
+    raise ValueError('unknown samples')
+  copy = output.add_stream(_PLAIN_PCM[sound.format.name], rate=sound.sample_rate)
+  copy.codec_context.layout = sound.layout
+  copy.metadata.update(_of_track(stream, own_coding=False))
+  copy.disposition = stream.disposition
+  return copy
 
 
 def _attach(output, stream) -> None:
