@@ -421,15 +421,18 @@ def open_video_names(folder):
   return list_videos(folder)
 
 
-@pytest.mark.parametrize('suffix', ['ts', 'mts', 'm2ts', 'mpg', 'vob', 'h264', 'flv', '3gp', 'wmv', 'y4m', 'gif', ''])
+@pytest.mark.parametrize(
+  'suffix', ['ts', 'mts', 'm2ts', 'mpg', 'vob', 'h264', 'flv', '3gp', 'wmv', 'y4m', 'gif', 'mpjpeg', '']
+)
 def test_containers(tmp_path, suffix):
-  formats = {'mts': 'mpegts', 'm2ts': 'mpegts', 'wmv': 'asf', 'y4m': 'yuv4mpegpipe', '': 'mov'}
-  codecs = {'mpg': 'mpeg2video', 'vob': 'mpeg2video', 'wmv': 'wmv2', 'y4m': 'rawvideo', 'gif': 'gif'}
+  formats = {'mts': 'mpegts', 'm2ts': 'mpegts', 'wmv': 'asf', 'y4m': 'yuv4mpegpipe', 'mpjpeg': 'mpjpeg', '': 'mov'}
+  codecs = {'mpg': 'mpeg2video', 'vob': 'mpeg2video', 'wmv': 'wmv2', 'y4m': 'rawvideo', 'gif': 'gif', 'mpjpeg': 'mjpeg'}
+  formats_of_pixels = {'gif': 'rgb8', 'mpjpeg': 'yuvj420p'}
   path = tmp_path / f'a.{suffix}' if suffix else tmp_path / 'a'
   pictures = [np.uint8(np.full((48, 64, 3), 20 * k)) for k in range(8)]
   with av.open(str(path), 'w', format=formats.get(suffix)) as output:
     stream = output.add_stream(codecs.get(suffix, 'libx264'), rate=25)
-    stream.height, stream.width, stream.pix_fmt = 48, 64, 'rgb8' if suffix == 'gif' else 'yuv420p'
+    stream.height, stream.width, stream.pix_fmt = 48, 64, formats_of_pixels.get(suffix, 'yuv420p')
     for k, rgb in enumerate(pictures):
       frame = av.VideoFrame.from_ndarray(rgb, format='rgb24').reformat(format=stream.pix_fmt)
       frame.pts = k

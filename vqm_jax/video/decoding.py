@@ -226,6 +226,8 @@ def read_packets(path: pathlib.Path) -> Packets:
         rows.append(
           (*times, -1 if packet.pos is None else packet.pos, packet.is_keyframe, packet.is_discard, packet.size)
         )
+    if container.format.name == 'mpjpeg':  # libav fails at the end of these in any case
+      failures = [(count, error) for count, error in failures if count < len(rows)]
     if failures and not rows:
       raise errors.VideoError(
         f'{path}: damaged, cannot be read ({failures[0][1].strerror}); copy or download the file again'
