@@ -38,8 +38,9 @@ for folder in (ROOT, ROOT / 'datasets'):
 
 # Half of the time goes here. First, so that short files are left to fill the end when one worker is done.
 LONG = (
-  'test_learning.py', 'test_train.py', 'test_experiments.py', 'test_enhancers.py', 'test_progressive.py', 'test_eval.py', 'test_combine.py',
-  'test_dpe.py', 'test_contract.py', 'test_loop.py', 'test_adversarial.py', 'test_wespe.py', 'test_dacal.py',
+  'test_learning.py', 'test_train.py', 'test_experiments.py', 'test_enhancers.py', 'test_progressive.py',
+  'test_eval.py', 'test_combine.py', 'test_dpe.py', 'test_contract.py', 'test_loop.py', 'test_adversarial.py',
+  'test_wespe.py', 'test_dacal.py',
 )  # fmt: skip
 
 
