@@ -124,6 +124,28 @@ def test_the_number_of_a_chunk_is_the_clock_of_avi(tmp_path, codec):
   same_from_everywhere(source, list(source.frames()))
 
 
+def test_a_frame_of_avi_may_last_many_chunks(tmp_path, caplog):
+  """As where ffmpeg copies into AVI what has no steady rate: 600 chunks a second, most of them empty."""
+  path, pictures = tmp_path / 'a.avi', coded_video.pictures(0, NUM_FRAMES)
+  with av.open(str(path), 'w') as output:
+    stream = output.add_stream('mpeg4', rate=600)
+    stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+    for k, rgb in enumerate(pictures):
+      frame = colour.rgb_to_yuv(rgb, colour.Colour('bt601'))
+      frame.pts = 24 * k
+      output.mux(stream.encode(frame))
+    for packet in stream.encode(None):
+      output.mux(packet)
+  data = path.read_bytes()
+  at = data.index(b'strh') + 8 + 32  # its length in chunks, which libav ends with the last frame's first
+  count = int.from_bytes(data[at : at + 4], 'little')
+  path.write_bytes(data[:at] + (count + 23).to_bytes(4, 'little') + data[at + 4 :])
+  source = VideoFile(path, variable_rate=True)
+  source.examine()
+  assert source.num_frames == NUM_FRAMES and count > 10 * NUM_FRAMES
+  assert 'more frames than there are' not in caplog.text
+
+
 def test_streams_without_stamps(plain, tmp_path):
   path, frames = plain
   source = VideoFile(coded_video.copy(path, tmp_path / 'a.h264'))

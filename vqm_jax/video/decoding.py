@@ -236,7 +236,8 @@ def read_packets(path: pathlib.Path) -> Packets:
     is_avi, count = container.format.name == 'avi', len(rows)
     if is_avi and rows and (table[1] != NO_TIME).all():
       # Its header counts chunks; empty ones, which repeat a frame, are not among the packets.
-      count = int(table[1].max()) + 1
+      # The last frame lasts as long as others do, which may be many chunks.
+      count = int(table[1].max()) + int(np.median(np.diff(np.sort(table[1]))) if count > 1 else 1)
     truncated = _truncated(path, container, stream, count, float(end))
     rates = tuple(rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
     name = codec_name(stream)
