@@ -197,8 +197,8 @@ class Encoder:
     """Flush, complete the file under its final name and return the number of frames."""
     with self._reporting():
       packets = self.stream.encode(None)
-      if self._count == 1:
-        # libx265 leaves the decoding time of an only frame unset.
+      if self._count <= 2:
+        # libx265 leaves the decoding times of one or two frames as its memory was; they come in order.
         for packet in packets:
           packet.dts = packet.pts
       self.mux(self._captioned(packets))
