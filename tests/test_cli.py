@@ -92,6 +92,20 @@ def test_debug_shows_the_traceback(command, script):
   assert done.returncode == 1 and 'Traceback' in done.stderr and 'DataError: seven' in done.stderr
 
 
+@pytest.mark.parametrize(
+  ('library', 'level', 'passes'),
+  [('orbax/checkpoint/a.py', logging.ERROR, False), ('asyncio/base_events.py', logging.ERROR, False),
+   ('grain/a.py', logging.INFO, False), ('grain/a.py', logging.WARNING, True)],
+)  # fmt: skip
+def test_what_libraries_log_is_dropped_where_they_raise_it_too(library, level, passes):
+  record = logging.LogRecord(
+    'a', level, f'/lib/site-packages/{library}', 1, 'Task exception was never retrieved', (), None
+  )
+  assert cli._QuietLibraries().filter(record) == passes
+  own = logging.LogRecord('a', logging.INFO, str(cli.ROOT / 'vqm_jax' / 'cli.py'), 1, 'step 1', (), None)
+  assert cli._QuietLibraries().filter(own)
+
+
 def test_progress_of_a_log_has_rate_and_rest(monkeypatch, caplog):
   caplog.set_level(logging.INFO)
   monkeypatch.setattr(sys.stderr, 'isatty', lambda: False, raising=False)

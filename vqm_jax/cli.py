@@ -101,7 +101,9 @@ class _QuietLibraries(std_logging.Filter):
   """Drops what Orbax, Grain and JAX log about their own inner life; what matters they raise."""
 
   def filter(self, record: std_logging.LogRecord) -> bool:
-    least = std_logging.CRITICAL if 'orbax' in record.pathname else std_logging.WARNING
+    # asyncio tells of Orbax's tasks that failed, with a traceback, whenever they are freed.
+    silent = any(library in record.pathname for library in ('orbax', 'asyncio'))
+    least = std_logging.CRITICAL if silent else std_logging.WARNING
     return record.levelno >= least or pathlib.Path(record.pathname).is_relative_to(ROOT / 'vqm_jax')
 
 
