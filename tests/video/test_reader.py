@@ -183,7 +183,20 @@ def test_damaged_frames_are_named(tmp_path, name):
   middle = len(content) // 2
   content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
   path.write_bytes(content)
-  refuse(path, r'damaged, frame \d+ (of 30 )?cannot|holds \d+ of 30 frames')
+  refuse(path, r'damaged, frame \d+ (of 30 )?cannot|holds \d+ of 30 frames|\d that its index lists are not there')
+
+
+def test_a_lost_chunk_of_avi_does_not_move_those_behind_it(tmp_path):
+  path = make(tmp_path / 'a.avi', options={'g': '1'})
+  with av.open(str(path)) as container:
+    positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+  content = bytearray(path.read_bytes())
+  content[positions[11] - 8 : positions[11]] = b'\xff' * 8  # its name and size
+  path.write_bytes(content)
+  refuse(path, 'damaged, frames seem to be missing .1 that its index lists are not there')
+  video = open_video(path, keep_going=True, variable_rate=True)
+  assert video.timestamps == [k for k in range(30) if k != 11]
+  assert len(list(video.frames())) == 29
 
 
 def test_not_a_video(tmp_path):

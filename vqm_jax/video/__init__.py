@@ -1,4 +1,4 @@
-"""Video and image files in, RGB frames out, and back. The only package that imports PyAV."""
+"""Video and image files in, RGB frames out, and back. What PyAV raises becomes an error of ours in `libav`."""
 
 from vqm_jax.video.background import WORKERS, in_background, prefetch
 from vqm_jax.video.codec import SUFFIXES as OUTPUT_SUFFIXES

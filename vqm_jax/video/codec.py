@@ -12,7 +12,7 @@ import av
 
 from vqm_jax import errors, files
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import side_data
+from vqm_jax.video import libav, side_data
 from vqm_jax.video.colour import Colour
 
 Codec = Literal['h264', 'h265']
@@ -142,10 +142,8 @@ class Encoder:
       self._partial = output.with_name(f'.{output.stem}.{os.getpid()}.part{suffix}')
       if container_options is None:
         container_options = container_options_of(suffix)
-      try:
+      with libav.fenced(lambda why: f'{output}: cannot be written ({why})'):
         self.container = av.open(os.path.abspath(self._partial), 'w', container_options=container_options)
-      except OSError as error:
-        raise errors.VideoError(f'{output}: cannot be written ({error.strerror})') from error
     options = {'preset': preset}
     if crf is not None:
       options['crf'] = f'{crf:g}'
@@ -155,22 +153,23 @@ class Encoder:
       options['x264-params'] = 'cpu-independent=1' + (f':frame-packing={frame_packing}' if frame_packing else '')
     else:
       options['x265-params'] = 'log-level=error' + (':pools=none:frame-threads=1' if threads == 1 else '')
-    self.stream = self.container.add_stream(_ENCODERS[codec], rate=Fraction(fps), options=options)
     self.pixel_format = pixel_format or colour_lib.coded_format(height, width)
-    context = self.stream.codec_context
-    if display_matrix:
-      self.stream.set_display_matrix(memoryview(display_matrix).cast('i'))
-    self.stream.height, self.stream.width = height, width
-    self.stream.pix_fmt = self.pixel_format
-    context.time_base = self._time_base
-    context.thread_count = threads
-    if bitrate is not None:
-      context.bit_rate = int(bitrate)
-    if codec == 'h265' and suffix in ('.mp4', '.mov'):
-      # Apple players refuse the default tag hev1.
-      context.codec_tag = 'hvc1'
-    for name, value in colour.tags.items():
-      setattr(context, name, value)
+    with self._reporting():
+      self.stream = self.container.add_stream(_ENCODERS[codec], rate=Fraction(fps), options=options)
+      context = self.stream.codec_context
+      if display_matrix:
+        self.stream.set_display_matrix(memoryview(display_matrix).cast('i'))
+      self.stream.height, self.stream.width = height, width
+      self.stream.pix_fmt = self.pixel_format
+      context.time_base = self._time_base
+      context.thread_count = threads
+      if bitrate is not None:
+        context.bit_rate = int(bitrate)
+      if codec == 'h265' and suffix in ('.mp4', '.mov'):
+        # Apple players refuse the default tag hev1.
+        context.codec_tag = 'hvc1'
+      for name, value in colour.tags.items():
+        setattr(context, name, value)
 
   def start(self) -> None:
     """Write the header. Raises VideoError where the container does not take what is in it."""
@@ -217,7 +216,7 @@ class Encoder:
     if self._partial:
       try:
         self.container.close()
-      except (av.FFmpegError, OSError):
+      except libav.ERRORS:
         pass  # Nothing of the unfinished file is wanted.
       self._partial.unlink(missing_ok=True)
       self._partial = None
@@ -232,10 +231,10 @@ class Encoder:
   def _reporting(self):
     try:
       yield
-    except av.FFmpegError as error:
+    except libav.ERRORS as error:
       if self._partial and files.is_full(error):
         raise files.full(self._output, self._partial.stat().st_size if self._partial.exists() else 0) from error
-      raise errors.VideoError(f'{_name(self._output)}: cannot be written ({error.strerror})') from error
+      raise errors.VideoError(f'{_name(self._output)}: cannot be written ({libav.reason(error)})') from error
 
   def _captioned(self, packets: list[av.Packet]) -> list[av.Packet]:
     return [

@@ -25,7 +25,7 @@ from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import Type as SideDataType
 
 from vqm_jax import errors
-from vqm_jax.video import decoding
+from vqm_jax.video import decoding, libav
 from vqm_jax.video.reader import VideoFile, VideoSource
 
 MAX_QP = 51.0
@@ -188,14 +188,14 @@ def _decoded(container, stream, start, count, tolerant):
 
   `tolerant` leaves out those that cannot be decoded.
   """
-  ignored = av.FFmpegError if tolerant else ()
+  ignored = libav.ERRORS if tolerant else ()
   for packet in container.demux(stream):
     if not packet.size:
       continue
     # Leading pictures of an open GOP have lost their references, which says nothing of the file.
     if start is not None and packet.pts is not None and packet.pts < start:
       continue
-    with contextlib.suppress(ignored):
+    with contextlib.suppress(*ignored):
       yield from packet.decode()
     count -= 1
     if not count:
@@ -246,13 +246,8 @@ def _traced(source: VideoFile, start: int | None, count: int) -> Iterator[tuple[
 
 @contextlib.contextmanager
 def _opened(source, start):
-  try:
-    with decoding.open_file(source.path) as container:
-      stream = container.streams[source.stream_index]
-      if start is not None:
-        container.seek(start, stream=stream)
-      yield container, stream
-  except (av.FFmpegError, OSError) as error:
-    raise errors.VideoError(
-      f'{source.path}: damaged, cannot be decoded ({error.strerror}); copy or download the file again'
-    ) from error
+  with libav.fenced(lambda why: libav.damaged(source.path, why)), decoding.open_file(source.path) as container:
+    stream = container.streams[source.stream_index]
+    if start is not None:
+      container.seek(start, stream=stream)
+    yield container, stream

@@ -19,6 +19,7 @@ import numpy as np
 from av.stream import Disposition
 
 from vqm_jax import errors
+from vqm_jax.video import libav
 
 # Decoder threads hold a frame each.
 MAX_THREADS = 8
@@ -34,6 +35,7 @@ _PACKET_MAY_BE_EMPTY = (
   'mpeg2video',
 )  # fmt: skip
 _NEARLY_EMPTY = 100  # bytes
+_CHUNK_HEAD = 8  # bytes: the name of an AVI's chunk, and its size
 # Each frame is coded by itself, so that the order of the packets is that of the frames.
 _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
 
@@ -75,7 +77,7 @@ def is_motion_jpeg(path: str | os.PathLike) -> bool:
         return False
     with av.open(location(path), format='jpeg_pipe') as container:
       return sum(1 for _ in itertools.islice((packet for packet in container.demux() if packet.size), 2)) == 2
-  except OSError:  # of which libav's are, too: whoever reads it tells
+  except libav.ERRORS:  # whoever reads it tells
     return False
 
 
@@ -100,10 +102,8 @@ def opened(
   conceals what it can, and marks such frames.
   Raises VideoError if it is no video that libav can decode.
   """
-  try:
+  with libav.fenced(lambda why: _unreadable(path, why)):
     container = open_file(path)
-  except (av.FFmpegError, OSError) as error:
-    raise errors.VideoError(_unreadable(path, error)) from error
   with container:
     if container.format.name in _NO_VIDEO or container.format.name.endswith('_pipe'):
       raise errors.VideoError(f'{path}: not a video, libav reads it as {container.format.long_name}; {_TRIED}')
@@ -130,7 +130,7 @@ def holds_video(path: pathlib.Path) -> bool:
   try:
     with opened(path) as (container, stream):
       return next(decode(container, stream), None) is not None
-  except (errors.VideoError, av.FFmpegError):
+  except (errors.VideoError, *libav.ERRORS):
     return False
 
 
@@ -144,14 +144,13 @@ def strictness(codec: str) -> str:
   return f'{found}+bitstream+buffer' if codec.startswith(('wmv', 'msmpeg4')) else found
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> str:
+def _unreadable(path: pathlib.Path, why: str) -> str:
   if not path.exists():
     return f'{path}: no such file'
   if path.is_file() and not path.stat().st_size:
     return f'{path}: the file is empty; copy or download it again'
   return (
-    f'{path}: not a readable video ({error.strerror}); it may be truncated, copy or download it again, or not a video: '
-    f'{_TRIED}'
+    f'{path}: not a readable video ({why}); it may be truncated, copy or download it again, or not a video: {_TRIED}'
   )
 
 
@@ -229,11 +228,10 @@ def read_packets(path: pathlib.Path) -> Packets:
     if container.format.name == 'mpjpeg':  # libav fails at the end of these in any case
       failures = [(count, error) for count, error in failures if count < len(rows)]
     if failures and not rows:
-      raise errors.VideoError(
-        f'{path}: damaged, cannot be read ({failures[0][1].strerror}); copy or download the file again'
-      )
+      raise errors.VideoError(libav.damaged(path, libav.reason(failures[0][1])))
     table = np.array(rows, np.int64).reshape(-1, 6).T
     is_avi, count = container.format.name == 'avi', len(rows)
+    lost = _restored_times(stream, table) if is_avi else 0
     if is_avi and rows and (table[1] != NO_TIME).all():
       # Its header counts chunks; empty ones, which repeat a frame, are not among the packets.
       # The last frame lasts as long as others do, which may be many chunks.
@@ -259,14 +257,14 @@ def read_packets(path: pathlib.Path) -> Packets:
       gaps=gaps,
       uncounted=max(0, stream.frames - count) if is_avi and not truncated else 0,
       truncated=truncated,
-      reported=_reported(container, reported, failures),
+      reported=_reported(container, reported, failures, lost),
     )
 
 
 def demuxed(
   container: av.container.InputContainer,
   *streams: av.stream.Stream,
-  on_failure: collections.abc.Callable[[av.FFmpegError], None] = lambda error: None,
+  on_failure: collections.abc.Callable[[Exception], None] = lambda error: None,
 ) -> collections.abc.Iterator[av.Packet]:
   """Yield the packets of `streams`, by default of all, that hold anything.
 
@@ -280,15 +278,32 @@ def demuxed(
           failures = 0
           yield packet
       return
-    except av.FFmpegError as error:
+    except libav.ERRORS as error:
       failures += 1
       on_failure(error)
 
 
-def _reported(container, messages, failures) -> str:
+def _restored_times(stream: av.VideoStream, table: np.ndarray) -> int:
+  """Return how many frames that the index of an AVI file lists were not met; number the others by it.
+
+  libav counts the chunks that it meets, so that each one lost moves all that follow to an earlier time.
+  """
+  listed = {entry.pos + _CHUNK_HEAD: entry.timestamp for entry in stream.index_entries if entry.size}
+  met = table[2].tolist()
+  lost = len(listed.keys() - set(met))
+  if lost and listed.keys() >= set(met):  # else it is the index that is wrong
+    table[0] = NO_TIME
+    table[1] = [listed[pos] for pos in met]
+    return lost
+  return 0
+
+
+def _reported(container, messages, failures, lost) -> str:
+  if lost:
+    return f'{lost} that its index lists are not there'
   if failures:
     count, error = failures[0]
-    return f'after {count} frames reading fails: {error.strerror}'
+    return f'after {count} frames reading fails: {libav.reason(error)}'
   name = container.format.name
   return next((text.strip() for _, who, text in messages if who in (name, _SPEAKERS.get(name))), '')
 
@@ -366,7 +381,7 @@ def decode(
   Args:
     container, stream: of `opened`, at any place.
     first: the number of the packet at this place.
-    failed: takes the numbers of packets that cannot be decoded; without it av.FFmpegError is raised.
+    failed: takes the numbers of packets that cannot be decoded; without it `libav.ERRORS` are raised.
   """
   number = first
   for packet in demuxed(container, stream):
@@ -399,7 +414,7 @@ def _frames_of(stream, packet, number, failed):
     packet.pts = number
   try:
     frames = stream.codec_context.decode(packet)
-  except av.FFmpegError:
+  except libav.ERRORS:
     if failed is None:
       raise
     if packet is not None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import av
 
+from vqm_jax.video import libav
+
 # One frame from each, at its time; what the file marks as progressive stays as it is.
 _FILTER = ('bwdif', 'mode=send_frame:deint=interlaced')
 
@@ -17,9 +19,9 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
   for index, frame in enumerate(frames):
     # Their own times may be missing; the filter needs some.
     frame.pts = index
-    if graph is None:
-      graph = _graph(frame)
-    graph.push(frame)
+    with libav.fenced(lambda why, index=index: f'frame {index} cannot be deinterlaced ({why})'):
+      graph = graph or _graph(frame)
+      graph.push(frame)
     yield from _ready(graph)
   if graph is not None:
     graph.push(None)
@@ -37,5 +39,5 @@ def _ready(graph):
   while True:
     try:
       yield graph.pull()
-    except (av.error.BlockingIOError, av.error.EOFError):
+    except libav.NOTHING_YET:
       return

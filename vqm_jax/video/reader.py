@@ -23,7 +23,7 @@ from av.stream import Discard, Disposition
 
 from vqm_jax import cli, errors, names
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import decoding, images, remedies, side_data, survey, timing
+from vqm_jax.video import decoding, images, libav, remedies, side_data, survey, timing
 from vqm_jax.video.decoding import codec_name
 from vqm_jax.video.deinterlace import deinterlaced
 from vqm_jax.video.rotation import display_matrix_of
@@ -200,14 +200,10 @@ class VideoFile:
   def _first_frame(self, container, stream) -> av.VideoFrame:
     """The first one that can be decoded: what fails before it may refer to pictures that were cut off."""
     failed = set()
-    try:
+    with libav.fenced(lambda why: libav.damaged(self.path, why)):
       for _, frame in decoding.decode(container, stream, failed=failed):
         if not frame.is_corrupt:
           return frame
-    except av.FFmpegError as error:
-      raise errors.VideoError(
-        f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
-      ) from error
     if failed:
       raise errors.VideoError(f'{self.path}: damaged, no frame can be decoded; copy or download the file again')
     raise errors.VideoError(f'{self.path}: holds no video frames')
@@ -456,11 +452,9 @@ class VideoFile:
       with decoding.opened(self.path, **threads) as (container, stream):
         yield from decoding.decode(container, stream, failed=failed)
         yield None, None
-    except av.FFmpegError as error:
+    except libav.ERRORS as error:
       if shown.decoded:
-        raise errors.VideoError(
-          f'{self.path}: damaged, cannot be read ({error.strerror}); copy or download the file again'
-        ) from error
+        raise errors.VideoError(libav.damaged(self.path, libav.reason(error))) from error
       self._look_again(start)
       yield from self._decoded(start)
 
@@ -474,7 +468,7 @@ class VideoFile:
         reached = reached or self._place(number) == start
         if reached:
           yield number, frame
-    except av.FFmpegError:
+    except libav.ERRORS:
       # Leading pictures of an open GOP have lost their references, which says nothing of the file.
       if reached:
         raise

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from vqm_jax import errors
-from vqm_jax.video import colour
+from vqm_jax.video import colour, libav
 from vqm_jax.video.decoding import open_file
 from vqm_jax.video.reader import VideoFile
 
@@ -87,7 +87,8 @@ def decode(data: bytes, start: int, stop: int) -> np.ndarray:
   One thread decodes what is needed. Raises VideoError for damage, which an open group of pictures may hide.
   """
   found = {}
-  try:
+  what = f'frames {start} to {stop} cannot be decoded from {len(data)} bytes of video'
+  with libav.fenced(lambda why: f'{what} ({why})'):
     with av.open(io.BytesIO(data)) as container:
       stream = container.streams.video[0]
       packets = [packet for packet in container.demux(stream) if packet.size]
@@ -109,10 +110,6 @@ def decode(data: bytes, start: int, stop: int) -> np.ndarray:
     if len(found) < stop - start:
       raise ValueError(f'{stop - start - len(found)} are missing')
     return np.stack([found[time] for time in wanted])
-  except (av.FFmpegError, IndexError, ValueError) as error:
-    raise errors.VideoError(
-      f'frames {start} to {stop} cannot be decoded from {len(data)} bytes of video ({error})'
-    ) from error
 
 
 def _needed(packets: Sequence[_Packet | av.Packet], first: int, last: int) -> slice:

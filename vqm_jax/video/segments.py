@@ -35,7 +35,7 @@ from absl import logging
 
 from vqm_jax import errors, files, locks, schemas
 from vqm_jax.video import colour as colour_lib
-from vqm_jax.video import streams
+from vqm_jax.video import libav, streams
 from vqm_jax.video.codec import RAW_SUFFIX, Codec, Encoder, checked_suffix, container_options_of
 from vqm_jax.video.reader import VideoFile
 from vqm_jax.video.sources import VideoSource
@@ -541,12 +541,10 @@ class _Coded:
 
 def _packets(path: pathlib.Path) -> tuple[list[av.Packet], bytes]:
   """The packets of a segment in the order of decoding, and the headers of its stream."""
-  try:
+  with libav.fenced(lambda why: f'{path}: cannot be read ({why}); start again'):
     with av.open(os.path.abspath(path)) as container:
       stream = container.streams.video[0]
       return [packet for packet in container.demux(stream) if packet.size], stream.codec_context.extradata
-  except av.FFmpegError as error:
-    raise errors.VideoError(f'{path}: cannot be read ({error.strerror}); start again') from error
 
 
 def _delay(path: pathlib.Path) -> int:

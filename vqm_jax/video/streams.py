@@ -26,7 +26,7 @@ from av.format import Flags
 from av.stream import Discard, Disposition
 
 from vqm_jax import errors
-from vqm_jax.video import decoding, side_data
+from vqm_jax.video import decoding, libav, side_data
 from vqm_jax.video.reader import VideoFile, coding_of, describe_stream, is_known
 
 FORMATS = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}
@@ -148,10 +148,10 @@ class StreamCopy:
         return
       copy = self._copies[packet.stream_index]
       for ready in copy.packets(packet):
-        try:
+        with libav.fenced(
+          lambda why, what=copy.what: f'{self._path}: {what} cannot be copied ({why}); write to .mkv', libav.REFUSALS
+        ):
           self._output.mux_one(ready)
-        except (av.error.InvalidDataError, av.error.ArgumentError, ValueError) as error:
-          raise errors.VideoError(f'{self._path}: {copy.what} cannot be copied ({error}); write to .mkv') from error
       self._waiting = next(self._packets, None)
 
   def close(self) -> None:
@@ -168,8 +168,8 @@ class StreamCopy:
     if streams:
       yield from _joined(decoding.demuxed(self._container, *streams, on_failure=self._report), self._shifts)
 
-  def _report(self, error: av.FFmpegError) -> None:
-    what = f'{self._path}: damaged, part of its sound or subtitles cannot be read ({error.strerror})'
+  def _report(self, error: Exception) -> None:
+    what = f'{self._path}: damaged, part of its sound or subtitles cannot be read ({libav.reason(error)})'
     if not self._keep_going:
       raise errors.VideoError(f'{what}; copy or download it again') from error
     logging.warning('%s; it is left out', what)
@@ -232,7 +232,7 @@ class _Converted(_Copied):
     self._begin(output, stream, _add_text(output, stream))
 
   def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
-    try:
+    with libav.fenced(lambda why: f'{self.what} cannot be converted ({why}); write to .mkv or .mp4'):
       found = self._decoder.decode2(packet)
       if not found:
         return
@@ -242,8 +242,6 @@ class _Converted(_Copied):
       pts = found.pts + 1000 * start
       found.pts, found.start_display_time, found.end_display_time = pts, 0, end - start
       coded = self._stream.codec_context.encode_subtitle(found)
-    except av.FFmpegError as error:
-      raise errors.VideoError(f'{self.what} cannot be converted ({error.strerror}); write to .mkv or .mp4') from error
     if coded.size:
       ready = av.Packet(bytes(coded))
       ready.time_base, ready.is_keyframe = _MICROSECOND, True
@@ -260,15 +258,11 @@ class _Repacked(_Copied):
     self._begin(output, stream, _add_pcm(output, stream))
 
   def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
-    try:
-      for frame in self._decoder.decode(packet):
-        for ready in self._stream.encode(frame):
-          self._place(ready)
-          yield ready
-    except av.FFmpegError as error:
-      raise errors.VideoError(
-        f'{self.what} cannot be converted ({error.strerror}); copy or download it again'
-      ) from error
+    with libav.fenced(lambda why: f'{self.what} cannot be converted ({why}); copy or download it again'):
+      coded = [ready for frame in self._decoder.decode(packet) for ready in self._stream.encode(frame)]
+    for ready in coded:
+      self._place(ready)
+      yield ready
 
 
 def _way(stream, suffix: str, first: av.Packet | None) -> How | None:
@@ -307,7 +301,7 @@ def _takes(format_name: str, add, first: av.Packet | None = None) -> bool:
         packet.pts, packet.dts, packet.duration = 0, 0, first.duration
         output.mux_one(packet)
     return True
-  except (av.FFmpegError, ValueError):
+  except libav.ERRORS:
     return False
 
 
@@ -336,7 +330,7 @@ def _comes_back(stream, format_name: str, keep_tag: bool, first: av.Packet | Non
       output.mux_one(packet)
     with av.open(io.BytesIO(file.getvalue())) as back:
       return any(_is_same(stream, other) for other in back.streams)
-  except (av.FFmpegError, ValueError):
+  except libav.ERRORS:
     return False
 
 

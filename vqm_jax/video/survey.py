@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from vqm_jax import errors
-from vqm_jax.video import decoding, side_data
+from vqm_jax.video import decoding, libav, side_data
 from vqm_jax.video.decoding import NO_TIME, Packets
 
 # Their decoders say in a message only that a frame is damaged; they work in one thread, frame by frame.
@@ -79,17 +79,23 @@ def by_decoding(path: pathlib.Path, packets: Packets, watch: Watch | None = None
   watch = watch or (lambda frames, number: frames)
   try:
     seen = _Seen(path, packets, watch, careful=False)
-  except av.FFmpegError:
+  except libav.ERRORS:
     seen = None
   steps = seen is None or bool(seen.corrupt or packets.damaged)
   if steps:
-    seen = _Seen(path, packets, watch, careful=True)
-    if seen.failed & set(seen.numbers) and seen.codec == 'h264':
-      # Where a recording was cut or joined, pictures that are whole ask to forget others that were never there. That
-      # counts as an error only for a strict decoder; of damage this one tells, too.
-      opinion = _Seen(path, packets, watch, careful=True, strict=False)
-      seen.failed -= set(opinion.numbers) - opinion.failed - opinion.corrupt
+    with libav.fenced(lambda why: libav.damaged(path, why)):
+      seen = _careful(path, packets, watch)
   return dataclasses.replace(_shown(path, packets, seen), steps=steps)
+
+
+def _careful(path, packets, watch):
+  seen = _Seen(path, packets, watch, careful=True)
+  if seen.failed & set(seen.numbers) and seen.codec == 'h264':
+    # Where a recording was cut or joined, pictures that are whole ask to forget others that were never there. That
+    # counts as an error only for a strict decoder; of damage this one tells, too.
+    opinion = _Seen(path, packets, watch, careful=True, strict=False)
+    seen.failed -= set(opinion.numbers) - opinion.failed - opinion.corrupt
+  return seen
 
 
 class TakesTooLong(Exception):
