@@ -29,6 +29,7 @@ from vqm_jax.training.supervised import Supervised
 SYSTEMS = ('tcl_edvr', 'gtq', 'jojo', 'boss_f1', 'gil')
 
 _DATASET = flags.DEFINE_string('dataset', 'vqm_demo', 'Prepared data set with the configs tiles and frames.')
+_CONFIG = flags.DEFINE_string('dataset_config', 'tiles', 'Its config of windows.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where it was prepared.')
 _SPLIT = flags.DEFINE_string('split', 'val', 'Split that the networks are scored on.')
 _SYSTEMS = flags.DEFINE_list('systems', list(SYSTEMS), 'Experiments to compare.')
@@ -42,7 +43,9 @@ _DOCS = flags.DEFINE_string('docs', None, 'Also write the table to this file.')
 def config_of(system: str):
   """The experiment, on the data of the flags, in one piece."""
   config = importlib.import_module(f'experiments.{system}').get_config(_SIZE.value)
-  config.update(dataset=_DATASET.value, dataset_config='tiles', data_dir=_DATA_DIR.value or '', steps=_STEPS.value)
+  config.update(dataset=_DATASET.value, dataset_config=_CONFIG.value, data_dir=_DATA_DIR.value or '')
+  config.steps = _STEPS.value
+  config.slow_rate = 1.0  # neighbours are worth something as soon as offsets follow what moves
   return config
 
 
