@@ -259,6 +259,25 @@ def test_damage_that_decoders_pass_over_is_told(tmp_path, codec, suffix, options
   assert len(list(source.frames())) == source.num_frames == 24 and source.damaged
 
 
+@pytest.mark.parametrize('params', ['bframes=2', 'bframes=0:no-cabac=1', 'slices=4'])
+@pytest.mark.parametrize('number', [4, 9])
+def test_damage_within_a_frame_of_h264_is_told(tmp_path, params, number):
+  """By the decoder's error, which it does not pass on where several threads share a frame."""
+  pictures = coded_video.pictures(0, 16, 240, 320)
+  path = coded_video.write(tmp_path / 'a.mkv', pictures, f'keyint=8:scenecut=0:{params}')
+  VideoFile(path).examine()
+  with av.open(str(path)) as container:
+    packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][number]
+  content = bytearray(path.read_bytes())
+  start = content.index(packet) + len(packet) // 3
+  content[start : start + 150] = np.random.default_rng(0).bytes(150)
+  path.write_bytes(content)
+  with pytest.raises(errors.VideoError, match=r'damaged, frame \d+ cannot be decoded'):
+    VideoFile(path).examine()
+  source = VideoFile(path, keep_going=True)
+  assert len(list(source.frames())) == source.num_frames == 16 and source.damaged
+
+
 def test_checksums_of_h265_are_compared(tmp_path):
   """Else a flipped bit that leaves a stream decodable gives other pixels without a word."""
   params = 'keyint=8:bframes=0'

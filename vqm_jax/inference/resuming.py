@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from flax import nnx
@@ -25,7 +24,11 @@ Read = Callable[[int], Iterator[np.ndarray]]
 # Smaller tiles are nearly all overlap, which saves no more memory.
 SMALLEST_TILE = 16
 
-_NO_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory', 'failed to allocate', 'bad_alloc')
+# As XLA, its kernels for CPUs (which say no more) and Python, whose threads need room for a stack, put it.
+_NO_MEMORY = (
+  *('RESOURCE_EXHAUSTED', 'out of memory', 'failed to allocate', 'bad_alloc'),
+  *('YNNPACK operation failed', "can't start new thread"),
+)
 
 
 def restore_from(
@@ -76,7 +79,7 @@ def restore_from(
             yield inputs.popleft(), frame
             position += 1
       return
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:  # JAX's errors are of the latter
       if not _is_out_of_memory(error):
         raise
       size = inputs[0].shape[:2] if inputs else size

@@ -19,7 +19,7 @@ import numpy as np
 from av.stream import Disposition
 
 from vqm_jax import errors
-from vqm_jax.video import libav
+from vqm_jax.video import libav, transport
 
 # Decoder threads hold a frame each.
 MAX_THREADS = 8
@@ -39,8 +39,9 @@ _CHUNK_HEAD = 8  # bytes: the name of an AVI's chunk, and its size
 # Each frame is coded by itself, so that the order of the packets is that of the frames.
 _INTRA = ('mjpeg', 'ffv1', 'rawvideo', 'prores', 'dnxhd', 'huffyuv', 'utvideo')
 
-# Decoded by several threads without several frames at once; dav1d, for one, always does both.
-_SLICED = ('h264', 'hevc', 'mpeg2video', 'mpeg1video', 'vp9')
+# Decoded by several threads without several frames at once; dav1d, for one, always does both. So can H.264 and H.265
+# be, whose decoders then keep errors within a frame to themselves.
+_SLICED = ('mpeg2video', 'mpeg1video', 'vp9')
 _BEGIN_WHOLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'flv', 'nut')
 # Opening reads some packets, too. Of these it says so of damaged packets, and of no header.
 _READ_AHEAD = {'ogg': '', 'nut': '', 'obu': '', 'mxf': 'error getting stream index', 'flv': 'Packet mismatch'}
@@ -173,6 +174,8 @@ class Packets(NamedTuple):
     uncounted: by how many frames there are fewer than the header says, though the end is there; of AVI only.
     truncated: what is missing at the end; '' if nothing is.
     reported: what libav said of damage between the packets; '' if it did not.
+    ends_within: whether the last packet of a recording is likely a part of a picture only.
+    cut_off: whether such a packet was taken off.
   """
 
   pts: np.ndarray
@@ -194,6 +197,14 @@ class Packets(NamedTuple):
   uncounted: int
   truncated: str
   reported: str
+  ends_within: bool = False
+  cut_off: bool = False
+
+  def without_last(self) -> 'Packets':
+    """The same without the last one, in which a recording ends."""
+    last = len(self.pts) - 1
+    columns = {name: getattr(self, name)[:last] for name in ('pts', 'dts', 'pos', 'is_key', 'is_hidden', 'is_full')}
+    return self._replace(**columns, damaged=self.damaged - {last}, ends_within=False, cut_off=True)
 
   def find(self, packet: av.Packet) -> int | None:
     """The number of a packet that was read after a seek; None if it is not clear."""
@@ -237,6 +248,10 @@ def read_packets(path: pathlib.Path) -> Packets:
       # The last frame lasts as long as others do, which may be many chunks.
       count = int(table[1].max()) + int(np.median(np.diff(np.sort(table[1]))) if count > 1 else 1)
     truncated = _truncated(path, container, stream, count, float(end))
+    ending = transport.End()
+    if container.format.name == 'mpegts':
+      ending = transport.end_of(path, stream.id)
+      truncated = 'it ends within a packet of the transport stream' if ending.broken else ''
     rates = tuple(rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
     name = codec_name(stream)
     if (word := _READ_AHEAD.get(container.format.name)) is not None:
@@ -258,6 +273,7 @@ def read_packets(path: pathlib.Path) -> Packets:
       uncounted=max(0, stream.frames - count) if is_avi and not truncated else 0,
       truncated=truncated,
       reported=_reported(container, reported, failures, lost),
+      ends_within=ending.within_picture,
     )
 
 
@@ -374,7 +390,11 @@ def _ebml_size(file) -> int | None:
 
 
 def decode(
-  container: av.container.InputContainer, stream: av.VideoStream, first: int = 0, failed: set[int] | None = None
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  first: int = 0,
+  failed: set[int] | None = None,
+  stop: int | None = None,
 ) -> collections.abc.Iterator[Numbered]:
   """Yield (number of its packet, frame) of all that the decoder shows, in its order.
 
@@ -382,9 +402,10 @@ def decode(
     container, stream: of `opened`, at any place.
     first: the number of the packet at this place.
     failed: takes the numbers of packets that cannot be decoded; without it `libav.ERRORS` are raised.
+    stop: the first packet that is not decoded.
   """
   number = first
-  for packet in demuxed(container, stream):
+  for packet in itertools.islice(demuxed(container, stream), None if stop is None else max(0, stop - first)):
     yield from _frames_of(stream, packet, number, failed)
     number += 1
   yield from _frames_of(stream, None, number, failed)
@@ -406,7 +427,7 @@ def decode_from(
   number = None if packet is None else packets.find(packet)
   if number is not None:
     yield from _frames_of(stream, packet, number, failed)
-    yield from decode(container, stream, number + 1, failed)
+    yield from decode(container, stream, number + 1, failed, len(packets.pts))
 
 
 def _frames_of(stream, packet, number, failed):

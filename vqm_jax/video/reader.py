@@ -327,13 +327,22 @@ class VideoFile:
     `watch(frames, number)` passes on the frames as they come, to show progress. Raises VideoError as `yuv_frames`.
     """
     if self._shown is None or not self._shown.decoded:
-      self._shown, self._clock = survey.by_decoding(self.path, self._packets, watch), None
+      self._shown, self._clock = self._survey(watch), None
     shown = self._checked_shown()
     self.beside |= shown.beside
     if shown.changed:
       raise self._changed(*shown.changed)
     if shown.interlaced is not None and not self._deinterlace:
       raise self._interlaced(shown.interlaced)
+
+  def _survey(self, watch: survey.Watch | None = None) -> survey.Shown:
+    shown = survey.by_decoding(self.path, self._packets, watch)
+    last = len(self._packets.pts) - 1
+    if self._packets.ends_within and last in shown.order[sorted(shown.damaged)]:
+      # Whoever recorded a stream stopped within a picture.
+      self._packets = self._packets.without_last()
+      shown = survey.by_decoding(self.path, self._packets, watch)
+    return shown
 
   def _look_again(self, index: int) -> None:
     """Decode all of the file because frame `index` is not what packets tell. Raises VideoError if frames are lost."""
@@ -361,7 +370,7 @@ class VideoFile:
       # A frame of two fields may come in two packets.
       sure = self.keep_going or self._has_fields
       shown = None if sure else survey.by_packets(self._packets)
-      self._shown = shown or survey.by_decoding(self.path, self._packets)
+      self._shown = shown or self._survey()
     if self.keep_going:
       self._shown = survey.without_damaged_start(self._shown)
     elif self._shown.damaged:
@@ -407,6 +416,10 @@ class VideoFile:
       self._warn(f'truncated, {packets.truncated}; what is there is used')
     elif packets.reported:
       self._warn(f'frames seem to be missing ({packets.reported})')
+    if packets.cut_off:
+      self._warn('the recording ends within a picture, which is left out')
+    elif packets.ends_within:
+      self._warn('the recording seems to end within a picture, the last one, part of which may be missing')
     if packets.uncounted:
       self._warn(f'its header counts {packets.uncounted} more frames than there are: some are missing or repeated')
     if packets.gaps:
@@ -450,7 +463,7 @@ class VideoFile:
             yield None, None
             return
       with decoding.opened(self.path, **threads) as (container, stream):
-        yield from decoding.decode(container, stream, failed=failed)
+        yield from decoding.decode(container, stream, failed=failed, stop=len(packets.pts))
         yield None, None
     except libav.ERRORS as error:
       if shown.decoded:

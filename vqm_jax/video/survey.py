@@ -56,7 +56,7 @@ class Shown:
 
 def by_packets(packets: Packets) -> Shown | None:
   """Find the frames that are shown from packets alone; None where it takes decoding."""
-  if not packets.packet_is_frame or packets.damaged or packets.truncated or packets.reported:
+  if not packets.packet_is_frame or packets.damaged or packets.truncated or packets.reported or packets.ends_within:
     return None
   (order,) = np.nonzero(~packets.is_hidden)
   if not len(order) or not packets.is_key[0]:
@@ -131,7 +131,7 @@ class _Seen:
       self.codec = decoding.codec_name(stream)
       if self.codec in _SAYS_SO:
         said = stack.enter_context(decoding.messages(av.logging.ERROR))
-      frames = decoding.decode(container, stream, failed=self.failed if careful else None)
+      frames = decoding.decode(container, stream, failed=self.failed if careful else None, stop=len(packets.pts))
       for number, frame in watch(frames, len(packets.pts)):
         if number in met:
           continue  # a frame that is shown again for one that lacks its references
