@@ -147,6 +147,39 @@ def test_out_of_memory_in_the_middle_tries_that_frame_again(monkeypatch):
   np.testing.assert_array_equal(found, whole[:17] + tiled[17:])
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    jax.errors.JaxRuntimeError('INTERNAL: Error dispatching computation: YNNPACK operation failed: error'),
+    jax.errors.JaxRuntimeError('INTERNAL: Error dispatching computation: Out of memory allocating 115343360 bytes.'),
+  ],
+)
+def test_memory_that_runs_out_by_whatever_name(error):
+  """As seen under a limit of memory, of frames that are read and of those that are restored."""
+  frames, failed = frames_of(6), []
+
+  def read(first):
+    for index, frame in enumerate(frames[first:], start=first):
+      if index == 2 and not failed:
+        failed.append(index)
+        raise error
+      yield frame
+
+  found = [restored for _, restored in inference.restore_from(Window(1), read, devices=jax.devices()[:1])]
+  assert failed and len(found) == 6
+
+
+def test_other_errors_are_no_lack_of_memory():
+  def read(first):
+    yield frames_of(1)[0]
+    raise RuntimeError('of another kind')
+
+  with pytest.raises(RuntimeError, match='of another kind'):
+    list(inference.restore_from(Window(1), read, devices=jax.devices()[:1]))
+
+
 def test_no_tile_is_small_enough():
   def run(network, frames, **options):
     with pytest.raises(errors.DataError) as caught:

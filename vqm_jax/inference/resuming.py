@@ -7,8 +7,6 @@ ran out of memory, goes on to the very same frames.
 
 import collections
 import contextlib
-import ctypes
-import gc
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -87,7 +85,6 @@ def restore_from(
       size = inputs[0].shape[:2] if inputs else size
       reason = str(error).strip().split('\n')[0] or 'of the host'
     # Outside of the handler, whose error would keep what filled the memory.
-    _give_back()
     tile = _halved(network, tile, size, position, reason)
     sides = 'x'.join(map(str, tile))
     logging.warning('out of memory at frame %d (%s): going on in tiles of %s; --tile=%s begins so', position, reason,
@@ -122,13 +119,6 @@ def _noting(find_cuts, first, cuts):
       yield frame, starts
 
   return marked
-
-
-def _give_back() -> None:
-  """Return what is free to the system: the allocator of glibc keeps it for blocks of the size that did not fit."""
-  gc.collect()
-  with contextlib.suppress(OSError, AttributeError):  # other systems
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
