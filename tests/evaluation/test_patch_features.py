@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
-from vqm_jax import metrics
-from vqm_jax.evaluation import scoring, stored_scores
+from vqm_jax import errors, metrics
+from vqm_jax.evaluation import patch_features, scoring, stored_scores
 from vqm_jax.evaluation.patch_features import PatchFeatures
 
 
@@ -53,3 +54,15 @@ def test_learned_metrics_are_taken_again_with_other_weights(tmp_path):
   new = dataclasses.replace(old, weights='0123')
   scores = stored_scores.score_resumably([job], tmp_path / 'out', [new, *scoring.fidelity(ssim=False)])
   assert len(read) == 2 and scores['a'].weights == {'lpips_alex': '0123'} and 'psnr' in scores['a'].output
+
+
+@pytest.mark.parametrize('content', [b'', b'PK', b'\x93NUMPY', 'half'])
+def test_stored_features_that_are_damaged_are_told(tmp_path, content):
+  path = tmp_path / 'a.npz'
+  np.savez(path, output=np.ones((4, 3)))
+  path.write_bytes(path.read_bytes()[:200] if content == 'half' else content)
+  with pytest.raises(
+    errors.DataError, match=r'a\.npz: damaged, cannot be read .*; delete it and evaluate again'
+  ) as caught:
+    patch_features._stored(path)
+  assert '\n' not in str(caught.value)

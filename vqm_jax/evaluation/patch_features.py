@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vqm_jax import files, metrics
+from vqm_jax import errors, files, metrics
 from vqm_jax.evaluation.scoring import ClipFrames
 
 _SIDES = ('output', 'input', 'target')
@@ -61,13 +61,22 @@ class PatchFeatures:
     """
     rows: dict[str, list[np.ndarray]] = {side: [] for side in _SIDES}
     for clip in clips:
-      with np.load(self.path(folder, clip)) as stored:
-        for side in stored:
-          rows[side].append(stored[side])
+      for side, features in _stored(self.path(folder, clip)).items():
+        rows[side].append(features)
     targets = rows['target'] if len(clips) > 1 else [rows['target'][0][half::2] for half in (0, 1)]
     halves = [targets[half::2] for half in (0, 1)]
     pairs = {side: (rows[side], rows['target']) for side in ('output', 'input') if rows[side]} | {'target': halves}
     return {side: _distance(*pair) for side, pair in pairs.items()}
+
+
+def _stored(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    with np.load(path) as stored:
+      return {side: stored[side] for side in stored if side in _SIDES}
+  except Exception as error:  # NumPy and its `zipfile` raise nearly everything
+    raise errors.DataError(
+      f'{path}: damaged, cannot be read ({errors.reason(error)}); delete it and evaluate again.'
+    ) from error
 
 
 def _distance(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
