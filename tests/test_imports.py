@@ -40,6 +40,7 @@ ORDER = (
   {'files'},
   {'schemas'},
   {'formats'},
+  {'host_memory'},
   {'installed'},
   {'errors'},
 )

@@ -60,10 +60,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def split(mesh: Mesh) -> NamedSharding:
+  """The sharding of a batch: along its first axis."""
+  return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
   """Put this process's part of a batch (numpy leaves, first axis = samples) on the devices, split along axis 0."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch)
 
 
 def put_shared(tree: Any, mesh: Mesh) -> Any:
@@ -73,7 +77,7 @@ def put_shared(tree: Any, mesh: Mesh) -> Any:
 
 def split_over(tree: Any, mesh: Mesh) -> Any:
   """Spread arrays of this process over its mesh along axis 0."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+  return jax.device_put(tree, split(mesh))
 
 
 def per_device(tree: Any, mesh: Mesh) -> list[Any]:
@@ -93,12 +97,11 @@ def from_devices(trees: list[Any], mesh: Mesh) -> Any:
   Only copies from device to device. Indexing a split array instead would run collective programs, and several of
   those in flight can wait for each other forever when there are fewer cores than CPU devices.
   """
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
   def join(*parts):
     parts = [jax.device_put(part, device) for part, device in zip(parts, mesh.devices.flat, strict=True)]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+    return jax.make_array_from_single_device_arrays(shape, split(mesh), parts)
 
   return jax.tree.map(join, *trees)
 

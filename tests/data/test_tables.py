@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from data.windows import CONFIGS, assert_equal, draw
 
-from vqm_jax import data, errors, parallel
+from vqm_jax import data, errors, host_memory, parallel
 from vqm_jax.training import resident
 
 SIZE = dict(num_frames=3, crop=9)
@@ -44,9 +44,9 @@ def test_what_does_not_fit_is_refused(data_dir, monkeypatch):
   source = opened(data_dir, 'paired', 'tiles')
   size = 2 * 11 * 5 * 24 * 24 * 3
   mesh = parallel.batch_mesh(devices=jax.devices()[:2])
-  monkeypatch.setattr(resident, '_free_on_host', lambda: 4 * size)  # two devices, and half of it
+  monkeypatch.setattr(host_memory, 'free', lambda: 4 * size)  # two devices, and half of it
   resident.Resident([source], 'paired', mesh=mesh, **SIZE)
-  monkeypatch.setattr(resident, '_free_on_host', lambda: 4 * size - 1)
+  monkeypatch.setattr(host_memory, 'free', lambda: 4 * size - 1)
   with pytest.raises(
     errors.ConfigError,
     match=r'^config.data_on_device: vqm_tiny/tiles takes 380 kB on its devices, expected at most half of the 760 kB '

@@ -1,11 +1,15 @@
 """From any frame on, as if all had been restored."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqm_jax import enhancers, errors, inference, video
+from vqm_jax import enhancers, errors, host_memory, inference, video
 from vqm_jax.restorers.base import Restorer
 
 LENGTH = 40
@@ -195,6 +199,79 @@ def test_no_tile_is_small_enough():
     assert 'cannot work in tiles, for it measures whole frames' in run(network, frames_of(6))
   finally:
     Narrow.widest = before
+
+
+class Wide(Window):
+  """Takes memory: as much as thirty-two frames of its size in floats."""
+
+  def encode(self, frames):
+    channels = jnp.stack([frames[:, 0].mean(-1) * k for k in range(1, 97)], axis=-1)
+    return jnp.sort(channels, axis=-1).mean(-1, keepdims=True) * frames[:, 0]
+
+
+@pytest.mark.parametrize('ensemble', [1, 8])
+def test_a_cpu_that_lacks_memory_begins_in_tiles(monkeypatch, caplog, ensemble):
+  frames, options = frames_of(5, 96, 128), dict(devices=jax.devices()[:1], overlap=8, self_ensemble=ensemble)
+  temporaries, rest = inference.resuming.streaming.memory_needed(Wide(3), 96, 128, options['devices'])
+  assert temporaries > 96 * 128 * 96 * 4 > rest
+  asked = []
+  restore = inference.resuming.streaming.restore_frames
+  monkeypatch.setattr(
+    inference.resuming.streaming,
+    'restore_frames',
+    lambda *args, tile, **more: asked.append(tile) or restore(*args, tile=tile, **more),
+  )
+  needed = temporaries + ensemble * rest
+  for free, tile in ((needed / 0.7 + 1, None), (needed / 0.7 - 1, (96, 64)), (0, (12, 16))):
+    monkeypatch.setattr(host_memory, 'free', lambda free=free: free)
+    caplog.clear()
+    found = [restored for _, restored in inference.restore_from(Wide(3), Reader(frames), **options)]
+    assert asked.pop() == tile and not asked
+    np.testing.assert_array_equal(found, list(restore(Wide(3), iter(frames), tile=tile, **options)))
+    told = [text for text in caplog.messages if 'of memory' in text]
+    assert len(told) == (tile is not None)
+    assert tile is None or told[0].endswith(f'in tiles of {tile[0]}x{tile[1]}, as by --tile={tile[0]}x{tile[1]}')
+
+
+def test_what_cannot_work_in_tiles_is_not_asked_to(monkeypatch):
+  monkeypatch.setattr(host_memory, 'free', lambda: 0)
+  network = Window(3)
+  network.whole_frames = True
+  for each in (network, Running()):
+    assert len(list(inference.restore_from(each, Reader(frames_of(4)), devices=jax.devices()[:1]))) == 4
+
+
+def test_a_tile_that_was_asked_for_is_kept(monkeypatch, caplog):
+  monkeypatch.setattr(host_memory, 'free', lambda: 0)
+  options = dict(tile=(20, 16), overlap=4, devices=jax.devices()[:1])
+  assert len(list(inference.restore_from(Window(3), Reader(frames_of(4)), **options))) == 4
+  assert not caplog.messages
+
+
+LIMITED = """
+import resource
+import jax, numpy as np, psutil
+from vqm_jax import inference
+
+network, options = inference.load('web-small'), dict(devices=jax.devices()[:1])
+frames = list(np.random.default_rng(0).integers(0, 256, (2, 1088, 1920, 3), np.uint8))
+list(inference.restore_frames(network, [frames[0][:512, :512]], tile=(256, 256), **options))  # what is taken once
+needed = sum(inference.resuming.streaming.memory_needed(network, 1088, 1920, options['devices']))
+limit = psutil.Process().memory_info().data + int(0.8 * needed)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+print(sum(1 for _ in inference.restore_from(network, lambda first: (frame for frame in frames[first:]), **options)))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_limit_of_memory():
+  """The process may not have what a whole frame takes."""
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  found = subprocess.run(
+    [sys.executable, '-c', LIMITED], capture_output=True, text=True, timeout=300, env=environment, check=True
+  )
+  assert found.stdout == '2\n'
+  assert 'whole frames take about' in found.stderr and 'out of memory' not in found.stderr
 
 
 def test_other_errors_are_not_taken_for_it():

@@ -6,23 +6,19 @@ import jax
 import numpy as np
 import pytest
 
-from vqm_jax import errors
+from vqm_jax import errors, host_memory
 from vqm_jax.data import windows
 from vqm_jax.training import resident
 
 
 @pytest.mark.parametrize(('size', 'devices'), [(600, 1), (300, 2)])
 def test_data_that_do_not_fit_are_refused(monkeypatch, size, devices):
-  monkeypatch.setattr(resident, '_free_on_host', lambda: 1000)
+  monkeypatch.setattr(host_memory, 'free', lambda: 1000)
   with pytest.raises(
     errors.ConfigError, match='config.data_on_device: mine takes .* expected at most half .* leave it out'
   ):
     resident._check_room('mine', size, jax.local_devices()[:devices])
   resident._check_room('mine', 250, jax.local_devices()[:devices])
-
-
-def test_free_memory_is_that_of_the_host():
-  assert 1e7 < resident._free_on_host() < 1e13
 
 
 def test_windows_are_cut_and_turned_as_by_the_loader():
@@ -42,13 +38,13 @@ def device(**stats):
 
 
 def test_half_of_the_memory_that_is_free_may_be_taken(monkeypatch):
-  monkeypatch.setattr(resident, '_free_on_host', lambda: None)
+  monkeypatch.setattr(host_memory, 'free', lambda: 1 << 40)
   resident._check_room('mine/tiles', 3_000_000, [device(bytes_limit=8_000_000, bytes_in_use=2_000_000)])
   with pytest.raises(
     errors.ConfigError, match='^config.data_on_device: mine/tiles takes 3.5 MB on its devices, .* half of the 6 MB that'
   ):
     resident._check_room('mine/tiles', 3_500_000, [device(bytes_limit=8_000_000, bytes_in_use=2_000_000)])
-  monkeypatch.setattr(resident, '_free_on_host', lambda: 2_000_000)
+  monkeypatch.setattr(host_memory, 'free', lambda: 2_000_000)
   with pytest.raises(errors.ConfigError, match='at most the 2 MB that are free on the host'):
     resident._check_room('mine/tiles', 3_000_000, [device()])
   with pytest.raises(errors.ConfigError, match='at most half of the 2 MB'):

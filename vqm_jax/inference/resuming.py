@@ -8,14 +8,16 @@ ran out of memory, goes on to the very same frames.
 import collections
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from flax import nnx
 
-from vqm_jax import enhancers, errors
+from vqm_jax import enhancers, errors, files, host_memory
 from vqm_jax.inference import streaming
 
 # Yields the frames of a clip from this one on.
@@ -23,6 +25,8 @@ Read = Callable[[int], Iterator[np.ndarray]]
 
 # Smaller tiles are nearly all overlap, which saves no more memory.
 SMALLEST_TILE = 16
+# Of the memory that is free, what the network may have; decoder, encoder and their threads need some, too.
+_ROOM = 0.7
 
 # As XLA, its kernels for CPUs (which say no more) and Python, whose threads need room for a stack, put it.
 _NO_MEMORY = (
@@ -44,7 +48,8 @@ def restore_from(
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
   """Yield (frame, restored frame) from frame `start` on: those that `restore_frames` of the whole clip gives there.
 
-  Where memory runs out, the tile is halved, which is logged, and the frame restored again; no frame is left out.
+  Where memory runs out, the tile is halved, which is logged, and the frame restored again; no frame is left out. A CPU
+  that lacks memory for whole frames begins in tiles: there, systems end a process rather than refuse it memory.
 
   Args:
     network: a restorer or the generator of an enhancer.
@@ -61,7 +66,7 @@ def restore_from(
     ConfigError, DataError: as `restore_frames`; DataError, too, where memory is too small for the smallest tile.
   """
   cuts = [] if cuts is None else cuts
-  position, size = start, None
+  position, size, looked = start, None, False
   while True:
     first = first_needed(network, position, cuts, reach if find_cuts else 0)
     cuts[:] = [cut for cut in cuts if cut <= first]
@@ -71,7 +76,11 @@ def restore_from(
     marked = _noting(find_cuts, first, cuts) if find_cuts else None
     try:
       with contextlib.closing(read(first)) as source:
-        fed = _remembered(source, inputs, position - first)
+        frames = list(itertools.islice(source, 1))
+        if frames and tile is None and not looked:
+          size, looked = frames[0].shape[:2], True
+          tile = _fitting(network, size, **options)
+        fed = _remembered(itertools.chain(frames, source), inputs, position - first)
         restored = streaming.restore_frames(network, fed, tile=tile, find_cuts=marked, **options)
         with contextlib.closing(restored):
           for frame in itertools.islice(restored, position - first, None):
@@ -126,22 +135,60 @@ def _is_out_of_memory(error: Exception) -> bool:
   return isinstance(error, MemoryError) or any(sign.lower() in text for sign in _NO_MEMORY)
 
 
+def _fitting(network, size, devices=None, overlap=64, self_ensemble=1, **others) -> tuple[int, int] | None:
+  """The largest tile for which there is memory: the frame, halved again and again; None for whole frames."""
+  devices = devices or jax.local_devices()
+  if devices[0].platform != 'cpu' or not _can_tile(network):
+    return None
+  temporaries, rest = streaming.memory_needed(network, *size, devices)
+  rest *= self_ensemble
+  free, sides = host_memory.free(), size
+  while temporaries * _share(sides, size, overlap) + rest > _ROOM * free and not _is_smallest(sides, network):
+    sides = _half(sides, network)
+  if sides == size:
+    return None
+  logging.warning(
+    'whole frames take about %s of memory, and %g%% of the %s that are free may be used: '
+    'in tiles of %s, as by --tile=%s',
+    files.size_text(temporaries + rest), 100 * _ROOM, files.size_text(free), *2 * ['x'.join(map(str, sides))],
+  )  # fmt: skip
+  return sides
+
+
+def _share(tile, size, overlap) -> float:
+  """How much of a frame a tile is that sees `overlap` pixels more on each side."""
+  return math.prod(min(side + 2 * overlap, whole) / whole for side, whole in zip(tile, size, strict=True))
+
+
+def _can_tile(network) -> bool:
+  return not isinstance(network, enhancers.RecurrentGenerator) and not network.whole_frames
+
+
+def _is_smallest(tile, network) -> bool:
+  return max(tile) <= max(SMALLEST_TILE, network.size_multiple)
+
+
+def _half(sides, network) -> tuple[int, int]:
+  """Half of a tile, by its longer side, in steps that suit the network."""
+  longer = sides.index(max(sides))
+  halved = [-(-side // (1 + (k == longer))) for k, side in enumerate(sides)]
+  return tuple(-(-side // network.size_multiple) * network.size_multiple for side in halved)
+
+
 def _halved(network, tile, size, position, reason) -> tuple[int, int]:
-  """Half of the tile, or of the frame, by its longer side."""
+  """Half of the tile, or of the frame; DataError where that is not to be had."""
   problem = f'out of memory at frame {position} ({reason})'
-  if isinstance(network, enhancers.RecurrentGenerator) or network.whole_frames:
+  if not _can_tile(network):
     raise errors.DataError(
       f'{problem}, and this network cannot work in tiles, for it measures whole frames; use a smaller video, a network '
       'that can, or a machine with more memory.'
     )
   if size is None and tile is None:
     raise errors.DataError(f'{problem}; close other programs or use a machine with more memory.')
-  sides = list(tile or size)
-  if max(sides) <= max(SMALLEST_TILE, network.size_multiple):
+  sides = tile or size
+  if _is_smallest(sides, network):
     raise errors.DataError(
       f'{problem}, in tiles of {sides[0]}x{sides[1]}; close other programs, lower --overlap or use a machine '
       'with more memory.'
     )
-  longer = sides.index(max(sides))
-  sides[longer] = -(-sides[longer] // 2)
-  return tuple(-(-side // network.size_multiple) * network.size_multiple for side in sides)
+  return _half(sides, network)

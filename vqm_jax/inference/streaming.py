@@ -126,6 +126,37 @@ def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
   return split(encode), split(restore)
 
 
+def memory_needed(network: nnx.Module, height: int, width: int, devices: list) -> tuple[int, int]:
+  """How many bytes restoring frames of this size takes on all of these devices together: (temporaries, the rest).
+
+  The compiler tells of its temporaries; the rest is features of a window and frames on their way. Nothing is run, and
+  what is compiled is what `restore_frames` runs.
+
+  Args:
+    network: a restorer.
+    height, width: of frames, or of tiles with what they overlap.
+    devices: that get a frame each.
+  """
+  network, mesh = frozen(network), parallel.batch_mesh(devices=devices)
+  encode, restore = _programs(nnx.graphdef(network), mesh, height, width)
+  state = nnx.to_pure_dict(nnx.state(network))
+  state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(mesh)), state)
+
+  def split(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.split(mesh))
+
+  frames = split(jax.ShapeDtypeStruct((mesh.size, network.unit_frames, height, width, 3), jnp.uint8))
+  count = network.num_frames - network.unit_frames + 1
+  units = [jax.tree.map(split, jax.eval_shape(encode, state, frames))] * count
+  encoding, restoring = (
+    program.lower(state, x).compile().memory_analysis() for program, x in ((encode, frames), (restore, units))
+  )
+  temporaries = max(encoding.temp_size_in_bytes, restoring.temp_size_in_bytes)
+  # A group of windows needs as many features more as it has windows; a result is made while two are on their way.
+  kept = (count + 1) * encoding.output_size_in_bytes + 3 * restoring.output_size_in_bytes
+  return mesh.size * temporaries, mesh.size * kept
+
+
 def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Mesh, every: int) -> Iterator[jax.Array]:
   """Yield restored frames, float32 (H, W, 3), unclipped; one group of them is always in flight."""
   graphdef = nnx.graphdef(network)

@@ -4,7 +4,6 @@ They are the very samples that the loader decodes, in the same order: see `data.
 """
 
 import functools
-import os
 import time
 from collections.abc import Sequence
 
@@ -14,7 +13,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from vqm_jax import data, errors, files, parallel
+from vqm_jax import data, errors, files, host_memory, parallel
 
 # Of the memory that is free; the rest is for the network.
 _SHARE = 0.5
@@ -93,23 +92,12 @@ def _check_room(names: str, size: int, devices: list) -> None:
     free = stats['bytes_limit'] - stats['bytes_in_use'] if 'bytes_limit' in stats else None
     copies = 1
     if device.platform == 'cpu':  # all of which share the host's
-      free, copies = _free_on_host(), len(devices)
+      free, copies = host_memory.free(), len(devices)
     if free is not None and copies * size > _SHARE * free:
       raise _too_large(names, copies * size, f'half of the {files.size_text(free)} that are free')
-  free = _free_on_host()
-  if free is not None and size > free:
+  free = host_memory.free()
+  if size > free:
     raise _too_large(names, size, f'the {files.size_text(free)} that are free on the host, through which they go')
-
-
-def _free_on_host() -> int | None:
-  """Bytes of main memory that programs may have; None where the system does not tell."""
-  try:
-    with open('/proc/meminfo', encoding='ascii') as file:
-      return next((1024 * int(line.split()[1]) for line in file if line.startswith('MemAvailable:')), None)
-  except OSError:
-    names = ('SC_AVPHYS_PAGES', 'SC_PAGE_SIZE')
-    known = all(name in os.sysconf_names for name in names)
-    return os.sysconf(names[0]) * os.sysconf(names[1]) if known else None
 
 
 def _too_large(names: str, size: int, room: str) -> errors.ConfigError:
