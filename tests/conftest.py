@@ -1,5 +1,7 @@
 """Eight virtual CPU devices and a compilation cache for all tests."""
 
+import contextlib
+import functools
 import gc
 import importlib.metadata
 import json
@@ -48,9 +50,23 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+def _remember_shuffles():
+  """Keep where Grain shuffles which sample to: short trainings ask for the same again and again.
+
+  Of a handful of records each costs milliseconds of a processor: a permutation of 65,536 numbers is followed until it
+  comes to one below the number of records.
+  """
+  with contextlib.suppress(ImportError, AttributeError):  # inside of Grain; without, tests are slower
+    from grain._src.python.dataset.transformations import shuffle
+
+    places = functools.cache(shuffle.index_shuffle.index_shuffle)
+    shuffle.index_shuffle = types.SimpleNamespace(index_shuffle=places)
+
+
 @pytest.fixture(scope='session')
 def build_demo(tmp_path_factory):
   """Builds configs of vqm_demo: build_demo('tiles', ...) -> a data_dir with them."""
+  _remember_shuffles()
 
   def build(*configs) -> str:
     import tensorflow_datasets as tfds
