@@ -21,6 +21,8 @@ CACHE = pathlib.Path(tempfile.gettempdir()) / 'vqm_jax_test_xla_cache'
 FLAGS = ['--xla_force_host_platform_device_count=8']
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag stops the program
   FLAGS.append('--xla_cpu_use_fusion_emitters=false')  # compiles up to four times faster
+  # A program cut into parts for as many threads as compile is a tenth more work in all, and the workers fill the cores.
+  FLAGS.append('--xla_cpu_parallel_codegen_split_count=1')
   # Eight devices that share two cores may be late for each other; 40 seconds would end the process.
   FLAGS.append('--xla_cpu_collective_call_terminate_timeout_seconds=300')
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
