@@ -508,8 +508,8 @@ def test_critics_look_at_other_places_between_the_same_images():
 
 
 def test_weights_are_steered_for_the_one_sided_penalty_alone():
-  weight = enhancer(penalty_start=7.0, allow_decrease=False).adaptive_weights()['critic_x']
-  assert weight == losses.AdaptiveWeight(start=7.0, allow_decrease=False)
+  weight = enhancer(penalty_start=7.0).adaptive_weights()['critic_x']
+  assert weight == losses.AdaptiveWeight(start=7.0)
   for name, weight in enhancer(penalty='two_sided').adaptive_weights().items():
     assert name in DPE.critics
     state = weight.init()

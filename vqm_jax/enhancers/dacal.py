@@ -43,6 +43,7 @@ from vqm_jax.layers.conv import SymmetricConv
 from vqm_jax.layers.resample import nearest_up2
 
 COMPONENTS = ('both', 'add', 'mul')
+LOW_STRIDE = 4  # by which the low band is subsampled; what the blur 'paper' leaves would alias
 
 
 def _require(holds: bool, text: str) -> None:
@@ -261,8 +262,7 @@ class DACAL(Enhancer):
     features: length of their features.
     marginals: one-dimensional critics of each head, a multiple of `features`.
     head_gain: `gain` of the heads.
-    band_filter, band_sigma: the blur between the bands, `kind` and `sigma` of `layers.blur`.
-    low_stride: the low band is subsampled by it. 4 suits 'dped', and 'sigma' from 3 on; 'paper' would alias.
+    band_filter: the blur between the bands, `kind` of `layers.blur`.
     identity_weight: of the mean squared difference between source and output; 250 * patch / 512 when left out. It is a
       quarter of DPE's, because a colour shift moves the subsampled low critic a quarter as far.
     temporal_weight: of `temporal_change`.
@@ -290,8 +290,6 @@ class DACAL(Enhancer):
     marginals: int = 512,
     head_gain: float = 1.0,
     band_filter: str = 'dped',
-    band_sigma: float = 3.0,
-    low_stride: int = 4,
     identity_weight: float | None = None,
     temporal_weight: float = 10.0,
     smoothness_weight: float = 0.1,
@@ -308,27 +306,25 @@ class DACAL(Enhancer):
     _require(
       band_filter in BLURS, f'loss_args.band_filter={band_filter!r} is unknown; choose one of {", ".join(BLURS)}'
     )
-    _require(band_sigma > 0, f'loss_args.band_sigma={band_sigma} must be above 0')
-    _require(low_stride > 0, f'loss_args.low_stride={low_stride} must be at least 1')
     kinds = losses.PENALTIES
     _require(penalty in kinds, f'loss_args.penalty={penalty!r} is unknown; choose one of {", ".join(kinds)}')
     self.generator = Generator(**generator_args, dtype=dtype, rngs=rngs)
     critic = functools.partial(Critic, critic_width, features, marginals // features, head_gain, rngs=rngs)
     self.critic_low, self.critic_high = critic(), critic()
-    self.band_filter, self.band_sigma, self.low_stride = band_filter, band_sigma, low_stride
+    self.band_filter = band_filter
     self.identity_weight = 250 * patch / 512 if identity_weight is None else identity_weight
     self.temporal_weight, self.smoothness_weight = temporal_weight, smoothness_weight
     self.penalty, self.penalty_weight = penalty, penalty_weight
 
   def bands(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(..., H, W, 3) -> low and high band of this shape, whose sum it is."""
-    low = blur(frames, self.band_filter, self.band_sigma)
+    low = blur(frames, self.band_filter)
     return low, frames - low
 
   def _seen(self, clips: jax.Array) -> dict[str, jax.Array]:
     """Cut clips (B, T, H, W, 3) into the bands that the critics see, of all frames (B * T, ...)."""
     low, high = self.bands(images(clips))
-    return {'critic_low': low[:, :: self.low_stride, :: self.low_stride], 'critic_high': high}
+    return {'critic_low': low[:, ::LOW_STRIDE, ::LOW_STRIDE], 'critic_high': high}
 
   def generator_loss(self, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     outputs, multipliers, offsets = self.generator.sequence(x)

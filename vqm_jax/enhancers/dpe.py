@@ -264,7 +264,6 @@ class DPE(Enhancer):
     penalty: kind of `losses.gradient_penalty`. Bounds of the adaptive weight are made for 'one_sided'; the others keep
       `penalty_start` as their weight.
     penalty_start: first weight of both penalties.
-    allow_decrease: see `losses.AdaptiveWeight`.
     critic_fake_mode: whether the critics see frames generated with running statistics ('eval', as released) or with
       those of the batch ('train'). Running statistics move with the generators' updates alone.
     supervised: x and y are pairs, pixel by pixel, and the identity term draws y' to y and x' to x instead. The paper of
@@ -291,7 +290,6 @@ class DPE(Enhancer):
     cycle_factor: float = 10.0,
     penalty: str = 'one_sided',
     penalty_start: float = 10.0,
-    allow_decrease: bool = True,
     critic_fake_mode: str = 'eval',
     supervised: bool = False,
   ):
@@ -315,7 +313,6 @@ class DPE(Enhancer):
     self.cycle_factor = cycle_factor
     self.penalty = penalty
     self.penalty_start = penalty_start
-    self.allow_decrease = allow_decrease
     self.critic_fake_mode = critic_fake_mode
     self.supervised = supervised
 
@@ -358,7 +355,7 @@ class DPE(Enhancer):
 
   def adaptive_weights(self) -> dict[str, losses.AdaptiveWeight]:
     if self.penalty == 'one_sided':
-      weight = losses.AdaptiveWeight(self.penalty_start, allow_decrease=self.allow_decrease)
+      weight = losses.AdaptiveWeight(self.penalty_start)
     else:
       weight = losses.AdaptiveWeight(self.penalty_start, upper=float('inf'), allow_decrease=False)
     return dict.fromkeys(self.critics, weight)

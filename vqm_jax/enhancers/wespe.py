@@ -206,7 +206,7 @@ class WESPE(Enhancer):
     content_loss: 'vgg19', mean squared difference of its features, or 'pixel', that of the pixels.
     content_weight: that of CONTENT_WEIGHTS when left out.
     colour_weight, texture_weight, tv_weight: of the generator's other terms.
-    blur, blur_sigma: what the colour discriminator's images are blurred by, see `layers.blur`.
+    blur: what the colour discriminator's images are blurred by, see `layers.blur`.
     perceptual_dir: folder of the converted VGG-19 weights; '' is the usual one, see `perceptual.path_of`.
     allow_random: for tests: random weights where there are none. No flag or config may set it.
 
@@ -234,7 +234,6 @@ class WESPE(Enhancer):
     texture_weight: float = 5e-3,
     tv_weight: float = 10.0,
     blur: str = 'dped',
-    blur_sigma: float = 3.0,
     perceptual_dir: str = '',
     allow_random: bool = False,
   ):
@@ -246,7 +245,6 @@ class WESPE(Enhancer):
     for term, weight in weights.items():
       _expect(f'{term}_weight', weight, 0 <= weight < math.inf, 'a number of at least 0')
     _expect('blur', blur, blur in gaussian.BLURS, f'one of {", ".join(gaussian.BLURS)}')
-    _expect('blur_sigma', blur_sigma, 0 < blur_sigma < math.inf, 'a number above 0')
     _expect('critic_width', critic_width, 0 < critic_width < math.inf, 'a number above 0')
     _expect('critic_norm', critic_norm, critic_norm in CRITIC_NORMS, f'one of {", ".join(CRITIC_NORMS)}')
     if patch < Discriminator.LEAST_PATCH:
@@ -262,12 +260,12 @@ class WESPE(Enhancer):
     self.inverse = Generator(**generator_args, **how)
     self.colour_critic = Discriminator(3, patch, critic_width, critic_mean, critic_norm, **how)
     self.texture_critic = Discriminator(1, patch, critic_width, critic_mean, critic_norm, **how)
-    self.patch, self.blur, self.blur_sigma = patch, blur, blur_sigma
+    self.patch, self.blur = patch, blur
     self.term_weights = tuple(weights.items())
 
   def critic_inputs(self, images: jax.Array) -> dict[str, jax.Array]:
     """Split images (B, H, W, 3) for the two: their colours without texture, and their texture without colour."""
-    return {'colour': gaussian.blur(images, self.blur, self.blur_sigma), 'texture': luma(images)}
+    return {'colour': gaussian.blur(images, self.blur), 'texture': luma(images)}
 
   def generator_loss(self, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """See `Enhancer`; the terms are content, tv, colour and texture."""
