@@ -65,6 +65,10 @@ def _remember_shuffles():
     shuffle.index_shuffle = types.SimpleNamespace(index_shuffle=places)
 
 
+def pytest_sessionfinish():
+  gc.freeze()  # a second or two less for each worker at its end
+
+
 @pytest.fixture(scope='session')
 def build_demo(tmp_path_factory):
   """Builds configs of vqm_demo: build_demo('tiles', ...) -> a data_dir with them."""

@@ -140,6 +140,7 @@ def test_a_save_that_does_not_fit_on_the_disk_says_what_it_needs(tmp_path, monke
 
 def test_a_disk_that_fills_while_saving_is_told_once_and_keeps_nobody_waiting(tmp_path, monkeypatch):
   told = []
+  gc.freeze()  # what other tests left: looking through it below took seconds
   monkeypatch.setattr(sys, 'unraisablehook', told.append)  # where TensorStore's threads would leave tracebacks
   noise = np.random.default_rng(0).standard_normal((20, 40_000)).astype(np.float32)
   layers = {f'layer{index}': jnp.asarray(values) for index, values in enumerate(noise)}
@@ -157,6 +158,7 @@ def test_a_disk_that_fills_while_saving_is_told_once_and_keeps_nobody_waiting(tm
   assert time.monotonic() - start < 100
   time.sleep(0.5)
   gc.collect()  # asyncio tells of failed tasks when they are freed: here, not in the middle of another test
+  gc.unfreeze()
   assert [what.exc_value for what in told] == []
   assert checkpoints.steps(tmp_path / 'checkpoints') == [1]
   checkpoints.verify(tmp_path / 'checkpoints', 1)

@@ -6,7 +6,6 @@ import jax
 import networks
 import numpy as np
 import pytest
-from flax import nnx
 from restorers.sizes import TINY
 
 from vqm_jax import errors, restorers
@@ -83,4 +82,4 @@ def test_members_and_weights_come_from_the_config():
 )
 def test_what_cannot_be_mixed_is_refused(args, message):
   with pytest.raises(errors.ConfigError, match=message):
-    restorers.create('mixture', **args, rngs=nnx.Rngs(0))
+    networks.shapes(functools.partial(restorers.create, 'mixture', **args))
