@@ -23,14 +23,15 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import tensorflow_datasets as tfds
 from vqm_jax.data.clips import ClipReader
-name, data_dir = sys.argv[1:]
-tiles = tfds.data_source(f'{name}/micro_tiles', split='train', data_dir=data_dir)
-frames = tfds.data_source(f'{name}/micro_frames', split='val', data_dir=data_dir)
-reader = ClipReader(frames)
-lq, hq = next(reader.frames('val_00'))
-info = tiles.dataset_info
-assert 'tensorflow' not in sys.modules
-print(len(tiles), len(frames), tiles[3]['lq'].shape, hq.shape, info.name, info.version, len(info.description) > 100)
+data_dir, *names = sys.argv[1:]
+for name in names:
+  tiles = tfds.data_source(f'{name}/micro_tiles', split='train', data_dir=data_dir)
+  frames = tfds.data_source(f'{name}/micro_frames', split='val', data_dir=data_dir)
+  reader = ClipReader(frames)
+  lq, hq = next(reader.frames('val_00'))
+  info = tiles.dataset_info
+  assert 'tensorflow' not in sys.modules
+  print(len(tiles), len(frames), tiles[3]['lq'].shape, hq.shape, info.name, info.version, len(info.description) > 100)
 """
 
 
@@ -56,21 +57,22 @@ print(json.dumps(results))
 """
 
 
-def runs(*command_lines, **env):
-  """[(exit code, stdout, stderr)] of `python -m vqm_jax.prepare.build` with each of the argument lists."""
-  result = subprocess.run(
-    [sys.executable, '-c', RUNS, json.dumps(command_lines)],
-    capture_output=True,
-    text=True,
-    timeout=200,
-    env=os.environ | env,
-  )
-  assert result.returncode == 0, result.stderr
-  return json.loads(result.stdout.splitlines()[-1])
+@pytest.fixture(scope='module')
+def runs(command, tmp_path_factory):
+  """runs(args, ...) -> [(exit code, stdout, stderr)] of `python -m vqm_jax.prepare.build` with each of these lists."""
+  script = tmp_path_factory.mktemp('build') / 'runs.py'
+  script.write_text(RUNS)
+
+  def run(*command_lines, **env):
+    done = command(script, json.dumps(command_lines), **env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+  return run
 
 
 @pytest.fixture(scope='module')
-def two_names(tmp_path_factory):
+def two_names(runs, tmp_path_factory):
   """A data dir with the micro configs under their own name and under another, and the output of the builds."""
   data_dir = tmp_path_factory.mktemp('names')
   common = ['--dataset=vqm_demo', f'--data_dir={data_dir}', '--config=micro_tiles,micro_frames']
@@ -96,16 +98,16 @@ def test_names_live_side_by_side(two_names):
   assert places[0] != places[1]  # the second was built with another seed
 
 
-@pytest.mark.parametrize('name', ['vqm_demo', 'other'])
-def test_records_need_no_builder_code(two_names, name):
+def test_records_need_no_builder_code(two_names):
+  names = ('vqm_demo', 'other')
   result = subprocess.run(
-    [sys.executable, '-c', READ, name, str(two_names[0])], capture_output=True, text=True, timeout=60
+    [sys.executable, '-c', READ, str(two_names[0]), *names], capture_output=True, text=True, timeout=60
   )
   assert result.returncode == 0, result.stderr
-  assert result.stdout.split('\n')[0] == f'8 8 (7, 48, 48, 3) (64, 96, 3) {name} 1.0.0 True'
+  assert result.stdout.splitlines() == [f'8 8 (7, 48, 48, 3) (64, 96, 3) {name} 1.0.0 True' for name in names]
 
 
-def test_built_already(two_names):
+def test_built_already(runs, two_names):
   data_dir, _ = two_names
   files = {p: p.stat().st_mtime_ns for p in data_dir.rglob('*') if p.is_file()}
   common = ['--dataset=vqm_demo', f'--data_dir={data_dir}']
@@ -117,7 +119,7 @@ def test_built_already(two_names):
   assert other[0] == 1 and 'was built with per_video=4, now per_video=3; give --overwrite' in other[2]
 
 
-def test_a_damaged_description_is_told_and_built_again(two_names, tmp_path):
+def test_a_damaged_description_is_told_and_built_again(runs, two_names, tmp_path):
   shutil.copytree(two_names[0] / 'vqm_demo' / 'micro_frames', tmp_path / 'vqm_demo' / 'micro_frames')
   described = tmp_path / 'vqm_demo' / 'micro_frames' / '1.0.0' / 'dataset_info.json'
   described.write_text('[' * 1000)
@@ -155,7 +157,7 @@ ERRORS = [
 ]
 
 
-def test_errors_are_one_line(tmp_path):
+def test_errors_are_one_line(runs, tmp_path):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'file').touch()
   names = dict(empty=tmp_path / 'empty', file=tmp_path / 'file')
@@ -166,13 +168,13 @@ def test_errors_are_one_line(tmp_path):
     assert error.startswith('error: ') and error.count('\n') == 1 and not output
 
 
-def test_help():
+def test_help(runs):
   ((code, output, _),) = runs(['--help'])
   assert code == 0 and 'paired_videos' in output
 
 
 @pytest.mark.slow
-def test_a_killed_build_is_not_taken_for_a_finished_one(tmp_path, binary):
+def test_a_killed_build_is_not_taken_for_a_finished_one(runs, tmp_path, binary):
   args = ['--dataset=vqm_demo', '--config=micro_tiles', f'--data_dir={tmp_path}']
   process = binary('prepare.build', '--per_video=100000', *args)
   deadline = time.monotonic() + 180
@@ -290,7 +292,7 @@ def own_set(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_data_set_of_ones_own(tmp_path, own_set):
+def test_a_data_set_of_ones_own(runs, tmp_path, own_set):
   data_dir = tmp_path / 'data'
   common = [f'--dataset={own_set}', f'--data_dir={data_dir}']
   results = runs(
