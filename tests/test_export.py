@@ -1,11 +1,7 @@
 """The binary `vqm_jax.export` on a run: what it writes, and what it says when it cannot."""
 
 import json
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import networks
@@ -18,8 +14,6 @@ import vqm_jax
 from vqm_jax import checkpoints, inference
 from vqm_jax.inference import exporting, shipped
 from vqm_jax.perceptual import weight_files
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Many command lines in one process, which would otherwise spend the time on importing JAX. In one of its own, because
 # binaries define flags of the same names.
@@ -56,22 +50,23 @@ def write_run(workdir, system, args):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(command, tmp_path_factory):
   """Folder, networks of both checkpoints, and [exit code, text] of every command line of TOLD."""
   folder = tmp_path_factory.mktemp('export')
   nets = write_run(folder / 'unet', 'tcl_unet', {'width': 4, 'depth': 2})
   with pytest.MonkeyPatch.context() as patch:
     shipped_weights.empty(patch, folder / 'checkout')
     shipped_weights.add('web-small')
-    return folder, nets, told(folder)
+    return folder, nets, told(command, folder)
 
 
-def told(folder):
+def told(command, folder):
   lines = [line.replace('@', f'{folder}/').split() for line, _, _ in TOLD]
-  driver = [sys.executable, '-c', DRIVER, json.dumps(lines), str(shipped.FOLDER)]
-  process = subprocess.run(driver, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-  assert process.returncode == 0, process.stderr
-  return json.loads(process.stdout.splitlines()[-1])
+  driver = folder / 'driver.py'
+  driver.write_text(DRIVER)
+  done = command(driver, json.dumps(lines), shipped.FOLDER)
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout.splitlines()[-1])
 
 
 UNET = '--workdir=@unet --output=@'
