@@ -7,10 +7,10 @@ what the network is given for the frames around the centre. Both are scored on w
 the first on windows as they are, the second on still ones. The interval is that of the mean difference, from clips
 drawn with replacement.
 
-`paired_videos` made of clips with a moving camera (`prepare.degrade`, `prepare.build`) shows most: in still pictures an
-encoder copies its errors from frame to frame. --size=full takes the published widths, for a GPU; the small ones take
-half an hour to an hour on one core. Runs that are there already are not made again, so that several processes can share
-the systems.
+Best on `paired_videos` of clips with a moving or hand-held camera, reduced so that what moves does so by few pixels
+(`prepare.degrade`, `prepare.build`; docs/learning.md has the commands), with the same kinds of motion in training as in
+--split. --size=full takes the published widths, for a GPU; the small ones take ten to thirty minutes on one core. Runs
+that are there already are not made again, so that several processes can share the systems.
 """
 
 import importlib
@@ -34,6 +34,7 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where it was prepared.')
 _SPLIT = flags.DEFINE_string('split', 'val', 'Split that the networks are scored on.')
 _SYSTEMS = flags.DEFINE_list('systems', list(SYSTEMS), 'Experiments to compare.')
 _SIZE = flags.DEFINE_enum('size', 'tiny', ['tiny', 'full'], 'Their small versions, or the published ones.')
+_LR = flags.DEFINE_float('lr', None, "Rate of learning, if not the recipe's.", lower_bound=0.0)
 _STEPS = flags.DEFINE_integer('steps', 3000, 'Updates of each training.', lower_bound=1)
 _FRAMES = flags.DEFINE_integer('frames', 40, 'Frames of a clip that are scored; 0 for all.', lower_bound=0)
 _OUT = flags.DEFINE_string('out', 'runs/more_frames', 'Folder of the finished runs.')
@@ -46,6 +47,8 @@ def config_of(system: str):
   config.update(dataset=_DATASET.value, dataset_config=_CONFIG.value, data_dir=_DATA_DIR.value or '')
   config.steps = _STEPS.value
   config.slow_rate = 1.0  # neighbours are worth something as soon as offsets follow what moves
+  if _LR.value:
+    config.lr = _LR.value
   return config
 
 
