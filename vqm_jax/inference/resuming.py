@@ -66,7 +66,7 @@ def restore_from(
     ConfigError, DataError: as `restore_frames`; DataError, too, where memory is too small for the smallest tile.
   """
   cuts = [] if cuts is None else cuts
-  position, size, looked = start, None, False
+  position, size = start, None
   while True:
     first = first_needed(network, position, cuts, reach if find_cuts else 0)
     cuts[:] = [cut for cut in cuts if cut <= first]
@@ -77,8 +77,8 @@ def restore_from(
     try:
       with contextlib.closing(read(first)) as source:
         frames = list(itertools.islice(source, 1))
-        if frames and tile is None and not looked:
-          size, looked = frames[0].shape[:2], True
+        if frames and tile is None:
+          size = frames[0].shape[:2]
           tile = _fitting(network, size, **options)
         fed = _remembered(itertools.chain(frames, source), inputs, position - first)
         restored = streaming.restore_frames(network, fed, tile=tile, find_cuts=marked, **options)
@@ -143,7 +143,9 @@ def _fitting(network, size, devices=None, overlap=64, self_ensemble=1, **others)
   temporaries, rest = streaming.memory_needed(network, *size, devices)
   rest *= self_ensemble
   free, sides = host_memory.free(), size
-  while temporaries * _share(sides, size, overlap) + rest > _ROOM * free and not _is_smallest(sides, network):
+  while temporaries * _share(sides, size, overlap) + rest > _ROOM * free:
+    if _is_smallest(sides, network) or max(sides) <= overlap:
+      break
     sides = _half(sides, network)
   if sides == size:
     return None
