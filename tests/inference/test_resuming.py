@@ -1,5 +1,6 @@
 """From any frame on, as if all had been restored."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -231,6 +232,16 @@ def test_a_cpu_that_lacks_memory_begins_in_tiles(monkeypatch, caplog, ensemble, 
     told = [text for text in caplog.messages if 'of memory' in text]
     assert len(told) == (tile is not None)
     assert tile is None or told[0].endswith(f'in tiles of {tile[0]}x{tile[1]}, as by --tile={tile[0]}x{tile[1]}')
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_to_know_what_it_takes_compiles_nothing_more(monkeypatch, caplog, devices):
+  monkeypatch.setattr(host_memory, 'free', lambda: 1 << 50)
+  frames = frames_of(3, 36 + 4 * devices, 40)  # of no other test
+  with jax.log_compiles(True), caplog.at_level(logging.DEBUG, 'jax'):
+    assert len(list(inference.restore_from(Wide(3), Reader(frames), devices=jax.devices()[:devices]))) == 3
+  compiled = [text.split(' in ')[0] for text in caplog.messages if text.startswith('Finished XLA compilation of ')]
+  assert compiled.count('Finished XLA compilation of jit(mapped)') == 2  # the part of each frame, and of each window
 
 
 def test_what_cannot_work_in_tiles_is_not_asked_to(monkeypatch):
