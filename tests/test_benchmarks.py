@@ -112,7 +112,8 @@ def test_the_line_of_a_published_step(small_step, tmp_path):
   record, batch = 96 * 96 * 3, 2 * 16 * 16 * 3
   assert pipeline.memory_rule((1, 96, 96, 3), config, 1) == 2 * (2 * (record + batch) + 6 * batch)
   rate, growth = pipeline.load_alone(names, dict(num_frames=1, crop=16, batch_size=2), 0, 0.2)
-  assert rate > 0 and (growth > 0 or not os.path.exists('/proc'))
+  # Where the process had room from before, it grows by nothing.
+  assert rate > 0 and math.isfinite(growth) == os.path.exists('/proc')
   config.crop = 100
   assert ' '.join(line(1.0)).endswith('needs records of 1 frame(s) of 100x100 or more')
 
