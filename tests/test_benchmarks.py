@@ -43,7 +43,7 @@ def load(monkeypatch):
     flags.FLAGS.remove_flag_values(aside)
     before = set(flags.FLAGS)
     spec.loader.exec_module(module)
-    added.extend(set(flags.FLAGS) - before)
+    added.extend(set(own) - before)  # what its libraries define stays with them
     return module
 
   added, aside = [], {}
