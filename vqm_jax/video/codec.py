@@ -229,12 +229,10 @@ class Encoder:
 
   @contextlib.contextmanager
   def _reporting(self):
-    try:
+    partial = self._partial
+    full = files.filling(self._output, lambda: partial.stat().st_size) if partial else contextlib.nullcontext()
+    with libav.fenced(lambda why: f'{_name(self._output)}: cannot be written ({why})'), full:
       yield
-    except libav.ERRORS as error:
-      if self._partial and files.is_full(error):
-        raise files.full(self._output, self._partial.stat().st_size if self._partial.exists() else 0) from error
-      raise errors.VideoError(f'{_name(self._output)}: cannot be written ({libav.reason(error)})') from error
 
   def _captioned(self, packets: list[av.Packet]) -> list[av.Packet]:
     return [

@@ -248,10 +248,9 @@ def read_packets(path: pathlib.Path) -> Packets:
       # The last frame lasts as long as others do, which may be many chunks.
       count = int(table[1].max()) + int(np.median(np.diff(np.sort(table[1]))) if count > 1 else 1)
     truncated = _truncated(path, container, stream, count, float(end))
-    ending = transport.End()
-    if container.format.name == 'mpegts':
-      ending = transport.end_of(path, stream.id)
-      truncated = 'it ends within a packet of the transport stream' if ending.broken else ''
+    ending = transport.end_of(path, stream.id) if container.format.name == 'mpegts' else transport.End()
+    if ending.broken:
+      truncated = 'it ends within a packet of the transport stream'
     rates = tuple(rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
     name = codec_name(stream)
     if (word := _READ_AHEAD.get(container.format.name)) is not None:
