@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, chosen, read back, refused; whole runs on them are in training/test_loop.py."""
 
+import functools
 import gc
 import json
 import shutil
@@ -8,11 +9,14 @@ import time
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
+import optax
 import pytest
+from flax import nnx, traverse_util
 from full_disk import no_file_beyond
 
-from vqm_jax import checkpoints, errors
+from vqm_jax import checkpoints, errors, restorers
 
 
 def state(value):
@@ -162,6 +166,59 @@ def test_a_disk_that_fills_while_saving_is_told_once_and_keeps_nobody_waiting(tm
   assert [what.exc_value for what in told] == []
   assert checkpoints.steps(tmp_path / 'checkpoints') == [1]
   checkpoints.verify(tmp_path / 'checkpoints', 1)
+
+
+# Layers that were items of lists, and a system that has them.
+NAMED = [
+  ('tcl_edvr', 'fusion/spatial2/0', 'fusion/spatial2_reduce'),
+  ('tcl_edvr', 'fusion/spatial2/1', 'fusion/spatial2_merge'),
+  ('tcl_edvr', 'fusion/spatial2/2', 'fusion/spatial2_last'),
+  ('jojo', 'fusion/up0/0', 'fusion/up0_mix'),
+  ('jojo', 'fusion/up0/1', 'fusion/up0_last'),
+  ('boss_f1', 'fusion/add/0', 'fusion/add1'),
+  ('boss_f1', 'fusion/add/1', 'fusion/add2'),
+  ('boss_f3', 'trunk/fuse/0', 'trunk/fuse'),
+  ('boss_f3', 'trunk/fuse/1', 'trunk/smooth'),
+  ('gil', 'stage1/rrcu1/layers/0', 'stage1/rrcu1/first'),
+  ('gil', 'stage1/up_rrcu2/layers/1', 'stage1/up_rrcu2/second'),
+]
+KEPT = ['trunk/blocks/0/fuse', 'trunk/blocks/1/conv1', 'generator/layers/0', 'fuse']
+
+
+def tree(paths):
+  """A parameter for each path, its value the number in the list; whole numbers are keys of lists."""
+  keys = [tuple(int(key) if key.isdecimal() else key for key in f'{path}/kernel'.split('/')) for path in paths]
+  return traverse_util.unflatten_dict({key: np.full((2,), k, np.float32) for k, key in enumerate(keys)})
+
+
+def test_what_was_saved_before_layers_had_names_is_read_under_their_names(tmp_path):
+  before, now = ([names[k] for names in NAMED] + KEPT for k in (1, 2))
+  optimizer = optax.masked(optax.adam(1e-3), lambda params: jax.tree.map(lambda _: True, params))
+  old, new = ({'params': tree(paths), 'opt_state': optimizer.init(tree(paths))} for paths in (before, now))
+  old, new = ({**state, 'opt_state': optimizer.update(state['params'], state['opt_state'])[1]} for state in (old, new))
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saver:
+    saver.save(3, old, {'step': 3})
+    saver.wait()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), new)
+    restored, _ = saver.restore_latest(wanted)
+  jax.tree.map(np.testing.assert_array_equal, restored, new)  # the same structure, too
+  arrays = checkpoints.read_arrays(directory, 3, 'params')
+  assert arrays.keys() == checkpoints.flatten(new['params']).keys()
+  for found in (arrays, checkpoints.flatten(old['params'])):
+    params, report = checkpoints.warm_start(jax.tree.map(np.zeros_like, new['params']), found)
+    jax.tree.map(np.testing.assert_array_equal, params, new['params'])
+    assert not report['new'] + report['misfit'] + report['unused']
+
+
+@pytest.mark.parametrize('system', sorted({system for system, _, _ in NAMED}))
+def test_names_of_layers_are_those_of_the_networks(system):
+  network = networks.shapes(functools.partial(restorers.create, system))
+  paths = checkpoints.flatten(nnx.to_pure_dict(nnx.state(network)))
+  modules = {path[:end] for path in paths for end, letter in enumerate(path) if letter == '/'}
+  for _, before, now in (names for names in NAMED if names[0] == system):
+    assert now in modules and before not in modules
 
 
 def test_warm_start_copies_what_fits_and_reports_the_rest():

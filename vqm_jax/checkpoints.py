@@ -41,6 +41,20 @@ DIGESTS = 'digests.json'
 _NOT_DIGESTED = {DIGESTS, 'commit_success.txt', '_CHECKPOINT_METADATA'}
 _STATE, _META, _METRICS = 'state/', 'meta/metadata', 'metrics/'
 _STEP = re.compile('0|[1-9][0-9]*')  # not 007: folders are found again by the number
+# Layers that were items of lists before they had names: what was saved then is read under the names of now.
+_RENAMED = {
+  r'\bfusion/spatial2/0/': 'fusion/spatial2_reduce/',
+  r'\bfusion/spatial2/1/': 'fusion/spatial2_merge/',
+  r'\bfusion/spatial2/2/': 'fusion/spatial2_last/',
+  r'\bfusion/up0/0/': 'fusion/up0_mix/',
+  r'\bfusion/up0/1/': 'fusion/up0_last/',
+  r'\bfusion/add/0/': 'fusion/add1/',
+  r'\bfusion/add/1/': 'fusion/add2/',
+  r'\btrunk/fuse/0/': 'trunk/fuse/',
+  r'\btrunk/fuse/1/': 'trunk/smooth/',
+  r'(rrcu\d)/layers/0/': r'\1/first/',
+  r'(rrcu\d)/layers/1/': r'\1/second/',
+}
 _CLOSING = 20  # seconds that a manager whose save failed is waited for; its threads may never end
 
 
@@ -171,12 +185,13 @@ class Checkpoints:
         if jax.process_index() == 0:
           _set_aside(self.directory / str(step))
         continue
-      args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
       # Its bytes are those that were written: what does not fit is the program.
       with _fenced(f'Checkpoint {self.directory / str(step)} holds another state than this code and config build'):
         self._manager.reload()
+        target = _as_saved(self.directory / str(step) / 'state', abstract_state)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=args)
-      return restored.state, restored.meta
+      return _filled(abstract_state, _named(flatten(restored.state))), restored.meta
     if damaged := _damaged(self.directory):
       raise errors.CheckpointError(
         f'{damaged}; or start in another --workdir from other weights with --config.init_from=WORKDIR; or '
@@ -367,7 +382,7 @@ def read_arrays(directory: pathlib.Path, step: int, part: str) -> dict[str, np.n
     target = {part: jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved[part])}
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     args = ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
-    return flatten(reader.restore(path, args=args)[part])
+    return _named(flatten(reader.restore(path, args=args)[part]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,23 +417,53 @@ def read_meta(directory: pathlib.Path, step: int) -> dict[str, Any]:
     raise errors.CheckpointError(f'{path} is damaged ({errors.reason(error)}); use another --step.') from error
 
 
+def _as_saved(folder: pathlib.Path, abstract_state: Any) -> Any:
+  """`abstract_state`, or what a state with the names of before has in its place."""
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    saved = reader.metadata(folder.resolve()).item_metadata.tree
+  names = flatten(saved).keys()
+  if names == _named(dict.fromkeys(names)).keys():
+    return abstract_state
+  return _filled(saved, flatten(abstract_state))
+
+
+def _filled(tree: Any, leaves: dict[str, Any]) -> Any:
+  """`tree` with the leaf of that name in every place."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(_text(path))], tree)
+
+
+def _name(path: str) -> str:
+  """The path of now of a leaf."""
+  for old, new in _RENAMED.items():
+    path = re.sub(old, new, path)
+  return path
+
+
+def _named(leaves: dict[str, Any]) -> dict[str, Any]:
+  """Leaves by their paths of now."""
+  return {_name(path): leaf for path, leaf in leaves.items()}
+
+
 def flatten(tree: Any) -> dict[str, Any]:
   """Return {'a/b/0': leaf} of a nested dict, with the keys of lists and of integer dicts alike."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+  return {_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _text(path: tuple) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def warm_start(new: Any, old: dict[str, np.ndarray]) -> tuple[Any, dict[str, list[str]]]:
-  """Return `new` with every leaf that `old` has under the same path and shape, and a report.
+  """Return `new` with every leaf that `old` has under the same path, or one of before, and shape, and a report.
 
   The report lists paths under 'copied', 'new' (absent in `old`), 'misfit' (other shape, `new` keeps its own) and
   'unused' (only in `old`).
   """
-  source = dict(old)
+  source = _named(old)
   report: dict[str, list[str]] = {'copied': [], 'new': [], 'misfit': [], 'unused': []}
 
   def pick(path, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    name = _text(path)
     found = source.pop(name, None)
     if found is None:
       report['new'].append(name)

@@ -132,10 +132,11 @@ class TSA(nn.Module):
     self.embed_centre, self.embed = _conv(width, width), _conv(width, width)
     self.fuse, self.spatial0 = _conv(both, width, 1), _conv(both, width, 1)
     self.spatial1 = _conv(2 * width, width, 1)
-    self.spatial2 = nn.ModuleList([_conv(width, width, 1), _conv(2 * width, width), _conv(width, width)])
+    self.spatial2_reduce = _conv(width, width, 1)
+    self.spatial2_merge, self.spatial2_last = _conv(2 * width, width), _conv(width, width)
     self.up1 = _conv(width, width)
-    self.up0 = nn.ModuleList([_conv(width, width, 1), _conv(width, width)])
-    self.add = nn.ModuleList([_conv(width, width, 1), _conv(width, width, 1)])
+    self.up0_mix, self.up0_last = _conv(width, width, 1), _conv(width, width)
+    self.add1, self.add2 = _conv(width, width, 1), _conv(width, width, 1)
 
   def forward(self, aligned, t):
     frames = aligned.reshape(-1, t, *aligned.shape[1:])
@@ -145,13 +146,11 @@ class TSA(nn.Module):
     fused = _lrelu(self.fuse(weighted))
     s0 = _lrelu(self.spatial0(weighted))
     s1 = _lrelu(self.spatial1(_pooled(s0)))
-    reduce, first, second = self.spatial2
-    s2 = _lrelu(second(_lrelu(first(_pooled(_lrelu(reduce(s1)))))))
+    s2 = _lrelu(self.spatial2_merge(_pooled(_lrelu(self.spatial2_reduce(s1)))))
+    s2 = _lrelu(self.spatial2_last(s2))
     s1 = _lrelu(self.up1(s1)) + _up2(s2)
-    mix, last = self.up0
-    s0 = last(_up2(_lrelu(mix(s1))))
-    first, second = self.add
-    return fused * 2 * torch.sigmoid(s0) + second(_lrelu(first(s0)))
+    s0 = self.up0_last(_up2(_lrelu(self.up0_mix(s1))))
+    return fused * 2 * torch.sigmoid(s0) + self.add2(_lrelu(self.add1(s0)))
 
 
 class Tail(nn.Module):

@@ -157,8 +157,8 @@ def test_temporal_weights_are_similarities_over_channels():
 
 def test_silent_spatial_attention_leaves_the_fused_features():
   fusion, aligned = networks.random(functools.partial(TSA, 4, 3, **FLOAT32)), features(2, 3, 8, 8, 4)
-  networks.silence(fusion.up0[1])
-  networks.silence(fusion.add[1])
+  networks.silence(fusion.up0_last)
+  networks.silence(fusion.add2)
   weighted = aligned * fusion.temporal_weights(aligned)
   frame_by_frame = joined(*(weighted[:, t] for t in range(3)))
   np.testing.assert_allclose(networks.apply(fusion, aligned), leaky_relu(fusion.fuse(frame_by_frame)), atol=1e-5)
@@ -176,12 +176,9 @@ def test_spatial_attention_gates_and_adds_from_two_coarser_scales():
     weighted = aligned * fusion.temporal_weights(aligned)
     weighted = joined(*(weighted[:, t] for t in range(3)))
     s1 = act(fusion.spatial1(pooled(act(fusion.spatial0(weighted)))))
-    reduce, merge, last = fusion.spatial2
-    s2 = act(last(act(merge(pooled(act(reduce(s1)))))))
-    mix, spread = fusion.up0
-    s0 = spread(up(act(mix(act(fusion.up1(s1)) + up(s2)))))
-    first, second = fusion.add
-    return act(fusion.fuse(weighted)) * 2 * jax.nn.sigmoid(s0) + second(act(first(s0)))
+    s2 = act(fusion.spatial2_last(act(fusion.spatial2_merge(pooled(act(fusion.spatial2_reduce(s1)))))))
+    s0 = fusion.up0_last(up(act(fusion.up0_mix(act(fusion.up1(s1)) + up(s2)))))
+    return act(fusion.fuse(weighted)) * 2 * jax.nn.sigmoid(s0) + fusion.add2(act(fusion.add1(s0)))
 
   np.testing.assert_allclose(networks.apply(fusion, aligned), by_definition(), atol=1e-5)
 

@@ -77,10 +77,10 @@ def test_a_linear_layer_leaves_out_the_last_activation_alone(layer):
 
 def test_a_unit_whose_layers_are_silent_is_its_1x1_convolution():
   unit, x = networks.random(functools.partial(RRCU, 6, WIDTH, linear=True, **FLOAT32)), features(6)
-  first, second = unit.layers
+  first, second = unit.first, unit.second
   assert (first.linear, second.linear) == (False, True)
   np.testing.assert_allclose(networks.apply(unit, x), unit.enter(x) + second(first(unit.enter(x))), atol=1e-5)
-  for layer in unit.layers:
+  for layer in (first, second):
     for mix in layer.mix:
       networks.silence(mix)
     layer.shared.bias[...] = jnp.zeros(WIDTH)
@@ -90,7 +90,7 @@ def test_a_unit_whose_layers_are_silent_is_its_1x1_convolution():
 def test_only_the_two_units_before_a_shuffle_are_linear():
   unet = networks.shapes(functools.partial(MU, WIDTH, **FLOAT32))
   linear = {
-    name: [layer.linear for layer in unit.layers] for name, unit in vars(unet).items() if isinstance(unit, RRCU)
+    name: [unit.first.linear, unit.second.linear] for name, unit in vars(unet).items() if isinstance(unit, RRCU)
   }
   ends = {'rrcu1': False, 'rrcu2': False, 'rrcu3': True, 'up_rrcu3': True, 'up_rrcu2': False}
   assert linear == {name: [False, end] for name, end in ends.items()}

@@ -50,7 +50,7 @@ def drclc(block, x):
 
 def rrcu(block, x):
   z = block.enter(x)
-  return z + drclc(block.layers[1], drclc(block.layers[0], z))
+  return z + drclc(block.second, drclc(block.first, z))
 
 
 BLOCKS = {

@@ -28,10 +28,10 @@ dropped. A convolution `name.weight` (out, in, y, x) becomes `path/kernel` (y, x
     fusion.temporal_attn2 (of every frame)        tsa_fusion.tAtt_1                fusion/embed
     fusion.feat_fusion                            tsa_fusion.fea_fusion            fusion/fuse
     fusion.spatial_attn1, spatial_attn2           tsa_fusion.sAtt_1, sAtt_2        fusion/spatial0, spatial1
-    fusion.spatial_attn_l1, _l2, _l3              tsa_fusion.sAtt_L1, L2, L3       fusion/spatial2/0, 1, 2
+    fusion.spatial_attn_l1, _l2, _l3              tsa_fusion.sAtt_L1, L2, L3       fusion/spatial2_reduce, _merge, _last
     fusion.spatial_attn3                          tsa_fusion.sAtt_3                fusion/up1
-    fusion.spatial_attn4, spatial_attn5           tsa_fusion.sAtt_4, sAtt_5        fusion/up0/0, 1
-    fusion.spatial_attn_add1, spatial_attn_add2   tsa_fusion.sAtt_add_1, add_2     fusion/add/0, 1
+    fusion.spatial_attn4, spatial_attn5           tsa_fusion.sAtt_4, sAtt_5        fusion/up0_mix, up0_last
+    fusion.spatial_attn_add1, spatial_attn_add2   tsa_fusion.sAtt_add_1, add_2     fusion/add1, add2
     reconstruction.N.conv1, conv2                 recon_trunk.N.conv1, conv2       blocks/N/conv1, conv2
     upconv1, upconv2                              the same                         tail/up/0, 1
     conv_hr, conv_last                            HRconv, conv_last                tail/conv, tail/last
@@ -200,14 +200,14 @@ def _modules(state: dict[str, np.ndarray]) -> dict[str, str]:
     'fusion.feat_fusion': 'fusion/fuse',
     'fusion.spatial_attn1': 'fusion/spatial0',
     'fusion.spatial_attn2': 'fusion/spatial1',
-    'fusion.spatial_attn_l1': 'fusion/spatial2/0',
-    'fusion.spatial_attn_l2': 'fusion/spatial2/1',
-    'fusion.spatial_attn_l3': 'fusion/spatial2/2',
+    'fusion.spatial_attn_l1': 'fusion/spatial2_reduce',
+    'fusion.spatial_attn_l2': 'fusion/spatial2_merge',
+    'fusion.spatial_attn_l3': 'fusion/spatial2_last',
     'fusion.spatial_attn3': 'fusion/up1',
-    'fusion.spatial_attn4': 'fusion/up0/0',
-    'fusion.spatial_attn5': 'fusion/up0/1',
-    'fusion.spatial_attn_add1': 'fusion/add/0',
-    'fusion.spatial_attn_add2': 'fusion/add/1',
+    'fusion.spatial_attn4': 'fusion/up0_mix',
+    'fusion.spatial_attn5': 'fusion/up0_last',
+    'fusion.spatial_attn_add1': 'fusion/add1',
+    'fusion.spatial_attn_add2': 'fusion/add2',
     'upconv1': 'tail/up/0',
     'upconv2': 'tail/up/1',
     'conv_hr': 'tail/conv',

@@ -204,10 +204,14 @@ class TSA(nnx.Module):
     self.fuse = conv(num_frames * width, width, 1, kernel_init=centre, **how)
     self.spatial0 = conv(num_frames * width, width, 1, **how)
     self.spatial1 = conv(2 * width, width, 1, **how)
-    self.spatial2 = nnx.List([conv(width, width, 1, **how), conv(2 * width, width, **how), conv(width, width, **how)])
+    self.spatial2_reduce = conv(width, width, 1, **how)
+    self.spatial2_merge = conv(2 * width, width, **how)
+    self.spatial2_last = conv(width, width, **how)
     self.up1 = conv(width, width, **how)
-    self.up0 = nnx.List([conv(width, width, 1, **how), conv(width, width, **how)])
-    self.add = nnx.List([conv(width, width, 1, **how), conv(width, width, 1, **how)])
+    self.up0_mix = conv(width, width, 1, **how)
+    self.up0_last = conv(width, width, **how)
+    self.add1 = conv(width, width, 1, **how)
+    self.add2 = conv(width, width, 1, **how)
 
   def temporal_weights(self, aligned: jax.Array) -> jax.Array:
     """How much each frame resembles the centre: one map per frame in (0, 1), (B, T, h, w, 1), float32."""
@@ -221,14 +225,12 @@ class TSA(nnx.Module):
     fused = leaky_relu(self.fuse(weighted))
     s0 = leaky_relu(self.spatial0(weighted))
     s1 = leaky_relu(self.spatial1(_pooled(s0)))
-    reduce, first, second = self.spatial2
-    s2 = leaky_relu(second(leaky_relu(first(_pooled(leaky_relu(reduce(s1)))))))
+    s2 = leaky_relu(self.spatial2_merge(_pooled(leaky_relu(self.spatial2_reduce(s1)))))
+    s2 = leaky_relu(self.spatial2_last(s2))
     s1 = leaky_relu(self.up1(s1)) + bilinear_up2(s2)
-    mix, last = self.up0
-    s0 = last(bilinear_up2(leaky_relu(mix(s1))))
-    first, second = self.add
+    s0 = self.up0_last(bilinear_up2(leaky_relu(self.up0_mix(s1))))
     gate = 2 * jax.nn.sigmoid(s0.astype(jnp.float32)).astype(fused.dtype)
-    return fused * gate + second(leaky_relu(first(s0)))
+    return fused * gate + self.add2(leaky_relu(self.add1(s0)))
 
 
 def centre_channels(width: int, num_frames: int) -> range:

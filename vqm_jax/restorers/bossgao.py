@@ -87,15 +87,15 @@ class RDNTrunk(nnx.Module):
     how = dict(dtype=dtype, rngs=rngs)
     self.enter = conv(width, width, **how)
     self.blocks = nnx.List([RDB(width, growth, num_convs, **how) for _ in range(num_blocks)])
-    self.fuse = nnx.List([conv(num_blocks * width, width, 1, **how), conv(width, width, **how)])
+    self.fuse = conv(num_blocks * width, width, 1, **how)
+    self.smooth = conv(width, width, **how)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     y, outputs = self.enter(x), []
     for block in self.blocks:
       y = block(y)
       outputs.append(y)
-    mix, smooth = self.fuse
-    return x + smooth(mix(jnp.concatenate(outputs, axis=-1)))
+    return x + self.smooth(self.fuse(jnp.concatenate(outputs, axis=-1)))
 
 
 class BossGao(base.EDVR):
@@ -172,7 +172,7 @@ class BossGao(base.EDVR):
     flat = traverse_util.flatten_dict(params)
     added = {tuple(int(key) if key.isdecimal() else key for key in path.split('/')) for path in new}
     tsa = ('fusion', 'embed', 'kernel') in added
-    inert = [('fusion', 'embed'), ('fusion', 'up0', 1), ('fusion', 'add', 1)] if tsa else []
+    inert = [('fusion', 'embed'), ('fusion', 'up0_last'), ('fusion', 'add2')] if tsa else []
     for path in flat:
       if path in added and (path[-2] == 'conv2' or path[:-1] in inert):
         flat[path] = jnp.zeros_like(flat[path])

@@ -65,12 +65,12 @@ class RRCU(nnx.Module):
   def __init__(self, cin: int, width: int, linear: bool = False, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     how = dict(dtype=dtype, rngs=rngs)
     self.enter = conv(cin, width, 1, **how)
-    self.layers = nnx.List([DRCLC(width, **how), DRCLC(width, linear=linear, **how)])
+    self.first = DRCLC(width, **how)
+    self.second = DRCLC(width, linear=linear, **how)
 
   def __call__(self, *parts: jax.Array) -> jax.Array:
     z = conv_of_parts(self.enter, *parts)
-    first, second = self.layers
-    return z + second(first(z))
+    return z + self.second(self.first(z))
 
 
 class MU(nnx.Module):
