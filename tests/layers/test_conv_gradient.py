@@ -1,4 +1,4 @@
-"""The kernel gradient of `conv` is XLA's: on CPU, on several devices, and in the programs for others."""
+"""The gradients of `conv` are XLA's: on CPU, on several devices, and in the programs for others."""
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,19 @@ CASES = [
   (20, 3, 3, 2),
   (20, 24, 1, 1),
   (4, 5, 5, 1),
+  (20, 24, 5, 2),
 ]
+# In several parts, with something left over: of lines; of images; of single lines; behind a stride.
+PARTS = [((1, 70, 40), 64, 3, 1), ((7, 16, 17), 64, 3, 1), ((1, 3, 1000), 64, 3, 1), ((2, 71, 73), 48, 3, 2)]
 
 
-def gradients(cin, cout, size, stride, dtype=jnp.float32):
+def gradients(cin, cout, size, stride, dtype=jnp.float32, shape=(2, 9, 12)):
   """Ours, then XLA's: of bias, kernel and input."""
   layer = conv(cin, cout, size, stride=stride, dtype=dtype, rngs=nnx.Rngs(0))
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(2, 9, 12, cin)), jnp.float32)
-  weights = jnp.asarray(rng.normal(size=(2, -(-9 // stride), -(-12 // stride), cout)), jnp.float32)
+  count, height, width = shape
+  x = jnp.asarray(rng.normal(size=(*shape, cin)), jnp.float32)
+  weights = jnp.asarray(rng.normal(size=(count, -(-height // stride), -(-width // stride), cout)), jnp.float32)
   graphdef, params = nnx.split(layer)
 
   def ours(params, x):
@@ -50,10 +54,17 @@ def test_equals_the_gradient_of_xla(case):
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
-@pytest.mark.parametrize('case', CASES[:3])
+@pytest.mark.parametrize(('shape', 'cin', 'size', 'stride'), PARTS)
+def test_equals_the_gradient_of_xla_in_several_parts(shape, cin, size, stride):
+  for a, b in zip(*gradients(cin, 8, size, stride, shape=shape), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize('case', CASES[:4])
 def test_bfloat16_sums_in_float32(case):
-  (_, exact, _), (_, low, _) = next(gradients(*case)), next(gradients(*case, jnp.bfloat16))
-  np.testing.assert_allclose(low, exact, atol=0.01 * np.abs(exact).max())
+  (_, *exact), (_, *low) = next(gradients(*case)), next(gradients(*case, jnp.bfloat16))  # without the bias's
+  for a, b in zip(low, exact, strict=True):
+    np.testing.assert_allclose(a, b, atol=0.01 * np.abs(b).max())
 
 
 def test_four_devices_give_the_gradient_of_one_and_every_platform_can_be_compiled_for():

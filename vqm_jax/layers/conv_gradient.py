@@ -1,6 +1,7 @@
-"""A convolution with a kernel gradient of our own on CPUs.
+"""A convolution with gradients of our own on CPUs: that of the kernel, and that of the input behind a stride of 2.
 
-There XLA takes two to ten times as long for it as the matrix products that it amounts to. Forward pass, input gradient
+There XLA takes two to ten times as long as the matrix products that a kernel gradient amounts to, and multiplies by the
+zeros that a stride leaves between lines and columns of a gradient: three of four. Forward pass, other input gradients
 and other devices are XLA's.
 """
 
@@ -50,13 +51,19 @@ def _gradients(strides, padding, preferred_element_type, x, kernel, gradient):
   plain = functools.partial(
     convolution.fun, strides=strides, padding=padding, preferred_element_type=preferred_element_type
   )
-  (dx,) = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)
-  dkernel = jax.lax.platform_dependent(
-    x,
-    gradient,
-    cpu=functools.partial(_kernel_gradient, size=kernel.shape[:2], strides=strides, padding=padding),
-    default=lambda x, gradient: jax.vjp(lambda k: plain(x, k), kernel)[1](gradient)[0].astype(jnp.float32),
-  )
+
+  def of_kernel(x, gradient):
+    return jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](gradient)[0].astype(jnp.float32)
+
+  def of_input(kernel, gradient):
+    return jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)[0]
+
+  own = functools.partial(_kernel_gradient, size=kernel.shape[:2], strides=strides, padding=padding)
+  dkernel = jax.lax.platform_dependent(x, gradient, cpu=own, default=of_kernel)
+  if strides != (2, 2) or min(kernel.shape[:2]) == 1:
+    return of_input(kernel, gradient), dkernel.astype(kernel.dtype)
+  own = functools.partial(_input_gradient, extent=x.shape[1:3], padding=padding)
+  dx = jax.lax.platform_dependent(kernel, gradient, cpu=own, default=of_input)
   return dx, dkernel.astype(kernel.dtype)
 
 
@@ -64,31 +71,97 @@ convolution.defvjp(_forward, _backward)
 
 # Below this many channels a matrix product of one tap is too thin, and all taps are put side by side.
 _THIN = 16
+# Bytes of what all taps read, side by side: what stays in the cache of a core, and from where on it pays to work in
+# parts of that size. Below, taps take turns: less to compile, and more for two cores to share.
+_PART, _LARGE = 2 << 20, 16 << 20
 
 
 def _kernel_gradient(x, gradient, size, strides, padding):
-  """The gradient of the kernel as matrix products over all positions, float32 (kh, kw, cin, cout)."""
-  taps = [(i, j) for i in range(size[0]) for j in range(size[1])]
-  cin, cout = x.shape[-1], gradient.shape[-1]
-  product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
-  gradient = gradient.astype(x.dtype)
-  pad = ((0, 0), *padding, (0, 0))
-  if strides == (1, 1) and cout < _THIN:  # shift the gradient, the smaller one
-    padded, (height, width) = jnp.pad(gradient, pad), x.shape[1:3]
-    shifted = [padded[:, size[0] - 1 - i :, size[1] - 1 - j :][:, :height, :width] for i, j in taps]
-    out = product(x.reshape(-1, cin).T, jnp.concatenate(shifted, axis=-1).reshape(-1, len(taps) * cout))
-    return out.reshape(cin, *size, cout).transpose(1, 2, 0, 3)
-  padded = jnp.pad(x, pad)
-  extent = [(n - 1) * stride + 1 for n, stride in zip(gradient.shape[1:3], strides, strict=True)]
+  """The gradient of the kernel, float32 (kh, kw, cin, cout): matrix products over all positions."""
+  if strides == (1, 1) and gradient.shape[-1] < _THIN:  # the taps read the gradient, the smaller one
+    turned = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip(size, padding, strict=True)]
+    return _products(gradient.astype(x.dtype), x, size, strides, turned)[::-1, ::-1].swapaxes(2, 3)
+  return _products(x, gradient.astype(x.dtype), size, strides, padding)
 
-  def read(i, j):
-    window = jax.lax.dynamic_slice(padded, (0, i, j, 0), (x.shape[0], *extent, cin))
-    return window[:, :: strides[0], :: strides[1]]
 
-  flat = gradient.reshape(-1, cout)
-  if cin < _THIN:
-    columns = jnp.concatenate([read(i, j) for i, j in taps], axis=-1).reshape(-1, len(taps) * cin)
-    return product(columns.T, flat).reshape(*size, cin, cout)
-  # A loop over the taps: side by side they would take as many times the memory.
-  per_tap = jax.lax.map(lambda tap: product(flat.T, read(*tap).reshape(-1, cin)), tuple(jnp.array(taps).T))
-  return per_tap.reshape(*size, cout, cin).swapaxes(2, 3)
+def _products(x, gradient, size, strides, padding):
+  """What every tap reads of x, times the gradient."""
+  (kh, kw), (sy, sx), (cin, cout) = size, strides, (x.shape[-1], gradient.shape[-1])
+  count, height, width = gradient.shape[:3]
+  taps = [(i, j) for i in range(kh) for j in range(kw)]
+  per_position = len(taps) * cin * x.dtype.itemsize
+  large = len(taps) > 1 and count * height * width * per_position > _LARGE
+  images, lines = _part(count, height, width, _PART // per_position) if large else (count, height)
+  groups, strips = -(-count // images), -(-height // lines)
+  # Zeros fill the last parts. Behind x there may be less than was padded: a stride need not reach the end.
+  rest, extent = groups * images - count, ((strips * lines - 1) * sy + kh, (width - 1) * sx + kw)
+  around = [(pad[0], n - pad[0] - m, 0) for pad, n, m in zip(padding, extent, x.shape[1:3], strict=True)]
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, rest, 0), *around, (0, 0, 0)])
+  gradient = jnp.pad(gradient, ((0, rest), (0, strips * lines - height), (0, 0), (0, 0)))
+
+  def read(part, tap):
+    """What a tap reads in (images, lines) of x, one row a position."""
+    (image, line), (i, j) = part, tap
+    extent = images, (lines - 1) * sy + 1, (width - 1) * sx + 1, cin
+    return jax.lax.dynamic_slice(x, (image, line * sy + i, j, 0), extent)[:, ::sy, ::sx]
+
+  def product(n):
+    part = n // strips * images, n % strips * lines
+    flat = jax.lax.dynamic_slice(gradient, (*part, 0, 0), (images, lines, width, cout)).reshape(-1, cout)
+    side_by_side = jnp.concatenate([read(part, tap) for tap in taps], axis=-1).reshape(-1, len(taps) * cin)
+    narrow, wide = sorted((flat, side_by_side), key=lambda side: side.shape[1])
+    found = jnp.dot(narrow.T, wide, preferred_element_type=jnp.float32)
+    return found if narrow is flat else found.T
+
+  if not large and cin >= _THIN:
+    flat = gradient.reshape(-1, cout)
+
+    def of_tap(tap):
+      return jnp.dot(flat.T, read((0, 0), tap).reshape(-1, cin), preferred_element_type=jnp.float32)
+
+    return jax.lax.map(of_tap, tuple(jnp.array(taps).T)).reshape(kh, kw, cout, cin).swapaxes(2, 3)
+  total = product(0)
+  if large:
+    total = jax.lax.fori_loop(0, groups * strips, lambda n, total: total + product(n), jnp.zeros_like(total))
+  return total.reshape(cout, kh, kw, cin).transpose(1, 2, 3, 0)
+
+
+def _part(count, height, width, positions):
+  """How many images, and how many lines of each, make parts of equal size with about so many positions."""
+  if height * width <= positions:
+    parts = -(-count * height * width // positions)
+    return -(-count // min(count, parts)), height
+  parts = -(-height * width // positions)
+  return 1, -(-height // min(height, parts))
+
+
+def _input_gradient(kernel, gradient, extent, padding):
+  """The gradient of the input behind a stride of 2, (B, *extent, cin): lines and columns by parity.
+
+  Every second tap reads line 2 n + p of the input, for lines n + s of the gradient; p is 0 or 1, and s a few shifts.
+  """
+  lines, columns = (
+    [{(p + before - tap) // 2: tap for tap in range(k) if (p + before - tap) % 2 == 0} for p in (0, 1)]
+    for k, (before, _) in zip(kernel.shape[:2], padding, strict=True)
+  )
+  (height, width), (rows, per_row) = (-(-n // 2) for n in extent), gradient.shape[1:3]
+  across = range(min(map(min, columns)), max(map(max, columns)) + 1)
+  kernel, gradient = kernel.swapaxes(2, 3), gradient.astype(kernel.dtype)
+  nothing = jnp.zeros_like(kernel[0, 0])
+
+  def pair(tap, s):
+    """The kernels of both columns of a pair at once: as channels they lie side by side in what comes out."""
+    return jnp.concatenate([kernel[tap, column[s]] if s in column else nothing for column in columns], axis=-1)
+
+  found = [
+    jax.lax.conv_general_dilated(
+      gradient,
+      jnp.stack([jnp.stack([pair(tap, s) for s in across]) for _, tap in sorted(line.items())]),
+      (1, 1),
+      [(-min(line), height + max(line) - rows), (-min(across), width + max(across) - per_row)],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    for line in lines
+  ]
+  both = jnp.stack(found, axis=2).reshape(gradient.shape[0], 2 * height, 2 * width, -1)
+  return both[:, : extent[0], : extent[1]]
