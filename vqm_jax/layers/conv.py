@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 
-from vqm_jax.layers.conv_gradient import convolution
+from vqm_jax.layers.cpu_convolution import convolution
 from vqm_jax.layers.initializers import torch_bias, torch_kernel
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vqm_jax.layers.conv_gradient import convolution
+from vqm_jax.layers.cpu_convolution import convolution
 
 
 def part_of(layer: nnx.Conv, x: jax.Array, first: int = 0) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The gradients of `conv` are XLA's: on CPU, on several devices, and in the programs for others."""
+"""`conv` and its gradients are XLA's: on CPU, on several devices, and in the programs for others."""
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,28 @@ def test_equals_the_gradient_of_xla(case):
 def test_equals_the_gradient_of_xla_in_several_parts(shape, cin, size, stride):
   for a, b in zip(*gradients(cin, 8, size, stride, shape=shape), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize('size', [1, 3, 5])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_small_images_side_by_side_are_those_one_by_one(size, dtype):
+  layer = conv(64, 48, size, dtype=dtype, rngs=nnx.Rngs(0))
+  graphdef, params = nnx.split(layer)
+  shape = (5, 48, 200, 64) if size == 1 else (3, 42, 41, 64)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+
+  def out_and_gradient(params, x):
+    return jax.value_and_grad(lambda x: jnp.square(nnx.merge(graphdef, params)(x).astype(jnp.float32)).sum())(x)
+
+  traced = jax.jit(out_and_gradient).trace(params, x)
+  wide = f'tensor<1x{shape[1]}x{shape[0] * (shape[2] + size // 2)}x'
+  assert wide in traced.lower(lowering_platforms=('cpu',)).as_text()
+  assert wide not in traced.lower(lowering_platforms=('cuda',)).as_text()
+  ones = [jax.jit(out_and_gradient)(params, x[k : k + 1]) for k in range(len(x))]  # nothing to lay beside them
+  total, gradient = jax.jit(out_and_gradient)(params, x)
+  np.testing.assert_allclose(total, sum(one for one, _ in ones), rtol=1e-5)
+  expected = jnp.concatenate([each for _, each in ones]).astype(jnp.float32)
+  np.testing.assert_allclose(gradient.astype(jnp.float32), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('case', CASES[:4])
