@@ -89,7 +89,7 @@ def _gradients(strides, padding, preferred_element_type, x, kernel, gradient):
   dkernel = jax.lax.platform_dependent(x, gradient, cpu=own, default=of_kernel).astype(kernel.dtype)
   if strides == (2, 2) and min(kernel.shape[:2]) > 1:
     own = functools.partial(_input_gradient, extent=x.shape[1:3], padding=padding)
-  elif _shareable(gradient.shape, _turned(kernel).shape, strides, padding):
+  elif _shareable(gradient.shape, (*kernel.shape[:2], *kernel.shape[:1:-1]), strides, padding):
     own = functools.partial(_shared_input_gradient, padding=padding)
   else:
     return of_input(kernel, gradient), dkernel
