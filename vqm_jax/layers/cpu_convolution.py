@@ -114,7 +114,7 @@ def _kernel_gradient(x, gradient, size, strides, padding):
 
 
 def _products(x, gradient, size, strides, padding):
-  """What every tap reads of x, times the gradient."""
+  """Multiply the gradient with what every tap reads of x."""
   (kh, kw), (sy, sx), (cin, cout) = size, strides, (x.shape[-1], gradient.shape[-1])
   count, height, width = gradient.shape[:3]
   taps = [(i, j) for i in range(kh) for j in range(kw)]
