@@ -36,7 +36,10 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 
 def naive(x, offset, mask, kernel, bias):
-  """The form to beat. It stays as it is, so that ratios of different times can be compared."""
+  """The form to beat. It stays as it is, so that ratios of different times can be compared.
+
+  offset (N, H, W, G, K, 2), mask (N, H, W, G, K), as for PyTorch's forms.
+  """
   n, h, w, c = x.shape
   groups, taps = mask.shape[3:]
   kh, kw = kernel.shape[:2]
@@ -135,7 +138,9 @@ def _inputs(n: int, h: int, w: int, c: int) -> list[np.ndarray]:
 def _measure(shape: str, backward: bool) -> tuple[dict[str, float], dict[str, int]]:
   """Prints one table; returns the best times in ms and the temporary bytes by form."""
   inputs = _inputs(*map(int, shape.split('x')))
-  forms = {'naive': _jax_form(naive, inputs, backward), 'ours': _jax_form(modulated_deform_conv2d, inputs, backward)}
+  x, offset, mask, *rest = inputs
+  ours = [x, offset.transpose(0, 1, 2, 5, 4, 3), mask.swapaxes(3, 4), *rest]
+  forms = {'naive': _jax_form(naive, inputs, backward), 'ours': _jax_form(modulated_deform_conv2d, ours, backward)}
   has_torch, has_torchvision = (importlib.util.find_spec(name) is not None for name in ('torch', 'torchvision'))
   if has_torch:
     forms['grid_sample'] = _torch_form(grid_sample_form, inputs, backward)

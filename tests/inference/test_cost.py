@@ -102,7 +102,7 @@ def test_what_cannot_be_told_is_refused():
 
 
 def test_deformable_convolution_counts_its_product():
-  args = shape(2, 6, 8, 16), shape(2, 6, 8, 2, 9, 2), shape(2, 6, 8, 2, 9), shape(3, 3, 16, 5)
+  args = shape(2, 6, 8, 16), shape(2, 6, 8, 2, 9, 2), shape(2, 6, 8, 9, 2), shape(3, 3, 16, 5)
   assert cost.macs(modulated_deform_conv2d, *args) == 2 * 6 * 8 * 9 * 16 * 5
 
 

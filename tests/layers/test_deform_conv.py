@@ -13,6 +13,7 @@ from vqm_jax.layers import deform_conv, diagnostics
 from vqm_jax.layers.deform_conv import DeformConv, modulated_deform_conv2d
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'deform_conv.npz'
+INPUTS = ('x', 'offset', 'mask', 'kernel', 'bias', 'gradient')
 RESULTS = ('out', 'dx', 'doffset', 'dmask', 'dkernel', 'dbias')
 
 
@@ -23,18 +24,18 @@ def oracle(x, offset, mask, kernel, bias, gradient, stride=1, dilation=1):
   )
   _, h, w, c = x.shape
   kh, kw = kernel.shape[:2]
-  size = c // mask.shape[3]
+  size = c // mask.shape[4]
   out = np.zeros(gradient.shape) + bias
   dx, doffset, dmask, dkernel = (np.zeros(v.shape) for v in (x, offset, mask, kernel))
-  for n, i, j, g, k in np.ndindex(mask.shape):
+  for n, i, j, k, g in np.ndindex(mask.shape):
     ky, kx = divmod(k, kw)
     channels = slice(g * size, (g + 1) * size)
-    py = i * stride + (ky - kh // 2) * dilation + offset[n, i, j, g, k, 0]
-    px = j * stride + (kx - kw // 2) * dilation + offset[n, i, j, g, k, 1]
+    py = i * stride + (ky - kh // 2) * dilation + offset[n, i, j, 0, k, g]
+    px = j * stride + (kx - kw // 2) * dilation + offset[n, i, j, 1, k, g]
     y0, x0 = int(np.floor(py)), int(np.floor(px))
     fy, fx = py - y0, px - x0
     read, read_dy, read_dx = np.zeros(size), np.zeros(size), np.zeros(size)
-    dread = mask[n, i, j, g, k] * kernel[ky, kx, channels] @ gradient[n, i, j]
+    dread = mask[n, i, j, k, g] * kernel[ky, kx, channels] @ gradient[n, i, j]
     for y, weight_y, slope_y in ((y0, 1 - fy, -1), (y0 + 1, fy, 1)):
       for z, weight_x, slope_x in ((x0, 1 - fx, -1), (x0 + 1, fx, 1)):
         if 0 <= y < h and 0 <= z < w:
@@ -42,10 +43,10 @@ def oracle(x, offset, mask, kernel, bias, gradient, stride=1, dilation=1):
           read_dy += slope_y * weight_x * x[n, y, z, channels]
           read_dx += weight_y * slope_x * x[n, y, z, channels]
           dx[n, y, z, channels] += weight_y * weight_x * dread
-    out[n, i, j] += mask[n, i, j, g, k] * read @ kernel[ky, kx, channels]
-    doffset[n, i, j, g, k] = read_dy @ dread, read_dx @ dread
-    dmask[n, i, j, g, k] = read @ kernel[ky, kx, channels] @ gradient[n, i, j]
-    dkernel[ky, kx, channels] += mask[n, i, j, g, k] * np.outer(read, gradient[n, i, j])
+    out[n, i, j] += mask[n, i, j, k, g] * read @ kernel[ky, kx, channels]
+    doffset[n, i, j, :, k, g] = read_dy @ dread, read_dx @ dread
+    dmask[n, i, j, k, g] = read @ kernel[ky, kx, channels] @ gradient[n, i, j]
+    dkernel[ky, kx, channels] += mask[n, i, j, k, g] * np.outer(read, gradient[n, i, j])
   return dict(zip(RESULTS, (out, dx, doffset, dmask, dkernel, gradient.sum((0, 1, 2))), strict=True))
 
 
@@ -68,8 +69,8 @@ def inputs(n=1, h=6, w=7, c=4, out=3, groups=2, size=(3, 3), stride=1, scale=2.0
 
   places = (n, -(-h // stride), -(-w // stride))
   taps = size[0] * size[1]
-  offset = scale * normal(*places, groups, taps, 2)
-  mask = rng.uniform(size=(*places, groups, taps)).astype(np.float32)
+  offset = scale * normal(*places, 2, taps, groups)
+  mask = rng.uniform(size=(*places, taps, groups)).astype(np.float32)
   return normal(n, h, w, c), offset, mask, normal(*size, c, out), normal(out), normal(*places, out)
 
 
@@ -95,7 +96,9 @@ def assert_equal(found, expected, skip=()):
 
 
 # As on CPUs, and as on accelerators but in small tiles.
-@pytest.mark.parametrize('at_once', [lambda taps: (6144, 1), lambda taps: (20, taps)], ids=['a tap', 'all taps'])
+@pytest.mark.parametrize(
+  'at_once', [lambda taps, **_: (6144, 1), lambda taps, **_: (20, taps)], ids=['a tap', 'all taps']
+)
 @pytest.mark.parametrize(
   ('shape', 'stride', 'dilation'),
   [
@@ -119,7 +122,7 @@ def test_reads_on_and_beyond_every_border():
   along = np.array([-30, -2, -1.25, -1, -0.5, 0, 4.25, 11, 11.5, 12, 12.25, 1e9], np.float32)
   arrays = x, offset, mask, kernel, bias, gradient = inputs(h=12, w=12, size=(1, 1), groups=1)
   targets = np.stack(np.meshgrid(along, along, indexing='ij'), axis=-1)
-  offset[0, :, :, 0, 0] = targets - np.stack(np.mgrid[:12, :12], axis=-1)
+  offset[0, :, :, :, 0, 0] = targets - np.stack(np.mgrid[:12, :12], axis=-1)
   found, expected = ours(*arrays), oracle(*arrays)
   assert_equal(found, expected, skip=['doffset'])
   smooth = (targets % 1 != 0).all(-1)  # elsewhere the derivative has two sides
@@ -136,13 +139,20 @@ def test_offsets_that_are_not_finite_read_no_memory_of_others():
   np.testing.assert_allclose(found['out'][0, 3, 3], arrays[4], atol=1e-6)
 
 
+def taps_first(name, values):
+  """The stored values, in which offsets are (N, H, W, G, K, 2) and masks (N, H, W, G, K), as the operator has them."""
+  if 'offset' in name:
+    return values.transpose(0, 1, 2, 5, 4, 3)
+  return values.swapaxes(3, 4) if 'mask' in name else values
+
+
 def test_matches_golden_values_made_with_torch():
   with np.load(GOLDEN) as file:
     cases = sorted({name.split('/')[0] for name in file})
     assert cases == ['dilated', 'plain', 'strided']
     for case in cases:
-      arrays = [file[f'{case}/{name}'] for name in ('x', 'offset', 'mask', 'kernel', 'bias', 'gradient')]
-      expected = {name: file[f'{case}/{name}'] for name in RESULTS}
+      values = {name: taps_first(name, file[f'{case}/{name}']) for name in (*INPUTS, *RESULTS)}
+      arrays, expected = ([values[name] for name in INPUTS], {name: values[name] for name in RESULTS})
       how = file[f'{case}/stride_dilation'].tolist()
       assert_equal(oracle(*arrays, *how), expected)
       assert_equal(ours(*arrays, *how), expected)
@@ -159,7 +169,7 @@ def test_constant_offsets_shift_the_image():
   x, offset, mask, kernel, *_ = inputs(h=12, w=13)
 
   def displaced(dy, dx):
-    return plain(x, 0 * offset + np.array([dy, dx], np.float32), 0 * mask + 1, kernel)
+    return plain(x, 0 * offset + np.array([dy, dx], np.float32)[:, None, None], 0 * mask + 1, kernel)
 
   inside = np.s_[:, 4:-4, 4:-4]
   shifted = convolution(np.roll(x, (-2, 1), (1, 2)), kernel)
@@ -182,7 +192,7 @@ def test_bfloat16_keeps_coordinates_and_sums_in_float32():
 
   # 1440 reads of one pixel: in bfloat16 a sum of ones ends at 256.
   ones = jnp.ones((1, 3, 480, 1), jnp.bfloat16)
-  offset = -np.stack(np.mgrid[:3, :480], axis=-1).astype(np.float32)[None, :, :, None, None]
+  offset = -np.stack(np.mgrid[:3, :480], axis=-1).astype(np.float32)[None, ..., None, None]
   found = ours(
     ones, offset, np.ones((1, 3, 480, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), ones[0, 0, 0], ones
   )
@@ -194,7 +204,7 @@ def test_bfloat16_keeps_coordinates_and_sums_in_float32():
 def test_tiles_do_not_change_the_result(shape, count, monkeypatch):
   arrays = inputs(**shape)
   whole = ours(*arrays)
-  monkeypatch.setattr(deform_conv, '_at_once', lambda taps: (20, 1))
+  monkeypatch.setattr(deform_conv, '_at_once', lambda taps, **_: (20, 1))
   assert len(deform_conv._tiles(*arrays[1:3], 1, 20)[0]) == count
   assert_equal(ours(*arrays), whole)
 
@@ -205,8 +215,8 @@ def test_temporary_memory_of_forward_and_backward(height, width, limit):
   def loss(*args):
     return jnp.square(modulated_deform_conv2d(*args)).sum()
 
-  places = (1, height, width, 8, 9)
-  shapes = (1, height, width, 64), (*places, 2), places, (3, 3, 64, 64), (64,)
+  places = (1, height, width, 9, 8)
+  shapes = (1, height, width, 64), (1, height, width, 2, 9, 8), places, (3, 3, 64, 64), (64,)
   arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   compiled = jax.jit(jax.grad(loss, range(5))).lower(*arrays).compile()
   assert 1e6 < compiled.memory_analysis().temp_size_in_bytes < limit
@@ -223,7 +233,7 @@ def test_lowers_for_every_platform(dtype):
 
 def test_four_devices_give_the_gradients_of_one(monkeypatch):
   x, offset, mask, kernel, bias, gradient = inputs(n=4)
-  monkeypatch.setattr(deform_conv, '_at_once', lambda taps: (21, 1))  # two tiles for each image
+  monkeypatch.setattr(deform_conv, '_at_once', lambda taps, **_: (21, 1))  # two tiles for each image
   batch = x, offset, mask, gradient
 
   def loss(parameters, x, offset, mask, gradient):
@@ -261,9 +271,11 @@ def test_shapes_that_do_not_fit_are_errors_that_say_so():
       modulated_deform_conv2d(**args)
 
   check(r'x must be \(N, H, W, C\), got \(6, 7, 4\)', x=x[0])
-  check(r"offset must be \(N, H', W', G, K, 2\), got \(1, 6, 7, 2, 18\)", offset=offset.reshape(1, 6, 7, 2, 18))
-  check(r"offset must be \(N, H', W', G, K, 2\) .* stride 2 = \(1, 3, 4, 2, 9, 2\), got \(1, 6, 7, 2, 9, 2\)", stride=2)
-  check(r"mask must be \(N, H', W', G, K\) like offset = \(1, 6, 7, 2, 9\), got \(1, 6, 7, 2, 8\)", mask=mask[..., 1:])
+  check(r"offset must be \(N, H', W', 2, K, G\), got \(1, 6, 7, 2, 18\)", offset=offset.reshape(1, 6, 7, 2, 18))
+  check(r"offset must be \(N, H', W', 2, K, G\) .* stride 2 = \(1, 3, 4, 2, 9, 2\), got \(1, 6, 7, 2, 9, 2\)", stride=2)
+  check(
+    r"mask must be \(N, H', W', K, G\) like offset = \(1, 6, 7, 9, 2\), got \(1, 6, 7, 8, 2\)", mask=mask[..., 1:, :]
+  )
   check(r'kernel must be \(kh, kw, C, O\) .* = \(3, 3, 4, 3\), got \(3, 3, 2, 3\)', kernel=kernel[:, :, 2:])
   check(r'kernel must be odd in height and width, got 2x3', kernel=kernel[1:])
   check(r'bias must be \(O,\) = \(3,\), got \(2,\)', bias=bias[1:])
