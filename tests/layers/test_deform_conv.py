@@ -1,4 +1,5 @@
 import functools
+import math
 import pathlib
 
 import jax
@@ -96,9 +97,7 @@ def assert_equal(found, expected, skip=()):
 
 
 # As on CPUs, and as on accelerators but in small tiles.
-@pytest.mark.parametrize(
-  'at_once', [lambda taps, **_: (6144, 1), lambda taps, **_: (20, taps)], ids=['a tap', 'all taps']
-)
+@pytest.mark.parametrize('tile', [(6144, 1), (20, None)], ids=['a tap', 'all taps'])
 @pytest.mark.parametrize(
   ('shape', 'stride', 'dilation'),
   [
@@ -112,8 +111,10 @@ def assert_equal(found, expected, skip=()):
     (dict(size=(5, 5), groups=1), 1, 1),
   ],
 )
-def test_values_and_gradients_are_those_of_the_definition(shape, stride, dilation, at_once, monkeypatch):
-  monkeypatch.setattr(deform_conv, '_at_once', at_once)
+def test_values_and_gradients_are_those_of_the_definition(shape, stride, dilation, tile, monkeypatch):
+  positions, taps = tile
+  taps = taps or math.prod(shape.get('size', (3, 3)))
+  monkeypatch.setattr(deform_conv, '_CPU_TILE', (positions, taps))
   arrays = inputs(stride=stride, **{k: v for k, v in shape.items() if k != 'stride'})
   assert_equal(ours(*arrays, stride, dilation), oracle(*arrays, stride, dilation))
 
@@ -204,7 +205,7 @@ def test_bfloat16_keeps_coordinates_and_sums_in_float32():
 def test_tiles_do_not_change_the_result(shape, count, monkeypatch):
   arrays = inputs(**shape)
   whole = ours(*arrays)
-  monkeypatch.setattr(deform_conv, '_at_once', lambda taps, **_: (20, 1))
+  monkeypatch.setattr(deform_conv, '_CPU_TILE', (20, 1))
   assert len(deform_conv._tiles(*arrays[1:3], 1, 20)[0]) == count
   assert_equal(ours(*arrays), whole)
 
@@ -233,7 +234,7 @@ def test_lowers_for_every_platform(dtype):
 
 def test_four_devices_give_the_gradients_of_one(monkeypatch):
   x, offset, mask, kernel, bias, gradient = inputs(n=4)
-  monkeypatch.setattr(deform_conv, '_at_once', lambda taps, **_: (21, 1))  # two tiles for each image
+  monkeypatch.setattr(deform_conv, '_CPU_TILE', (21, 1))  # two tiles for each image
   batch = x, offset, mask, gradient
 
   def loss(parameters, x, offset, mask, gradient):

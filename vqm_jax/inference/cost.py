@@ -134,7 +134,8 @@ def describe_all(
 def macs(function: Callable[..., Any], *abstract_args: Any) -> int:
   """Count the multiply-adds of the convolutions and matrix products in `function(*abstract_args)`.
 
-  A scan counts as often as it runs, a branch as its dearest case, a mapped program on all its devices together.
+  A scan counts as often as it runs, a branch as its dearest case, a mapped program on all its devices together. Where
+  CPUs have a form of their own, the other one counts.
 
   Args:
     function: of pytrees of arrays; traced, not run.
@@ -165,7 +166,7 @@ def _count(program: core.Jaxpr) -> int:
     elif name == 'scan':
       total += params['length'] * sum(inner)
     elif name == 'cond':
-      total += max(inner)
+      total += inner[-1] if params.get('branches_platforms') else max(inner)
     elif name == 'shard_map':
       total += math.prod(params['mesh'].shape[axis] for axis in params['newly_manual_axes']) * sum(inner)
     elif any(inner):

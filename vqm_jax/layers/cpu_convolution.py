@@ -1,9 +1,9 @@
 """A convolution in forms of our own on CPUs; other devices take XLA's.
 
 XLA shares an image out over the threads of a CPU by columns and channels: small ones, 64 x 64 of 64 channels, are left
-to one thread, a batch of them too. Here they are laid side by side. For the gradient of the kernel it takes two to ten
-times as long as the matrix products that this amounts to. And behind a stride of 2 it multiplies by the zeros between
-lines and columns of a gradient, which make three of four products.
+to one thread, a batch of them too. Here they, and strips of them, are laid side by side. For the gradient of the kernel
+it takes two to ten times as long as the matrix products that this amounts to. And behind a stride of 2 it multiplies by
+the zeros between lines and columns of a gradient, which make three of four products.
 """
 
 import functools
@@ -54,16 +54,23 @@ def _shareable(shape, kernel, strides, padding):
   if not all(isinstance(n, int) for n in shape):  # exported for any size
     return False
   count, height, width, _ = shape
-  return count > 1 and width * kernel[3] < _COLUMNS and count * height * width * math.prod(kernel) > _PRODUCTS
+  return width * kernel[3] < _COLUMNS and count * height * width * math.prod(kernel) > _PRODUCTS
 
 
 def _side_by_side(x, kernel, padding, dtype):
-  """The convolution of one wide image, with zeros between those that it is made of."""
-  (count, height, width, cin), gap = x.shape, padding[1][0]
-  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (0, gap, 0), (0, 0, 0)])
-  x = x.swapaxes(0, 1).reshape(1, height, count * (width + gap), cin)
-  y = _plain(x, kernel, (1, 1), padding, dtype)
-  return y.reshape(height, count, width + gap, -1)[:, :, :width].swapaxes(0, 1)
+  """The convolution of one wide image, with zeros between those, or strips of those, that it is made of."""
+  (count, height, width, cin), (around, _), (gap, _) = x.shape, *padding
+  strips = min(height, 8, -(-_COLUMNS // (count * width * kernel.shape[3])))
+  lines = -(-height // strips)
+  # Strips share the lines around their borders; zeros fill the last one.
+  x = jax.lax.pad(
+    x, jnp.zeros((), x.dtype), [(0, 0, 0), (around, around + strips * lines - height, 0), (0, gap, 0), (0, 0, 0)]
+  )
+  x = jnp.stack([x[:, k * lines : (k + 1) * lines + 2 * around] for k in range(strips)], axis=1)
+  x = x.transpose(2, 0, 1, 3, 4).reshape(1, lines + 2 * around, count * strips * (width + gap), cin)
+  y = _plain(x, kernel, (1, 1), ((0, 0), padding[1]), dtype)
+  y = y.reshape(lines, count, strips, width + gap, -1)[:, :, :, :width]
+  return y.transpose(1, 2, 0, 3, 4).reshape(count, strips * lines, width, -1)[:, :height]
 
 
 def _forward(x, kernel, *how):

@@ -29,17 +29,13 @@ from vqm_jax.layers.initializers import dirac
 _PAD = 2
 
 
-def _at_once(taps: int, *, backward: bool) -> tuple[int, int]:
-  """How many output positions, at most, and how many taps are worked on at a time; this bounds the temporaries.
-
-  Measured on CPU: tiles of 2,000 to 8,000 positions take about the same time; smaller ones pay for the loop, larger
-  ones leave the cache. On accelerators every turn of a loop costs launches, and what comes before it is written to
-  memory: tiles hold the five 1080p frames of an EDVR at a quarter of their size (2 GB of temporaries with 64 channels
-  in bfloat16), in the gradient an eighth of that.
-  """
-  if jax.default_backend() == 'cpu':
-    return 6144, 1
-  return (1 << 20 if backward else 1 << 23) // taps, taps
+# How many output positions, at most, and how many taps are worked on at a time; this bounds the temporaries. Measured
+# on CPU: tiles of 2,000 to 8,000 positions take about the same time; smaller ones pay for the loop, larger ones leave
+# the cache. On accelerators every turn of a loop costs launches, and what comes before it is written to memory: a tile
+# holds the five 1080p frames of an EDVR at a quarter of their size (2 GB of temporaries with 64 channels in bfloat16),
+# in the gradient an eighth of that.
+_CPU_TILE = 6144, 1
+_READS = 1 << 23
 
 
 def modulated_deform_conv2d(
@@ -115,7 +111,19 @@ def _check_shapes(x, offset, mask, kernel, bias, stride):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _deform_conv(x, offset, mask, kernel, stride, dilation):
-  positions, taps = _at_once(mask.shape[3], backward=False)
+  taps = mask.shape[3]
+  of_tile = functools.partial(_output, stride=stride, dilation=dilation)
+  return _by_platform(of_tile, (_READS // taps, taps))(x, offset, mask, kernel)
+
+
+def _by_platform(function, tile):
+  """The function of (tile, *arrays) with the tile of CPUs there, and with this one elsewhere."""
+  on_cpu, elsewhere = (functools.partial(function, each) for each in (_CPU_TILE, tile))
+  return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
+
+
+def _output(tile, x, offset, mask, kernel, *, stride, dilation):
+  positions, taps = tile
   table, corners, weights = _table(x, mask), _corners(x, mask), _step_kernels(kernel, x, taps)
 
   def one_tile(tile):
@@ -138,8 +146,16 @@ def _forward(x, offset, mask, kernel, stride, dilation):
 
 
 def _backward(stride, dilation, inputs, gradient):
-  x, offset, mask, kernel = inputs
-  positions, taps = _at_once(mask.shape[3], backward=True)
+  taps = inputs[2].shape[3]
+  of_tile = functools.partial(_gradients, stride=stride, dilation=dilation)
+  return _by_platform(of_tile, (_READS // (8 * taps), taps))(*inputs, gradient)
+
+
+_deform_conv.defvjp(_forward, _backward)
+
+
+def _gradients(tile, x, offset, mask, kernel, gradient, *, stride, dilation):
+  positions, taps = tile
   table, corners = _table(x, mask), _corners(x, mask)
   # Output channels first: with this and the gradient transposed once, the matmuls below need no transposition.
   weights = _step_kernels(kernel, x, taps).swapaxes(1, 2)
@@ -182,9 +198,6 @@ def _backward(stride, dilation, inputs, gradient):
     dmask.reshape(mask.shape),
     dweights.swapaxes(1, 2).reshape(kernel.shape).astype(kernel.dtype),
   )
-
-
-_deform_conv.defvjp(_forward, _backward)
 
 
 def _table(x, mask):
