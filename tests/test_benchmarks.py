@@ -287,3 +287,94 @@ def test_cases_of_video_are_measured(load):
   assert cases.kept(before, after) == 'audio 2 of 2 (1 byte for byte), attachment 0 of 1'
   assert cases.psnr(before, after) == pytest.approx(20 * np.log10(25.5))
   assert cases.psnr(before, before) == 99
+
+
+PROGRAM = """
+HloModule jit_f, is_scheduled=true
+
+%fused (p.0: bf16[1,8,8,96], p.1: f32[32]) -> f32[1,8,8,32] {
+  %p.0 = bf16[1,8,8,96]{3,2,1,0} parameter(0)
+  %whole = f32[1,8,8,96]{3,2,1,0} convert(%p.0)
+  %third = f32[1,8,8,32]{3,2,1,0} slice(%whole), slice={[0:1], [0:8], [0:8], [32:64]}
+  %p.1 = f32[32]{0} parameter(1)
+  %bias = f32[1,8,8,32]{3,2,1,0} broadcast(%p.1), dimensions={3}
+  ROOT %sum = f32[1,8,8,32]{3,2,1,0} add(%third, %bias)
+}
+
+%reads (p.0.1: f32[1000,4], p.1.1: u32[50]) -> f32[50,4] {
+  %p.0.1 = f32[1000,4]{1,0} parameter(0)
+  %p.1.1 = u32[50]{0} parameter(1)
+  ROOT %gather = f32[50,4]{1,0} gather(%p.0.1, %p.1.1), offset_dims={1}, slice_sizes={1,4}
+}
+
+%part (p.0.2: f32[100,4], p.1.2: f32[10,4], p.2.2: s32[]) -> f32[100,4] {
+  %p.0.2 = f32[100,4]{1,0} parameter(0)
+  %p.1.2 = f32[10,4]{1,0} parameter(1)
+  %p.2.2 = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %update = f32[100,4]{1,0} dynamic-update-slice(%p.0.2, %p.1.2, %p.2.2, %zero)
+}
+
+%body (state: (s32[], f32[100,4], f32[10,4])) -> (s32[], f32[100,4], f32[10,4]) {
+  %state = (s32[], f32[100,4]{1,0}, f32[10,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %all = f32[100,4]{1,0} get-tuple-element(%state), index=1
+  %one = f32[10,4]{1,0} get-tuple-element(%state), index=2
+  %written = f32[100,4]{1,0} fusion(%all, %one, /*index=2*/%i), kind=kLoop, calls=%part
+  ROOT %next = (s32[], f32[100,4]{1,0}, f32[10,4]{1,0}) tuple(%i, %written, %one)
+}
+
+ENTRY %main (x: bf16[1,8,8,16], w: bf16[96,3,3,16], b: f32[32], t: f32[1000,4], r: u32[50]) -> f32[1,8,8,32] {
+  %x = bf16[1,8,8,16]{3,2,1,0} parameter(0)
+  %w = bf16[96,3,3,16]{3,2,1,0} parameter(1)
+  %conv = (bf16[1,8,8,96]{3,2,1,0}, u8[0]{0}) custom-call(%x, %w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %y = bf16[1,8,8,96]{3,2,1,0} get-tuple-element(%conv), index=0
+  %gathered = f32[50,4]{1,0} fusion(%t, %r), kind=kLoop, calls=%reads
+  %loop = (s32[], f32[100,4]{1,0}, f32[10,4]{1,0}) while(%start), condition=%until, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %out = f32[1,8,8,32]{3,2,1,0} fusion(%y, %b), kind=kLoop, calls=%fused
+  %t = f32[1000,4]{1,0} parameter(3)
+  %r = u32[50]{0} parameter(4)
+  %b = f32[32]{0} parameter(2)
+}
+"""  # noqa: E501
+
+
+def test_what_a_gpu_program_costs_by_hand(load):
+  module = load('gpu_program')
+  found = {kernel.name: kernel for kernel in module.kernels(module.parse(PROGRAM))}
+  assert found.keys() == {'conv', 'gathered', 'written', 'out'}
+  conv, gathered, written, out = (found[name] for name in ('conv', 'gathered', 'written', 'out'))
+  assert conv.kind == 'convolution' and conv.dtype == 'bf16' and conv.products == 8 * 8 * 96 * 9 * 16
+  assert conv.traffic == 2 * (8 * 8 * 16 + 96 * 9 * 16 + 8 * 8 * 96)
+  assert gathered.kind == 'reads by index' and gathered.traffic == 4 * (50 * 4 + 50 + 50 * 4)
+  assert written.times == 5 and written.traffic == 4 * (10 * 4 + 1 + 10 * 4)  # in place
+  assert out.traffic == 2 * 8 * 8 * 32 + 4 * 32 + 4 * 8 * 8 * 32  # a third of what the convolution gave
+  assert written.least_seconds() == pytest.approx(5 * (324 / 3e12 + 2e-6))
+
+
+def gpu_program(*args):
+  command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu_program.py'), *args]
+  path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+  return subprocess.run(command, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': path})
+
+
+_COMPILER = importlib.util.find_spec('jax_plugins') and importlib.util.find_spec('jax_plugins.xla_cuda12')
+
+
+@pytest.mark.skipif(bool(_COMPILER), reason="XLA's compiler for GPUs is installed")
+def test_without_its_compiler_a_gpu_program_says_what_to_install():
+  run = gpu_program()
+  assert run.returncode == 2 and 'Traceback' not in run.stderr
+  assert f'pip install --no-deps jax-cuda12-plugin=={jax.__version__}' in run.stderr
+
+
+@pytest.mark.skipif(not _COMPILER, reason="needs XLA's compiler for GPUs, see benchmarks/gpu_program.py")
+def test_a_deformable_network_on_a_gpu_keeps_no_offsets_in_float32(tmp_path):
+  run = gpu_program('--systems=tcl_edvr', '--height=128', '--width=128', f'--texts={tmp_path}')
+  assert run.returncode == 0, run.stderr
+  row = run.stdout.splitlines()[-1].split()
+  assert row[0] == 'tcl_edvr' and float(row[2]) > 0.1
+  text = (tmp_path / 'tcl_edvr.restore.txt').read_text()
+  convolutions = re.findall(r'%cudnn-conv[\w.\-]+ = \((\w+)\[5,32,32,216\]', text)
+  assert convolutions == ['bf16'] * 2  # the finest level and the cascade
+  assert not re.search(r'= f32\[5,32,32,(216|144|72)\]', text.split('ENTRY')[1])

@@ -126,16 +126,15 @@ def _programs(graphdef: nnx.GraphDef, mesh: Mesh, height: int, width: int):
   return split(encode), split(restore)
 
 
-def memory_needed(network: nnx.Module, height: int, width: int, devices: list) -> tuple[int, int]:
-  """How many bytes restoring frames of this size takes on all of these devices together: (temporaries, the rest).
-
-  The compiler tells of its temporaries; the rest is features of a window and frames on their way. Nothing is run, and
-  what is compiled is what `restore_frames` runs.
+def lower_programs(
+  network: nnx.Module, height: int, width: int, devices: list
+) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
+  """The programs that `restore_frames` compiles, of a unit of frames and of a window, each on every device at once.
 
   Args:
     network: a restorer.
     height, width: of frames, or of tiles with what they overlap.
-    devices: that get a frame each.
+    devices: that get a frame each; they need not be there (`jax.experimental.topologies`).
   """
   network, mesh = frozen(network), parallel.batch_mesh(devices=devices)
   encode, restore = _programs(nnx.graphdef(network), mesh, height, width)
@@ -146,15 +145,27 @@ def memory_needed(network: nnx.Module, height: int, width: int, devices: list) -
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.split(mesh))
 
   frames = split(jax.ShapeDtypeStruct((mesh.size, network.unit_frames, height, width, 3), jnp.uint8))
-  count = network.num_frames - network.unit_frames + 1
-  units = [jax.tree.map(split, jax.eval_shape(encode, state, frames))] * count
-  encoding, restoring = (
-    program.lower(state, x).compile().memory_analysis() for program, x in ((encode, frames), (restore, units))
-  )
+  units = [jax.tree.map(split, jax.eval_shape(encode, state, frames))] * _units(network)
+  return encode.lower(state, frames), restore.lower(state, units)
+
+
+def _units(network: nnx.Module) -> int:
+  """How many units make a window."""
+  return network.num_frames - network.unit_frames + 1
+
+
+def memory_needed(network: nnx.Module, height: int, width: int, devices: list) -> tuple[int, int]:
+  """How many bytes restoring frames of this size takes on all of these devices together: (temporaries, the rest).
+
+  The compiler tells of its temporaries; the rest is features of a window and frames on their way. Nothing is run, and
+  what is compiled is what `restore_frames` runs. Arguments are those of `lower_programs`.
+  """
+  programs = lower_programs(network, height, width, devices)
+  encoding, restoring = (program.compile().memory_analysis() for program in programs)
   temporaries = max(encoding.temp_size_in_bytes, restoring.temp_size_in_bytes)
   # A group of windows needs as many features more as it has windows; a result is made while two are on their way.
-  kept = (count + 1) * encoding.output_size_in_bytes + 3 * restoring.output_size_in_bytes
-  return mesh.size * temporaries, mesh.size * kept
+  kept = (_units(network) + 1) * encoding.output_size_in_bytes + 3 * restoring.output_size_in_bytes
+  return len(devices) * temporaries, len(devices) * kept
 
 
 def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Mesh, every: int) -> Iterator[jax.Array]:
@@ -189,7 +200,7 @@ def _stream(network: nnx.Module, state: Any, frames: Iterable[_Marked], mesh: Me
     windows = []
     for t in outputs:
       window = _window(t, radius, scenes, read)
-      windows.append([tuple(window[k : k + unit]) for k in range(network.num_frames - unit + 1)])
+      windows.append([tuple(window[k : k + unit]) for k in range(_units(network))])
     windows += windows[-1:] * (group - len(windows))  # every device gets a window; surplus results are dropped
     missing = list(dict.fromkeys(u for window in windows for u in window if u not in features))
     for start in range(0, len(missing), group):

@@ -33,7 +33,7 @@ _PAD = 2
 # on CPU: tiles of 2,000 to 8,000 positions take about the same time; smaller ones pay for the loop, larger ones leave
 # the cache. On accelerators every turn of a loop costs launches, and what comes before it is written to memory: a tile
 # holds the five 1080p frames of an EDVR at a quarter of their size (2 GB of temporaries with 64 channels in bfloat16),
-# in the gradient an eighth of that.
+# in the gradient a quarter of that.
 _CPU_TILE = 6144, 1
 _READS = 1 << 23
 
@@ -148,7 +148,7 @@ def _forward(x, offset, mask, kernel, stride, dilation):
 def _backward(stride, dilation, inputs, gradient):
   taps = inputs[2].shape[3]
   of_tile = functools.partial(_gradients, stride=stride, dilation=dilation)
-  return _by_platform(of_tile, (_READS // (8 * taps), taps))(*inputs, gradient)
+  return _by_platform(of_tile, (_READS // (4 * taps), taps))(*inputs, gradient)
 
 
 _deform_conv.defvjp(_forward, _backward)
