@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from experiments import common, ecnu, gtq, tcl_edvr
 from vqm_jax import errors
@@ -57,6 +58,34 @@ def test_muon_moves_a_kernel_equally_in_all_directions_and_a_bias_as_nadam_does(
   nadam = optax.nadam(1e-2)
   expected, _ = nadam.update(gradients['bias'], nadam.init(params['bias']))
   np.testing.assert_allclose(moved['bias'], expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize('steps', [1, 5])
+def test_muon_is_that_of_optax(steps):
+  rng = np.random.default_rng(0)
+  shapes = {'wide': (1, 1, 8, 24), 'tall': (3, 3, 8, 8), 'twin': (3, 3, 8, 8), 'turned': (1, 1, 8, 72), 'bias': (8,)}
+  params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+  kernel = contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+  theirs = contrib.muon(
+    1e-2,
+    consistent_rms=0.2,
+    eps=1e-12,
+    ns_steps=steps,
+    muon_weight_dimension_numbers=lambda tree: jax.tree.map(lambda p: kernel if p.ndim == 4 else None, tree),
+  )
+  both = [theirs, optimizer.muon(1e-2, ns_steps=steps)]
+  states = [each.init(params) for each in both]
+  for step in range(3):
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    gradients['twin'] = gradients['twin'].at[..., 1:].multiply(1e-4)  # singular values of very different sizes
+    if step == 0:
+      gradients['wide'] *= 0
+    moves = []
+    for k, each in enumerate(both):
+      move, states[k] = each.update(gradients, states[k], params)
+      moves.append(move)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max()), *moves)
+  jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 def test_eps_in_the_units_of_a_recipe():
