@@ -99,7 +99,7 @@ Program = dict[str, list[Instruction]]  # computations by name; 'ENTRY' is the w
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """What an instruction costs each of the `times` that it runs.
+  """The cost of an instruction, each of the `times` that it runs.
 
   Attributes:
     kind: 'convolution', 'product', 'reads by index' or 'other'.

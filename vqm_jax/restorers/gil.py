@@ -20,7 +20,7 @@ from flax import nnx
 from vqm_jax.layers.conv import conv
 from vqm_jax.layers.edvr import last_conv
 from vqm_jax.layers.resample import pixel_shuffle
-from vqm_jax.layers.sums import Sums, conv_of_parts, wide_kernels
+from vqm_jax.layers.sums import conv_of_parts
 from vqm_jax.restorers.base import Restorer
 
 
@@ -38,22 +38,13 @@ class DRCLC(nnx.Module):
     self.shared = conv(width, width, **how)
     self.mix = nnx.List([conv((k + 2) * width, width, 1, **how) for k in range(steps)])
     self.linear = linear
-    self.wide = nnx.data(None)  # kernels, once frozen
-
-  def freeze(self) -> None:
-    """See `frozen`."""
-    self.wide = nnx.List(map(nnx.Param, wide_kernels(self.mix, first=self.shared.out_features)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    state = jax.nn.relu(self.shared(x))
-    if not self.mix:
-      return state
-    mixes = Sums(self.mix, self.wide).add(x)
-    for k in range(len(self.mix)):
-      state = self.shared(mixes.add(state).take())
-      if not (self.linear and k == len(self.mix) - 1):
-        state = jax.nn.relu(state)
-    return state
+    states = [x, jax.nn.relu(self.shared(x))]
+    for mix in self.mix:
+      state = self.shared(conv_of_parts(mix, *states))
+      states.append(state if self.linear and mix is self.mix[-1] else jax.nn.relu(state))
+    return states[-1]
 
 
 class RRCU(nnx.Module):

@@ -20,6 +20,7 @@ from vqm_jax.layers.edvr import INPUT_MEAN, TSA, ShuffleTail, last_conv
 from vqm_jax.layers.initializers import kaiming
 from vqm_jax.layers.resample import bilinear_up2, pixel_shuffle, pixel_unshuffle
 from vqm_jax.layers.residual import ResidualBlock
+from vqm_jax.layers.sums import conv_of_parts
 from vqm_jax.restorers import base
 
 MEMBERS = ('tcl_edvr', 'tcl_unet')  # of `tcl`; beta is the weight of the first
@@ -75,10 +76,9 @@ class DoubleConv(nnx.Module):
       [relu_conv(cin, width, dtype=dtype, rngs=rngs), relu_conv(width, width, dtype=dtype, rngs=rngs)]
     )
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    for layer in self.convs:
-      x = jax.nn.relu(layer(x))
-    return x
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    first, second = self.convs
+    return jax.nn.relu(second(jax.nn.relu(conv_of_parts(first, *parts))))
 
 
 def relu_conv(cin: int, cout: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
@@ -121,7 +121,7 @@ class TCLUNet(base.SingleFrameRestorer):
       x = _max_pool2(skips[-1])
     x = self.middle(x)
     for up, block in zip(self.up, self.decoder, strict=True):
-      x = block(jnp.concatenate([jax.nn.relu(up(bilinear_up2(x))), skips.pop()], axis=-1))
+      x = block(jax.nn.relu(up(bilinear_up2(x))), skips.pop())
     return frame + pixel_shuffle(self.last(x).astype(jnp.float32), self.unshuffle)
 
 

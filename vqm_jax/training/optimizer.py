@@ -44,7 +44,7 @@ def muon(
     return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 
   how = dict(consistent_rms=consistent_rms, eps=eps, beta=beta, muon_weight_dimension_numbers=as_matrices)
-  normalised = contrib.muon(rate, ns_steps=0, **how)
+  normalised = contrib.muon(rate, ns_steps=0, **how)  # momentum, norm and rate; iterations follow
 
   def update(updates, state, params=None):
     moves, state = normalised.update(updates, state, params)
