@@ -10,8 +10,8 @@ cannot know without the card is which algorithm cuDNN takes. A kernel takes the 
 it reads and writes, at 3.0 TB/s, and for its multiply-adds, at 395 T/s (half of that in float32), and 2 microseconds.
 Reads that follow an index count once per value read, though caches serve many of them.
 
-Bytes and kernels are exact for the program; times are not measured. Programs whose times on cards are known took 1.3
-to 1.6 times their least time (`docs/speed.md`). Read ratios of two versions of a program, not milliseconds.
+Bytes and kernels are exact for the program; times are not measured. Programs whose times on a card are known took 1.3
+to 1.5 times their least time (`docs/speed.md`). Read ratios of two versions of a program, not milliseconds.
 """
 
 import collections
