@@ -232,6 +232,15 @@ def test_lowers_for_every_platform(dtype):
   assert traced.lower(lowering_platforms=('cpu', 'cuda', 'tpu')).as_text()
 
 
+def test_what_is_made_for_a_gpu_on_a_cpu_works_on_all_taps_at_once():
+  traced = jax.jit(modulated_deform_conv2d).trace(*inputs()[:5])
+  columns = {'a tap': 'tensor<42x4xf32>', 'all taps': 'tensor<42x36xf32>'}
+  for platform, expected in (('cpu', ['a tap']), ('cuda', ['all taps'])):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    products = ''.join(line for line in text.splitlines() if 'dot_general' in line)
+    assert [name for name, shape in columns.items() if shape in products] == expected
+
+
 def test_four_devices_give_the_gradients_of_one(monkeypatch):
   x, offset, mask, kernel, bias, gradient = inputs(n=4)
   monkeypatch.setattr(deform_conv, '_CPU_TILE', (21, 1))  # two tiles for each image
