@@ -85,7 +85,6 @@ class Instruction:
   shape: str
   opcode: str
   operands: tuple[str, ...]
-  argument: str  # as it stands between the brackets
   attributes: str
   root: bool
 
@@ -132,7 +131,7 @@ def parse(text: str) -> Program:
       root, name, shape, opcode, rest = found.groups()
       end = rest.index(')')
       operands = tuple(re.findall(r'%([\w.\-]+)', rest[:end]))
-      current.append(Instruction(name, shape, opcode, operands, rest[:end], rest[end:], bool(root)))
+      current.append(Instruction(name, shape, opcode, operands, rest[end:], bool(root)))
   return program
 
 
